@@ -1,0 +1,42 @@
+# Two commands for a fresh machine: `make demo` and `make test`. Both create .venv themselves.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-fast lint protos bench-merge clean
+
+help: ## say what can be made
+	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip -c constraints.txt
+	$(BIN)/python -m pip install --quiet -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[train,demo]' --group dev
+	@touch $@
+
+demo: $(VENV)/.installed ## three plants, one hub, real images: a federation end to end
+	$(BIN)/fedsparse demo
+
+test: $(VENV)/.installed ## every test, the ones with real processes included
+	$(BIN)/python -m pytest
+
+test-fast: $(VENV)/.installed ## the tests that start no processes
+	$(BIN)/python -m pytest -m 'not processes'
+
+lint: $(VENV)/.installed ## format, lint, types, import contracts, generated code
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python scripts/generate_protos.py --check
+
+protos: $(VENV)/.installed ## regenerate fedsparse/v1 from protos/
+	$(BIN)/python scripts/generate_protos.py
+
+bench-merge: $(VENV)/.installed ## merging rules on label-skewed plants, side by side
+	$(BIN)/python benchmarks/merge_rules.py
+
+clean: ## remove .venv, runs and caches
+	rm -rf $(VENV) runs dist .pytest_cache .mypy_cache .ruff_cache

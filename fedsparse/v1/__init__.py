@@ -1,0 +1,1 @@
+"""Generated from protos/fedsparse/v1 by scripts/generate_protos.py: never edit."""
