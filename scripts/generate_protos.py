@@ -12,6 +12,7 @@ from grpc_tools import protoc
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOS = ROOT / "protos"
+BIN = Path(sys.executable).parent  # the plugins lie beside this Python, on PATH or not
 PACKAGE = Path("fedsparse") / "v1"
 
 
@@ -23,7 +24,8 @@ def generate(target: Path) -> None:
         (("python_out", "mypy_out"), sources),
         (("grpc_python_out", "mypy_grpc_out"), services),
     ):
-        options = [f"--{kind}={'quiet:' * kind.startswith('mypy')}{target}" for kind in kinds]
+        options = [f"--plugin=protoc-gen-{name}={BIN / f'protoc-gen-{name}'}" for name in ("mypy", "mypy_grpc")]
+        options += [f"--{kind}={'quiet:' * kind.startswith('mypy')}{target}" for kind in kinds]
         if protoc.main(["protoc", f"-I{PROTOS}", *options, *map(str, files)]) != 0:
             raise SystemExit("protoc failed: see the lines above")
     (target / PACKAGE / "__init__.py").write_text(

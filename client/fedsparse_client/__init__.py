@@ -1,0 +1,1 @@
+"""The plant's side: gateway, warm trainer, Flower app and the agent that starts them."""

@@ -40,6 +40,8 @@ class _ReasonEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Reason.ValueTy
     """the Flower app or its process failed"""
     REASON_TASK_MALFORMED: _Reason.ValueType  # 8
     REASON_DATA_UNAVAILABLE: _Reason.ValueType  # 9
+    REASON_APP_NOT_APPROVED: _Reason.ValueType  # 10
+    """the run's Flower app bundle is not the one this site installed"""
 
 class Reason(_Reason, metaclass=_ReasonEnumTypeWrapper): ...
 
@@ -58,6 +60,8 @@ REASON_APP_FAILED: Reason.ValueType  # 7
 """the Flower app or its process failed"""
 REASON_TASK_MALFORMED: Reason.ValueType  # 8
 REASON_DATA_UNAVAILABLE: Reason.ValueType  # 9
+REASON_APP_NOT_APPROVED: Reason.ValueType  # 10
+"""the run's Flower app bundle is not the one this site installed"""
 Global___Reason: _TypeAlias = Reason  # noqa: Y015
 
 @_typing.final

@@ -1,0 +1,1 @@
+"""The operator's side: hub, strategy, evaluator and the supervisor that starts them."""

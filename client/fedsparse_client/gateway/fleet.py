@@ -1,0 +1,149 @@
+"""Flower's Fleet API on loopback, answered by the gateway itself: nothing of it leaves the site."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+from flwr.proto.fab_pb2 import Fab, GetFabRequest, GetFabResponse
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    ActivateNodeResponse,
+    DeactivateNodeRequest,
+    DeactivateNodeResponse,
+    PullMessagesRequest,
+    PullMessagesResponse,
+    PushMessagesRequest,
+    PushMessagesResponse,
+    RegisterNodeFleetRequest,
+    RegisterNodeFleetResponse,
+    UnregisterNodeFleetRequest,
+    UnregisterNodeFleetResponse,
+)
+from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest, SendNodeHeartbeatResponse
+from flwr.proto.message_pb2 import (
+    ConfirmMessageReceivedRequest,
+    ConfirmMessageReceivedResponse,
+    PullObjectRequest,
+    PullObjectResponse,
+    PushObjectRequest,
+    PushObjectResponse,
+)
+from flwr.proto.run_pb2 import GetRunRequest, GetRunResponse, Run
+from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
+from google.protobuf.message import DecodeError, Message
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from fedsparse.bundle import build_bundle, bundle_sha256
+from fedsparse.errors import DeltaError
+from fedsparse_client.gateway.desk import NODE_ID, Desk
+
+_LONG_POLL_SECONDS = 15.0  # below the 30 s after which Flower's HTTP client gives up
+_Request = TypeVar("_Request", bound=Message)
+
+
+class FleetApi:
+    """The twelve calls a SuperNode makes, against a :class:`Desk`.
+
+    Args:
+        desk: where tasks wait and answers are put together.
+        max_bytes: most that one call's body may have.
+    """
+
+    def __init__(self, desk: Desk, max_bytes: int) -> None:
+        self._desk = desk
+        self._max_bytes = max_bytes
+
+    def application(self) -> Starlette:
+        """Return the ASGI application."""
+        return Starlette(
+            routes=[
+                self._route("register-node", RegisterNodeFleetRequest, self._register),
+                self._route(
+                    "activate-node", ActivateNodeRequest, lambda _: ActivateNodeResponse(node_id=NODE_ID)
+                ),
+                self._route("deactivate-node", DeactivateNodeRequest, lambda _: DeactivateNodeResponse()),
+                self._route(
+                    "unregister-node", UnregisterNodeFleetRequest, lambda _: UnregisterNodeFleetResponse()
+                ),
+                self._route(
+                    "send-node-heartbeat",
+                    SendNodeHeartbeatRequest,
+                    lambda _: SendNodeHeartbeatResponse(success=True),
+                ),
+                self._route("pull-messages", PullMessagesRequest, self._pull),
+                self._route("pull-object", PullObjectRequest, self._pull_object),
+                self._route(
+                    "confirm-message-received",
+                    ConfirmMessageReceivedRequest,
+                    lambda _: ConfirmMessageReceivedResponse(),
+                ),
+                self._route("get-run", GetRunRequest, self._run),
+                self._route("get-fab", GetFabRequest, self._fab),
+                self._route("push-messages", PushMessagesRequest, self._push),
+                self._route("push-object", PushObjectRequest, self._push_object),
+            ]
+        )
+
+    def _route(
+        self, name: str, request_type: type[_Request], answer: Callable[[_Request], Message]
+    ) -> Route:
+        async def endpoint(request: Request) -> Response:
+            body = bytearray()
+            async for chunk in request.stream():
+                body += chunk
+                if len(body) > self._max_bytes:
+                    return Response(status_code=413)
+            try:
+                reply = await run_in_threadpool(answer, request_type.FromString(bytes(body)))
+            except (DecodeError, DeltaError):
+                return Response(status_code=400)
+            return Response(reply.SerializeToString(), media_type=PROTOBUF_MEDIA_TYPE)
+
+        return Route(f"/v1/fleet/{name}", endpoint, methods=["POST"])
+
+    def _register(self, _: RegisterNodeFleetRequest) -> RegisterNodeFleetResponse:
+        self._desk.restart()
+        return RegisterNodeFleetResponse(node_id=NODE_ID)
+
+    def _pull(self, _: PullMessagesRequest) -> PullMessagesResponse:
+        delivery = self._desk.next(_LONG_POLL_SECONDS)
+        if delivery is None:
+            return PullMessagesResponse()
+        return PullMessagesResponse(messages_list=[delivery.header], message_object_trees=[delivery.tree])
+
+    def _pull_object(self, request: PullObjectRequest) -> PullObjectResponse:
+        content = self._desk.object(request.object_id)
+        return PullObjectResponse(
+            object_found=content is not None,
+            object_available=content is not None,
+            object_content=content or b"",
+        )
+
+    def _run(self, request: GetRunRequest) -> GetRunResponse:
+        run = Run(
+            run_id=request.run_id,
+            fab_id="fedsparse/fedsparse-app",
+            fab_version="0.1.0",
+            fab_hash=bundle_sha256(),
+        )
+        return GetRunResponse(run=run)
+
+    def _fab(self, request: GetFabRequest) -> GetFabResponse:
+        """Hand out the bundle that this site built from its own installation."""
+        if request.hash_str != bundle_sha256():
+            raise DeltaError(f"the app bundle {request.hash_str[:12]} is not the one installed here")
+        return GetFabResponse(fab=Fab(hash_str=bundle_sha256(), content=build_bundle()))
+
+    def _push(self, request: PushMessagesRequest) -> PushMessagesResponse:
+        if len(request.messages_list) != 1 or len(request.message_object_trees) != 1:
+            raise DeltaError("a SuperNode pushes one message at a time")
+        names = self._desk.expect(request.messages_list[0], request.message_object_trees[0])
+        return PushMessagesResponse(objects_to_push=names, session_id="gateway")
+
+    def _push_object(self, request: PushObjectRequest) -> PushObjectResponse:
+        return PushObjectResponse(stored=self._desk.receive(request.object_id, request.object_content))

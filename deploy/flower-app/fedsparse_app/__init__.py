@@ -1,0 +1,1 @@
+"""No code of its own: a site runs what the site installed."""

@@ -1,0 +1,3 @@
+"""The operator's side."""
+
+from fedsparse_server.app import app as app

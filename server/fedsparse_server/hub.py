@@ -1,0 +1,275 @@
+"""The hub: the one port off loopback. Plants dial it over mutual TLS; behind it Flower stays on loopback."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NoReturn
+
+import grpc
+import httpx
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from fedsparse import config
+from fedsparse.aggregation import check_update
+from fedsparse.delta import AdapterSpace
+from fedsparse.errors import FedsparseError
+from fedsparse.events import EventLog
+from fedsparse.security import (
+    Role,
+    identity_of,
+    load_credentials,
+    server_credentials,
+    sign,
+    watch_handshakes,
+)
+from fedsparse.v1 import link_pb2, link_pb2_grpc
+from fedsparse_server.receipts import ReceiptBook
+from fedsparse_server.superlink import PulledTask, SuperLinkNode
+
+PROTOCOL = 1
+_POLL_SECONDS = 0.15
+_log = logging.getLogger("hub")
+
+
+@dataclass
+class _Session:
+    """One plant's presence: its Flower node and the tasks it has been given."""
+
+    node: SuperLinkNode
+    outstanding: dict[str, PulledTask] = field(default_factory=dict)
+    replaced: threading.Event = field(default_factory=threading.Event)
+
+
+class Hub(link_pb2_grpc.LinkServicer):
+    """Serves the link.
+
+    Args:
+        settings: the federation's settings.
+        federation: what every plant is told on Describe.
+        superlink: "host:port" of the SuperLink on loopback.
+        receipts: where the hub's word for what it received is kept.
+        events: told when plants come and go.
+        roster: JSON file that says which Flower node speaks for which plant.
+    """
+
+    def __init__(
+        self,
+        settings: config.FederationConfig,
+        federation: link_pb2.Federation,
+        superlink: str,
+        receipts: ReceiptBook,
+        events: EventLog,
+        roster: Path,
+    ) -> None:
+        self._settings = settings
+        self._federation = federation
+        self._space = AdapterSpace.from_proto(federation.space)
+        self._superlink = superlink
+        self._receipts = receipts
+        self._events = events
+        self._roster = roster
+        self._sessions: dict[str, _Session] = {}
+        self._nodes: dict[str, str] = {}  # Flower node id -> plant, also of nodes that have left
+        self._lock = threading.Lock()
+
+    def Describe(  # noqa: N802 - gRPC's naming
+        self, request: link_pb2.DescribeRequest, context: grpc.ServicerContext
+    ) -> link_pb2.Federation:
+        """Tell an admitted plant what this federation trains."""
+        plant = self._authenticate(context)
+        _require_protocol(request.protocol, context)
+        _log.info("%s asked what is trained here", plant)
+        return self._federation
+
+    def Attend(  # noqa: N802
+        self, request: link_pb2.AttendRequest, context: grpc.ServicerContext
+    ) -> Iterator[link_pb2.Task]:
+        """Hold a plant's presence and hand it tasks, until it hangs up."""
+        plant = self._authenticate(context)
+        _require_protocol(request.protocol, context)
+        if request.space != self._space.fingerprint:
+            _refuse(
+                context,
+                grpc.StatusCode.FAILED_PRECONDITION,
+                f"{plant} derived the adapter space {request.space.hex()[:16]}, "
+                f"this federation trains {self._space.fingerprint.hex()[:16]}: "
+                "the base models or adapter settings differ",
+            )
+        try:
+            with SuperLinkNode(self._superlink) as node:
+                session = self._enter(plant, node)
+                try:
+                    yield from self._tasks(plant, session, context)
+                finally:
+                    self._leave(plant, session)
+        except httpx.HTTPError as error:
+            _refuse(context, grpc.StatusCode.UNAVAILABLE, f"the SuperLink is out of reach: {error}")
+
+    def Push(  # noqa: N802
+        self, request: link_pb2.Update, context: grpc.ServicerContext
+    ) -> link_pb2.Receipt:
+        """Check one update as hostile input, hand it to Flower, and give a signed receipt for it."""
+        plant = self._authenticate(context)
+        if (earlier := self._receipts.find(plant, request.task_id)) is not None:
+            return earlier
+        with self._lock:
+            session = self._sessions.get(plant)
+            task = session.outstanding.get(request.task_id) if session else None
+        if session is None or task is None:
+            _refuse(
+                context, grpc.StatusCode.NOT_FOUND, f"{plant} has no open task {request.task_id[:12]!r}"
+            )
+        try:
+            check_update(
+                request.round_update, self._space, max_bytes=self._settings.hub.max_update_bytes
+            )
+        except FedsparseError as error:
+            _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, f"update from {plant}: {error}")
+        if len(request.ledger_hash) != 32:
+            _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "ledger_hash must have 32 bytes")
+        try:
+            session.node.reply(task, request.round_update)
+            receipt = self._receipts.issue(plant, request.task_id, request.round_update, request.ledger_hash)
+        except (httpx.HTTPError, FedsparseError) as error:
+            _refuse(context, grpc.StatusCode.UNAVAILABLE, f"cannot take the update now: {error}")
+        session.outstanding.pop(request.task_id, None)
+        return receipt
+
+    def _authenticate(self, context: grpc.ServicerContext) -> str:
+        """Return the plant's name from its certificate, or refuse, saying which check failed."""
+        pem = context.auth_context().get("x509_pem_cert", [b""])[0]
+        try:
+            identity = identity_of(x509.load_pem_x509_certificate(pem))
+        except (ValueError, FedsparseError) as error:
+            _refuse(context, grpc.StatusCode.UNAUTHENTICATED, f"the client's certificate: {error}")
+        if identity.role is not Role.PLANT:
+            _refuse(
+                context,
+                grpc.StatusCode.PERMISSION_DENIED,
+                f"the certificate of {identity.uri} is a {identity.role.value}'s, a plant's is needed",
+            )
+        if identity.name not in self._settings.hub.plants:
+            _refuse(
+                context,
+                grpc.StatusCode.PERMISSION_DENIED,
+                f"{identity.uri} is not on this hub's list of plants",
+            )
+        return identity.name
+
+    def _enter(self, plant: str, node: SuperLinkNode) -> _Session:
+        session = _Session(node)
+        with self._lock:
+            if (earlier := self._sessions.get(plant)) is not None:
+                earlier.replaced.set()  # the same plant dialled again: the newer connection speaks for it
+            self._sessions[plant] = session
+            self._nodes[str(node.node_id)] = plant
+            self._write_roster()
+        _log.info("%s is present", plant)
+        self._events.emit("plant_joined", plant=plant)
+        return session
+
+    def _leave(self, plant: str, session: _Session) -> None:
+        with self._lock:
+            if self._sessions.get(plant) is session:
+                del self._sessions[plant]
+                self._write_roster()
+        _log.info("%s has left", plant)
+        self._events.emit("plant_lost", plant=plant)
+
+    def _write_roster(self) -> None:
+        scratch = self._roster.with_suffix(".tmp")
+        scratch.write_text(json.dumps({"nodes": self._nodes, "present": sorted(self._sessions)}))
+        scratch.replace(self._roster)
+
+    def _tasks(
+        self, plant: str, session: _Session, context: grpc.ServicerContext
+    ) -> Iterator[link_pb2.Task]:
+        while context.is_active() and not session.replaced.is_set():
+            task = session.node.pull()
+            if task is None:
+                session.replaced.wait(_POLL_SECONDS)
+                continue
+            session.outstanding[task.task_id] = task
+            _log.info("task %s for %s, %d bytes", task.task_id[:12], plant, len(task.payload))
+            yield link_pb2.Task(
+                task_id=task.task_id,
+                run_id=task.message.metadata.run_id,
+                bundle_sha256=task.bundle_sha256,
+                round_task=task.payload,
+            )
+
+
+def _require_protocol(protocol: int, context: grpc.ServicerContext) -> None:
+    if protocol != PROTOCOL:
+        _refuse(
+            context,
+            grpc.StatusCode.FAILED_PRECONDITION,
+            f"the plant speaks link protocol {protocol}, this hub {PROTOCOL}: update the older side",
+        )
+
+
+def _refuse(context: grpc.ServicerContext, code: grpc.StatusCode, why: str) -> NoReturn:
+    """End the call; the same line is told on both ends."""
+    _log.warning("refused %s: %s", context.peer(), why)
+    context.abort(code, why)
+    raise AssertionError("abort returns never")
+
+
+def serve(settings: config.FederationConfig, superlink: str, events: EventLog) -> None:
+    """Serve until SIGTERM."""
+    identity = settings.hub.identity
+    credentials = load_credentials(identity.certificate, identity.key, identity.authority, Role.HUB)
+    certificate = x509.load_pem_x509_certificate(credentials.certificate).public_bytes(Encoding.DER)
+    receipts = ReceiptBook(
+        settings.state / "receipts", lambda data: sign(credentials.key, data), certificate
+    )
+    federation = link_pb2.Federation.FromString((settings.state / "federation.pb").read_bytes())
+    hub = Hub(settings, federation, superlink, receipts, events, settings.state / "roster.json")
+    server = grpc.server(
+        ThreadPoolExecutor(max_workers=2 * len(settings.hub.plants) + 8),
+        options=[
+            ("grpc.max_receive_message_length", settings.hub.max_update_bytes + 4096),
+            ("grpc.so_reuseport", 0),
+            ("grpc.keepalive_time_ms", 10_000),
+            ("grpc.keepalive_timeout_ms", 10_000),
+            ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+            ("grpc.keepalive_permit_without_calls", 1),
+        ],
+    )
+    link_pb2_grpc.add_LinkServicer_to_server(hub, server)
+    server.add_secure_port(settings.hub.listen, server_credentials(credentials))
+    server.start()
+    _log.info("listening on %s", settings.hub.listen)
+    stop = threading.Event()
+    signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
+    signal.signal(signal.SIGINT, lambda number, frame: stop.set())
+    (settings.state / "hub.ready").write_text(str(os.getpid()))
+    stop.wait()
+    server.stop(grace=1.0).wait()
+
+
+def main() -> None:
+    """Run as a process of the supervisor's."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--superlink", required=True)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)
+    settings = config.load(options.config, config.FederationConfig)
+    with watch_handshakes(lambda peer, check: _log.warning("refused %s: %s", peer or "a client", check)):
+        serve(settings, options.superlink, EventLog(settings.state / "events.jsonl"))
+
+
+if __name__ == "__main__":
+    main()

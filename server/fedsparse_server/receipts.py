@@ -1,0 +1,103 @@
+"""The hub's own record of what it received: one signed receipt per update, by plant."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+from fedsparse.errors import LedgerError
+from fedsparse.v1 import link_pb2
+
+
+class ReceiptBook:
+    """Numbers, signs and keeps the receipts of every plant; one JSON line each, synced before it is handed out.
+
+    Args:
+        folder: one file per plant lies here.
+        sign: signs bytes with the key of the hub's certificate.
+        certificate: the hub's certificate, DER.
+    """
+
+    def __init__(self, folder: Path, sign: Callable[[bytes], bytes], certificate: bytes) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._sign = sign
+        self._certificate = certificate
+        self._lock = threading.Lock()
+        self._known: dict[str, dict[str, link_pb2.Receipt]] = {}
+
+    def find(self, plant: str, task_id: str) -> link_pb2.Receipt | None:
+        """Return the receipt already given to ``plant`` for ``task_id``, so that a retry changes nothing."""
+        with self._lock:
+            return self._of(plant).get(task_id)
+
+    def issue(self, plant: str, task_id: str, payload: bytes, ledger_hash: bytes) -> link_pb2.Receipt:
+        """Return a new receipt, kept on disk first.
+
+        Raises:
+            LedgerError: it cannot be written; then nothing was received.
+        """
+        with self._lock:
+            known = self._of(plant)
+            body = link_pb2.ReceiptBody(
+                plant=plant,
+                task_id=task_id,
+                payload_sha256=sha256(payload).digest(),
+                ledger_hash=ledger_hash,
+                sequence=len(known) + 1,
+                received_unix_ms=time.time_ns() // 1_000_000,
+            )
+            receipt = link_pb2.Receipt(
+                body=body,
+                signature=self._sign(body.SerializeToString(deterministic=True)),
+                hub_certificate=self._certificate,
+            )
+            self._append(plant, receipt)
+            known[task_id] = receipt
+            return receipt
+
+    def _path(self, plant: str) -> Path:
+        return self._folder / f"{plant}.jsonl"
+
+    def _of(self, plant: str) -> dict[str, link_pb2.Receipt]:
+        if plant not in self._known:
+            self._known[plant] = _read(self._path(plant))
+        return self._known[plant]
+
+    def _append(self, plant: str, receipt: link_pb2.Receipt) -> None:
+        line = json.dumps(
+            {
+                "sequence": receipt.body.sequence,
+                "task_id": receipt.body.task_id,
+                "receipt": base64.b64encode(receipt.SerializeToString(deterministic=True)).decode(),
+            }
+        )
+        try:
+            with self._path(plant).open("a", encoding="ascii") as file:
+                file.write(line + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise LedgerError(f"the hub cannot keep a receipt for {plant}: {error}") from error
+
+
+def _read(path: Path) -> dict[str, link_pb2.Receipt]:
+    """Return the receipts in ``path`` by task; a last line cut short by a crash was never handed out."""
+    if not path.exists():
+        return {}
+    data = path.read_bytes()
+    complete = data.rfind(b"\n") + 1
+    if complete < len(data):
+        with path.open("r+b") as file:
+            file.truncate(complete)
+    receipts = (
+        link_pb2.Receipt.FromString(base64.b64decode(json.loads(line)["receipt"]))
+        for line in data[:complete].splitlines()
+    )
+    return {receipt.body.task_id: receipt for receipt in receipts}
