@@ -81,12 +81,14 @@ class RoundSettings(_Settings):
     Attributes:
         min_plants: plants that must be present to start, and updates that must arrive to commit.
         deadline_seconds: a round closes with what has arrived by then.
+        gather_seconds: how long the first round waits for the other plants once ``min_plants`` are present.
         start_timeout_seconds: how long to wait for ``min_plants`` before giving up.
     """
 
     count: Annotated[int, Field(ge=1, le=100_000)] = 6
     min_plants: Annotated[int, Field(ge=1, le=10_000)] = 2
     deadline_seconds: Annotated[float, Field(gt=0)] = 600.0
+    gather_seconds: Annotated[float, Field(ge=0)] = 30.0
     start_timeout_seconds: Annotated[float, Field(gt=0)] = 3600.0
 
 

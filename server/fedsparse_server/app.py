@@ -1,0 +1,76 @@
+"""The operator's Flower ServerApp: reads federation.toml and runs the strategy from the last version on."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+from pathlib import Path
+
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from flwr.app import ArrayRecord, Context
+from flwr.serverapp import Grid, ServerApp
+
+from fedsparse import config
+from fedsparse.aggregation import rule_named
+from fedsparse.delta import AdapterSpace, Operation, SparseDelta
+from fedsparse.events import EventLog
+from fedsparse.registry import Registry
+from fedsparse.security import sign
+from fedsparse.v1 import link_pb2
+from fedsparse_server import evaluation
+from fedsparse_server.grid import PromptGrid
+from fedsparse_server.strategy import Operator, SparseDeltaStrategy
+
+CONFIG_VARIABLE = "FEDSPARSE_FEDERATION"
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the rounds that are left."""
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    settings = config.load(Path(os.environ[CONFIG_VARIABLE]), config.FederationConfig)
+    events = EventLog(settings.state / "events.jsonl")
+    federation = link_pb2.Federation.FromString((settings.state / "federation.pb").read_bytes())
+    space = AdapterSpace.from_proto(federation.space)
+    operator = _operator(settings, space)
+    strategy = SparseDeltaStrategy(
+        settings,
+        space,
+        Registry(settings.state / "registry", space),
+        rule_named(settings.aggregation.rule, settings.aggregation.strength),
+        events,
+        operator,
+    )
+    if operator.evaluate is not None:
+        untouched = SparseDelta.empty(space.fingerprint, Operation.SET)
+        events.emit("baseline", **operator.evaluate(untouched))
+    rounds = strategy.rounds_left()
+    strategy.start(
+        PromptGrid(grid, strategy.receive),
+        ArrayRecord(),
+        num_rounds=rounds,
+        timeout=settings.rounds.deadline_seconds,
+    )
+    events.emit("run_finished", rounds=settings.rounds.count - strategy.rounds_left())
+
+
+def _operator(settings: config.FederationConfig, space: AdapterSpace) -> Operator:
+    identity = settings.hub.identity
+    key = identity.key.read_bytes()
+    certificate = x509.load_pem_x509_certificate(identity.certificate.read_bytes())
+    roster = settings.state / "roster.json"
+
+    def name_of(node: int) -> str:
+        nodes: dict[str, str] = json.loads(roster.read_text())["nodes"]
+        return nodes.get(str(node), f"node {node}")
+
+    return Operator(
+        sign=lambda data: sign(key, data),
+        certificate=certificate.public_bytes(Encoding.DER),
+        name_of=name_of,
+        evaluate=evaluation.connect(settings, space) if settings.evaluation else None,
+    )
