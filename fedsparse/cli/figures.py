@@ -142,7 +142,9 @@ def reason_text(reason: str | None) -> str:
 
 def printable(text: str) -> str:
     """Return hostile text with nothing in it that steers a terminal or reverses the reading direction."""
-    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
+    return "".join(
+        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
+    )
 
 
 def shortened(text: str, cells: int) -> str:
@@ -188,9 +190,9 @@ def verdict(summary: Summary) -> Verdict:
 
 
 def _accuracy(summary: Summary) -> _Sentence:
-    """Compare the federation with the best plant alone and with the start, to the three decimals shown."""
+    """Compare the federation with the best plant alone, to the three decimals shown."""
     scores = summary["balanced_accuracy"]
-    before, alone, federated = scores["before"], scores["best_alone"], scores["federated"]
+    alone, federated = scores["best_alone"], scores["federated"]
     if not summary["rounds"]:
         return False, "no round was completed", "完了したラウンドがありません"
     if federated is None:
@@ -200,36 +202,38 @@ def _accuracy(summary: Summary) -> _Sentence:
             "共通の評価データがないため、バランス精度は測定していません",
         )
     value = score_text(federated)
-    lost = before is not None and round(federated - before, 3) < 0
-    english = f", and worse than before training ({score_text(before)})" if lost else ""
-    japanese = f"。学習前（{score_text(before)}）より低下しています" if lost else ""
     if alone is None:
-        return (
-            False if lost else None,
-            f"the federation reached a balanced accuracy of {value}; no plant trained alone to compare{english}",
-            f"連合学習のバランス精度は {value} です（単独学習との比較はありません）{japanese}",
+        english = (
+            f"the federation reached a balanced accuracy of {value}, and no plant trained alone to compare"
         )
+        japanese = f"連合学習のバランス精度は {value} です（単独学習との比較はありません）"
+        return _with_start(scores, None, english, japanese)
     gain = round(federated - alone, 3)
-    if gain == 0:
-        return (
-            not lost,
-            f"the federation is as good as the best plant alone: balanced accuracy {value}{english}",
-            f"連合学習は、最も良い工場の単独学習と同等です（バランス精度 {value}）{japanese}",
-        )
-    difference = f"{score_text(gain, signed=True)}"
-    figures = f"balanced accuracy {value} against {score_text(alone)} for the best of them ({difference})"
+    difference = score_text(gain, signed=True)
+    figures = f"balanced accuracy {value} against {score_text(alone)} ({difference})"
     figures_ja = f"（バランス精度 {value}、単独学習の最高 {score_text(alone)}、差 {difference}）"
     if gain > 0:
-        return (
-            not lost,
-            f"the federation is better than every plant alone: {figures}{english}",
-            f"連合学習は、どの工場の単独学習よりも優れています{figures_ja}{japanese}",
-        )
-    figures = figures.replace("the best of them", "the best plant")
+        english = f"the federation is better than every plant alone: {figures}"
+        japanese = f"連合学習は、どの工場の単独学習よりも優れています{figures_ja}"
+    elif gain < 0:
+        english = f"the federation is worse than the best plant alone: {figures}"
+        japanese = f"連合学習は、最も良い工場の単独学習に及びません{figures_ja}"
+    else:
+        english = f"the federation is no better than the best plant alone: {figures}"
+        japanese = f"連合学習は、最も良い工場の単独学習と同じです{figures_ja}"
+    return _with_start(scores, gain > 0, english, japanese)
+
+
+def _with_start(scores: BalancedAccuracy, good: bool | None, english: str, japanese: str) -> _Sentence:
+    """Add, where it is so, that the federation has unlearnt something."""
+    before, federated = scores["before"], scores["federated"]
+    if before is None or federated is None or round(federated - before, 3) >= 0:
+        return good, english, japanese
+    start = score_text(before)
     return (
         False,
-        f"the federation did not beat the best plant alone: {figures}{english}",
-        f"連合学習は、最も良い工場の単独学習に及びませんでした{figures_ja}{japanese}",
+        f"{english}, and worse than before training ({start})",
+        f"{japanese}。学習前（{start}）より低下しています",
     )
 
 
@@ -243,7 +247,11 @@ def _ledger(ledger: LedgerFigures) -> _Sentence:
             f"台帳の検証に失敗しました（記録 {entries} 件、問題 {problems} 件）",
         )
     if not entries:
-        return False, "the ledger is empty and accounts for nothing", "台帳に記録がなく、何が送信されたか確認できません"
+        return (
+            False,
+            "the ledger is empty and accounts for nothing",
+            "台帳に記録がなく、何が送信されたか確認できません",
+        )
     return (
         True,
         f"the ledger verifies ({_count(entries, 'entry', 'entries')})",

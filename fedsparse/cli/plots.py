@@ -1,229 +1,191 @@
-"""Three plots of a run as SVG geometry: paths and texts with a CSS class, which the page's template writes out."""
+"""The three plots of a run: balanced accuracy, bytes and time, per round."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 
 from fedsparse.cli.figures import (
     CommittedRound,
     Summary,
     bytes_text,
-    median_of,
-    reason_text,
     score_text,
     seconds_text,
     shortened,
 )
+from fedsparse.cli.svg import BOTTOM, LEFT, RIGHT, TOP, Label, Plot, Scale, Shape, Text, linear_ticks
 
-WIDTH, HEIGHT = 560, 330
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 408, 40, 282
-_LINE = 15.0  # height of one line of text
-_NAMED = 6  # so many plants get a colour and a label of their own
-
-
-@dataclass(frozen=True)
-class Shape:
-    """A path; ``hint`` is what a pointer resting on it is told."""
-
-    css: str
-    path: str
-    hint: str = ""
+_COLOURS = 6  # so many plants get a colour and a label of their own
+_FIGURED = 14  # so many bars have room for their figure
+_Points = Sequence[tuple[int, float | None]]
 
 
-@dataclass(frozen=True)
-class Text:
-    """A text at a point, anchored by its class."""
-
-    css: str
-    x: float
-    y: float
-    text: str
-    japanese: bool = False
-
-
-@dataclass
-class Plot:
-    """One drawing in a box of ``WIDTH`` × ``HEIGHT``; ``description`` says in words what it shows."""
-
-    name: str
-    title: str
-    description: str
-    shapes: list[Shape] = field(default_factory=list)
-    texts: list[Text] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class _Label:
-    """Names what ends at height ``y``, right of the plot, in one or two lines."""
-
-    css: str
-    y: float
-    english: str
-    japanese: str = ""
-
-    @property
-    def height(self) -> float:
-        return _LINE * (2 if self.japanese else 1) + 2
-
-
-@dataclass(frozen=True)
-class _Scale:
-    """Maps [low, high] to [start, end], by logarithm if asked."""
-
-    low: float
-    high: float
-    start: float
-    end: float
-    log: bool = False
-
-    def __call__(self, value: float) -> float:
-        low, high = self.low, self.high
-        if self.log:
-            low, high, value = math.log10(low), math.log10(high), math.log10(value)
-        share = (value - low) / (high - low) if high > low else 0.5
-        return round(self.start + share * (self.end - self.start), 1)
-
-
-def draw_plots(summary: Summary) -> list[Plot]:
+def draw_plots(summary: Summary) -> dict[str, Plot]:
     """Draw what there are figures for: nothing without rounds, no accuracy without a common test set."""
     if not summary["history"]:
-        return []
-    drawn = [_bytes_plot(summary), _time_plot(summary)]
-    scored = [value for line in _score_lines(summary).values() for _, value in line if value is not None]
-    return [_accuracy_plot(summary, scored), *drawn] if scored else drawn
+        return {}
+    plots = [_bytes(summary), _time(summary)]
+    if any(one["balanced_accuracy"] is not None for one in summary["history"]):
+        plots.append(_accuracy(summary))
+    return {plot.name: plot for plot in plots}
 
 
-def spread(centres: Sequence[float], heights: Sequence[float], low: float, high: float) -> list[float]:
-    """Move centres apart, as little as they must, until boxes of these heights no longer overlap.
-
-    Pushing down and pushing up each give a placement without overlap; so does the mean of the two, since
-    the conditions are linear, and it favours neither side.
-    """
-    order = sorted(range(len(centres)), key=lambda index: centres[index])
-    down = _pushed([centres[i] for i in order], [heights[i] for i in order], low, high)
-    up = _pushed([-centres[i] for i in reversed(order)], [heights[i] for i in reversed(order)], -high, -low)
-    placed = [(a - b) / 2 for a, b in zip(down, reversed(up), strict=True)]
-    return [placed[order.index(index)] for index in range(len(centres))]
-
-
-def _pushed(centres: Sequence[float], heights: Sequence[float], low: float, high: float) -> list[float]:
-    """Push ascending centres forwards where they overlap, then back from the end where they leave the range."""
-    placed = list(centres)
-    edge = low
-    for index, height in enumerate(heights):
-        placed[index] = max(placed[index], edge + height / 2)
-        edge = placed[index] + height / 2
-    edge = high
-    for index in reversed(range(len(placed))):
-        placed[index] = min(placed[index], edge - heights[index] / 2)
-        edge = placed[index] - heights[index] / 2
-    return placed
-
-
-def nice_ticks(low: float, high: float, count: int) -> list[float]:
-    """Return about ``count`` round numbers (1, 2 or 5 times a power of ten apart) that enclose [low, high]."""
-    rough = max(high - low, 1e-9) / count
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
-    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
-    return [round(index * step, 10) for index in range(first, last + 1)]
-
-
-def _accuracy_plot(summary: Summary, scored: Sequence[float]) -> Plot:
-    before = summary["balanced_accuracy"]["before"]
-    lines = _score_lines(summary)
-    ticks = [tick for tick in nice_ticks(min(scored), min(1.0, max(scored) + 0.02), 5) if tick <= 1]
-    y = _Scale(ticks[0], ticks[-1], _BOTTOM, _TOP)
-    last = max(x for line in lines.values() for x, _ in line)
-    x = _Scale(0 if before is not None else 1, max(last, 1), _LEFT + 12, _RIGHT - 8)
-    plot = Plot("accuracy", "Balanced accuracy per round", _accuracy_description(summary))
-    _vertical_axis(plot, y, [(tick, f"{tick:.3g}") for tick in ticks], "Balanced accuracy", "バランス精度")
-    _round_axis(plot, x)
+def _accuracy(summary: Summary) -> Plot:
+    """Draw a line for the federation and a thin one for each plant alone, all from the same start."""
+    scores, history = summary["balanced_accuracy"], summary["history"]
+    before = scores["before"]
+    start: _FIGURED = 14  # so many bars have room for their figure
+_Points = [] if before is None else [(0, before)]
+    federation = [*start, *((one["round"], one["balanced_accuracy"]) for one in history)]
+    alone = {plant: [*start, *enumerate(values, 1)] for plant, values in summary["alone_history"].items()}
+    points = [point for line in (federation, *alone.values()) for point in line]
+    measured = [value for _, value in points if value is not None]
+    ticks = linear_ticks(min(measured), max(measured), 5)
+    x = Scale(min(at for at, _ in points), max(at for at, _ in points), LEFT + 10, RIGHT - 6)
+    y = Scale(ticks[0], ticks[-1], BOTTOM, TOP)
+    plot = Plot(
+        "accuracy",
+        "Balanced accuracy per round",
+        f"Lines over {len(history)} rounds. Before: {score_text(before)}. Best plant alone: "
+        f"{score_text(scores['best_alone'])}. Federation: {score_text(scores['federated'])}.",
+    )
+    plot.vertical_axis(y, [(tick, f"{tick:.10g}") for tick in ticks], "Balanced accuracy", "バランス精度")
+    plot.round_axis(x)
     labels = []
     if before is not None:
-        plot.shapes.append(Shape("baseline", f"M{_LEFT} {y(before)}H{_RIGHT}", f"before: {score_text(before)}"))
-        labels.append(_Label("quiet", y(before), f"before {score_text(before)}", "学習前"))
-    named = _named_plants(summary)
-    for index, plant in enumerate(summary["alone_history"]):
-        colour = f"plant c{index}" if len(summary["alone_history"]) <= _NAMED else "plant"
-        labels += _draw_line(plot, x, y, lines[plant], colour, f"{shortened(plant, 14)} alone", plant in named)
-    federation = _draw_line(plot, x, y, lines[""], "federation", "federation", named=True)
-    labels += [_Label(label.css, label.y, label.english, "連合学習") for label in federation]
-    _write_labels(plot, labels)
+        plot.shapes.append(Shape("reference", f"M{LEFT} {y(before)}H{RIGHT}"))
+        labels.append(Label("quiet", y(before), f"before {score_text(before)}", "学習前"))
+    for plant, css in _plant_styles(alone).items():
+        label = _line(plot, x, y, alone[plant], f"plant {css}", f"{shortened(plant, 12)} alone")
+        labels += [label] if css else []
+    end = _line(plot, x, y, federation, "federation", "federation")
+    plot.label([*labels, Label(end.css, end.y, end.english, "連合学習")])
     return plot
 
 
-def _score_lines(summary: Summary) -> dict[str, list[tuple[int, float | None]]]:
-    """Return (round, balanced accuracy) per plant alone, and of the federation under the empty name."""
-    before = summary["balanced_accuracy"]["before"]
-    start = [(0, before)] if before is not None else []
-    lines = {
-        plant: [*start, *enumerate(values, 1)] for plant, values in summary["alone_history"].items()
-    }
-    return lines | {"": [*start, *((one["round"], one["balanced_accuracy"]) for one in summary["history"])]}
+def _plant_styles(alone: dict[str, list[tuple[int, float | None]]]) -> dict[str, str]:
+    """Choose a colour per line: all of a few plants; of many only the best and the weakest, drawn last."""
+    final = {plant: next((v for _, v in reversed(line) if v is not None), None) for plant, line in alone.items()}
+    ranked = sorted((plant for plant in final if final[plant] is not None), key=lambda plant: final[plant] or 0.0)
+    if len(ranked) <= _COLOURS:
+        return {plant: f"c{index}" for index, plant in enumerate(plant for plant in alone if plant in ranked)}
+    return {plant: "" for plant in ranked[1:-1]} | {ranked[0]: "c1", ranked[-1]: "c0"}
 
 
-def _named_plants(summary: Summary) -> set[str]:
-    """Return the plants whose line is labelled: all of a few, of many only the best and the weakest."""
-    final = {
-        plant: values[-1] or 0.0 for plant, values in summary["alone_history"].items() if values
-    }
-    ranked = sorted(final, key=lambda plant: final[plant])
-    return set(ranked if len(ranked) <= _NAMED else [ranked[0], ranked[-1]])
-
-
-def _draw_line(
-    plot: Plot, x: _Scale, y: _Scale, points: Sequence[tuple[int, float | None]], css: str, name: str, named: bool
-) -> list[_Label]:
-    """Draw a line with a dot per round, broken where nothing was measured; return its label, if it has one."""
-    path, pen, end = "", "M", None
+def _line(plot: Plot, x: Scale, y: Scale, points: _Points, css: str, name: str) -> Label:
+    """Draw a line with a dot per measured round, broken where nothing was measured; return its label."""
+    path, pen, end = "", "M", 0.0
+    dots = []
     for at, value in points:
         if value is None:
             pen = "M"
             continue
         path, pen, end = f"{path}{pen}{x(at)} {y(value)}", "L", value
-        plot.shapes.append(Shape(f"dot {css}", f"M{x(at)} {y(value)}h0", f"{name}, round {at}: {score_text(value)}"))
-    plot.shapes.append(Shape(f"line {css}", path or "M0 0", name))
-    return [_Label(css, y(end), f"{name} {score_text(end)}")] if named and end is not None else []
+        dots.append(Shape(f"dot {css}", f"M{x(at)} {y(value)}h0", f"{name}, round {at}: {score_text(value)}"))
+    plot.shapes += [Shape(f"line {css}", path, name), *dots]
+    return Label(css, y(end), f"{name} {score_text(end)}")
 
 
-def _accuracy_description(summary: Summary) -> str:
-    scores = summary["balanced_accuracy"]
-    return (
-        f"Line chart over {len(summary['history'])} rounds. Before: {score_text(scores['before'])}; best plant alone: "
-        f"{score_text(scores['best_alone'])}; federation: {score_text(scores['federated'])}."
-    )
-
-
-def _bytes_plot(summary: Summary) -> Plot:
+def _bytes(summary: Summary) -> Plot:
+    """Draw a triangle per plant, round and direction, under the dense adapter and the full model."""
     history, dense, model = summary["history"], summary["dense_adapter_bytes"], summary["dense_model_bytes"]
-    sent = [value for one in history for plant in one["plants"] for value in (plant["bytes_up"], plant["bytes_down"])]
-    present = [value for value in [*sent, dense, model] if value]
-    low, high = math.floor(math.log10(min(present, default=1))), math.ceil(math.log10(max(present, default=10)))
-    high = max(high, low + 1)
-    y = _Scale(10.0**low, 10.0**high, _BOTTOM, _TOP, log=True)
-    x = _slots(history)
     up, down = summary["bytes_up_per_plant_round"], summary["bytes_down_per_plant_round"]
+    sent = [size for one in history for plant in one["plants"] for size in (plant["bytes_up"], plant["bytes_down"])]
+    drawn = [size for size in (*sent, dense, model) if size]  # nothing sent has no place on a logarithmic axis
+    low, high = math.floor(math.log10(min(drawn))), math.ceil(math.log10(max(drawn)))
+    y = Scale(10.0**low, 10.0 ** max(high, low + 1), BOTTOM, TOP, log=True)
+    x = _slots(history)
     plot = Plot(
         "bytes",
         "Bytes per plant and round",
-        f"Chart on a logarithmic axis. Up: {bytes_text(up)} per plant and round; down: {bytes_text(down)}; the dense "
-        f"adapter has {bytes_text(dense)}, the full model {bytes_text(model)}.",
+        f"Triangles on a logarithmic axis. Up: {bytes_text(up)} per plant and round. Down: {bytes_text(down)}. "
+        f"Dense adapter: {bytes_text(dense)}. Full model: {bytes_text(model)}.",
     )
-    decades = [(10.0**power, bytes_text(10.0**power)) for power in range(low, high + 1)]
-    _vertical_axis(plot, y, decades, "Bytes, logarithmic", "バイト数（対数目盛）")
-    _round_axis(plot, x)
+    decades = [(10.0**power, bytes_text(10.0**power)) for power in range(low, max(high, low + 1) + 1)]
+    plot.vertical_axis(y, decades, "Bytes, logarithmic", "バイト数（対数目盛）")
+    plot.round_axis(x)
     labels = []
-    for value, english, japanese in ((dense, "dense adapter", "密なアダプター"), (model, "full model", "モデル全体")):
-        if value:
-            text = f"{english} {bytes_text(value)}"
-            plot.shapes.append(Shape("baseline", f"M{_LEFT} {y(value)}H{_RIGHT}", text))
-            labels.append(_Label("quiet", y(value), text, japanese))
-    for css, key, mean, japanese in (("up", "bytes_up", up, "送信"), ("down", "bytes_down", down, "受信")):
-        ends = _draw_markers(plot, x, y, history, css)
-        if mean and ends:
-            labels.append(_Label(css, y(median_of(ends) or mean), f"{'▲' if css == 'up' else '▼'} {css} {bytes_text(mean)}", japanese))
-    _write_labels(plot, labels)
+    for size, name, japanese in ((dense, "dense adapter", "密なアダプター"), (model, "full model", "モデル全体")):
+        plot.shapes.append(Shape("reference", f"M{LEFT} {y(size)}H{RIGHT}"))
+        labels.append(Label("quiet", y(size), f"{name} {bytes_text(size)}", japanese))
+    for one in history:
+        plot.shapes += _triangles(x, y, one)
+    if up:
+        labels.append(Label("up", y(up), f"▲ up {bytes_text(up)}", "工場から送信"))
+    if down:
+        labels.append(Label("down", y(down), f"▼ down {bytes_text(down)}", "工場で受信"))
+    plot.label(labels)
     return plot
+
+
+def _triangles(x: Scale, y: Scale, one: CommittedRound) -> list[Shape]:
+    """Draw what each plant sent in the left half of its round's slot, what it received in the right half."""
+    shapes = []
+    half = (x(1) - x(0)) * 0.4
+    count = len(one["plants"])
+    side = min(4.5, max(1.5, half / count / 2))
+    for place, plant in enumerate(one["plants"]):
+        shift = half * (place + 0.5) / count
+        name = f"{shortened(plant['plant'], 24)}, round {one['round']}"
+        for css, size, centre, turn in (
+            ("up", plant["bytes_up"], x(one["round"]) - half + shift, -1),
+            ("down", plant["bytes_down"], x(one["round"]) + shift, 1),
+        ):
+            if size:
+                tip = f"M{centre - side:.1f} {y(size) - turn * side:.1f}h{2 * side:.1f}l{-side:.1f} {turn * 2 * side:.1f}z"
+                shapes.append(Shape(f"mark {css}", tip, f"{name}, {css}: {bytes_text(size)}"))
+    return shapes
+
+
+def _time(summary: Summary) -> Plot:
+    """Draw a bar per round: the slowest plant's training, and on top of it everything else."""
+    history = summary["history"]
+    ticks = linear_ticks(0.0, max(one["seconds"] for one in history), 5)
+    x, y = _slots(history), Scale(0.0, ticks[-1], BOTTOM, TOP)
+    overhead = summary["round_overhead_seconds_median"]
+    plot = Plot(
+        "time",
+        "Time per round",
+        f"Stacked bars over {len(history)} rounds: the slowest plant's training, and the overhead on top of it, "
+        f"{seconds_text(overhead)} in the median.",
+    )
+    plot.vertical_axis(y, [(tick, f"{tick:.10g}") for tick in ticks], "Seconds", "秒")
+    width = min(36.0, (x(1) - x(0)) * 0.7)
+    for one in history:
+        plot.shapes += _bar(x, y, width, one)
+        if len(history) <= _FIGURED:
+            figure = Text("figure middle", x(one["round"]), y(one["seconds"]) - 5, f"{one['seconds']:.1f}")
+            plot.texts.append(figure)
+    plot.round_axis(x)
+    training = history[-1]["seconds"] - history[-1]["overhead_seconds"]
+    middle = training + history[-1]["overhead_seconds"] / 2
+    labels = [
+        Label("training", y(training / 2), "slowest training", "最も遅い工場の学習"),
+        Label("overhead", y(middle), f"overhead {seconds_text(overhead)}", "学習以外の時間"),
+    ]
+    plot.label(labels)
+    return plot
+
+
+def _bar(x: Scale, y: Scale, width: float, one: CommittedRound) -> list[Shape]:
+    training = one["seconds"] - one["overhead_seconds"]
+    left = f"M{x(one['round']) - width / 2:.1f}"
+    number = one["round"]
+    return [
+        Shape(
+            "bar training",
+            f"{left} {BOTTOM}h{width:.1f}V{y(training)}h{-width:.1f}z",
+            f"round {number}, slowest training: {seconds_text(training)}",
+        ),
+        Shape(
+            "bar overhead",
+            f"{left} {y(training)}h{width:.1f}V{y(one['seconds'])}h{-width:.1f}z",
+            f"round {number}, overhead: {seconds_text(one['overhead_seconds'])}",
+        ),
+    ]
+
+
+def _slots(history: Sequence[CommittedRound]) -> Scale:
+    """Give every round a slot of the same width, the first and the last one whole."""
+    numbers = [one["round"] for one in history]
+    return Scale(min(numbers) - 0.5, max(numbers) + 0.5, LEFT, RIGHT)

@@ -1,0 +1,140 @@
+"""`fedsparse client up`: starts a plant's processes in order, restarts what falls, stops everything together."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from fedsparse import config
+from fedsparse.errors import LinkError, ProcessError
+from fedsparse.processes import FLOWER_ENVIRONMENT, Child, free_port, script, stop_all
+from fedsparse.security import Role, load_credentials
+from fedsparse_client.app import SOCKET_VARIABLE
+
+_RESTARTS = 10  # of one process, before the agent gives up
+_RESTART_SECONDS = 1.0
+_FEATURES_SECONDS = 6 * 3600.0
+
+
+class Agent:
+    """One plant as one thing that starts, runs and stops.
+
+    Args:
+        path: site.toml.
+        settings: the same, read and validated.
+        say: told of each phase, for people.
+    """
+
+    def __init__(self, path: Path, settings: config.SiteConfig, say: Callable[[str], None]) -> None:
+        self._path = path
+        self._settings = settings
+        self._say = say
+        self._state = settings.state
+        self._gateway_port = free_port()
+        self._runtime_port = free_port()
+        self._children: dict[str, Child] = {}
+        self._restarts: dict[str, int] = {}
+
+    def start(self) -> None:
+        """Start gateway, trainer, SuperNode and executor; return when the plant is present at the hub.
+
+        Raises:
+            FedsparseError: says which setting, certificate, file or process is not right.
+        """
+        identity = self._settings.site.identity
+        load_credentials(identity.certificate, identity.key, identity.authority, Role.PLANT)
+        self._check_data()
+        self._state.mkdir(parents=True, exist_ok=True)
+        for name in ("federation.pb", "trainer.ready", "gateway.ready", "attending"):
+            (self._state / name).unlink(missing_ok=True)
+        self._write_secret()
+        self._say(f"dialling the hub at {self._settings.site.hub}")
+        gateway = self._spawn("gateway")
+        gateway.wait_until((self._state / "federation.pb").exists, timeout=3600)
+        self._say("loading the base model and checking the data")
+        trainer = self._spawn("trainer")
+        self._spawn("supernode")
+        self._spawn("executor")
+        trainer.wait_until((self._state / "trainer.ready").exists, timeout=_FEATURES_SECONDS)
+        gateway.wait_until((self._state / "attending").exists, timeout=3600)
+        self._say("present at the hub")
+
+    def run(self) -> None:
+        """Watch the processes until interrupted; restart one that stops.
+
+        Raises:
+            LinkError: the hub refuses this plant for good.
+            ProcessError: a process keeps stopping.
+        """
+        while True:
+            for name, child in list(self._children.items()):
+                if child.exit_code is not None:
+                    self._restart(name, child)
+            time.sleep(0.5)
+
+    def stop(self) -> None:
+        """Stop everything that was started."""
+        stop_all(list(self._children.values()))
+
+    def _restart(self, name: str, child: Child) -> None:
+        if name == "gateway" and child.exit_code == os.EX_NOPERM:
+            raise LinkError(child.last_words(1))
+        self._restarts[name] = self._restarts.get(name, 0) + 1
+        if self._restarts[name] > _RESTARTS:
+            raise ProcessError(
+                f"{name} stopped {_RESTARTS} times:\n{child.last_words()}", f"Its whole log is {child.log}"
+            )
+        self._say(f"{name} stopped with status {child.exit_code}; starting it again")
+        if name == "trainer":
+            (self._state / "trainer.ready").unlink(missing_ok=True)
+        time.sleep(_RESTART_SECONDS)
+        self._spawn(name)
+
+    def _spawn(self, name: str) -> Child:
+        child = Child(
+            name,
+            self._command(name),
+            self._state / "logs" / f"{name}.log",
+            {
+                **FLOWER_ENVIRONMENT,
+                "FLWR_HOME": str(self._state / "flwr"),
+                SOCKET_VARIABLE: str(self._state / "trainer.sock"),
+            },
+        )
+        self._children[name] = child
+        return child
+
+    def _command(self, name: str) -> list[str]:
+        module = [script("python"), "-u", "-m"]
+        secret = str(self._state / "runtime.secret")
+        if name == "gateway":
+            return [*module, "fedsparse_client.gateway.main", "--config", str(self._path)] + [
+                "--port",
+                str(self._gateway_port),
+            ]
+        if name == "trainer":
+            return [*module, "fedsparse_client.trainer", "--config", str(self._path)]
+        if name == "executor":
+            runtime = f"127.0.0.1:{self._runtime_port}"
+            return [*module, "fedsparse_client.executor", "--runtime", runtime, "--secret-file", secret]
+        return [
+            *[script("flower-supernode"), "--insecure", "--superlink", f"127.0.0.1:{self._gateway_port}"],
+            *["--host", "127.0.0.1", "--port", str(self._runtime_port)],
+            *["--isolation", "process", "--superexec-auth-secret-file", secret],
+        ]
+
+    def _write_secret(self) -> None:
+        """Only this plant's own executor may ask the SuperNode for tasks."""
+        path = self._state / "runtime.secret"
+        path.unlink(missing_ok=True)
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(secrets.token_hex(32))
+
+    def _check_data(self) -> None:
+        """Say at once, not after a minute of loading, that there is no data."""
+        from fedsparse.training.data import require_source
+
+        require_source(self._settings.data.path)

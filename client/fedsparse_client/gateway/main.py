@@ -1,0 +1,129 @@
+"""The gateway process: the loopback side, the link side, and the gate between them."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import logging
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+
+import uvicorn
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from fedsparse import config
+from fedsparse.audit import EgressPolicy, EntryKind, Ledger
+from fedsparse.bundle import bundle_sha256
+from fedsparse.delta import AdapterSpace, Reason
+from fedsparse.errors import FedsparseError, LinkError
+from fedsparse.security import Role, load_credentials
+from fedsparse.v1 import link_pb2
+from fedsparse_client.gateway.desk import Answer, Desk
+from fedsparse_client.gateway.fleet import FleetApi
+from fedsparse_client.gateway.gate import Gate
+from fedsparse_client.gateway.link import Link
+
+_MAX_TASK_BYTES = 1 << 30
+_log = logging.getLogger("gateway")
+
+
+class Gateway:
+    """Ties desk, gate and link together.
+
+    Args:
+        settings: the site's settings.
+        link: the channel to the hub.
+        ledger: where everything that leaves is recorded first.
+        port: loopback port for the SuperNode.
+    """
+
+    def __init__(self, settings: config.SiteConfig, link: Link, ledger: Ledger, port: int) -> None:
+        self._settings = settings
+        self._link = link
+        self._ledger = ledger
+        self._port = port
+        self._desk = Desk(settings.egress.max_update_bytes + (1 << 16))
+        self._state = settings.state
+
+    def run(self) -> None:
+        """Serve until stopped; exits the process with EX_NOPERM when the hub refuses this plant."""
+        gate = Gate(EgressPolicy(self._settings.egress), self._ledger, self._settings.site.hub)
+        gate.record_call(EntryKind.DESCRIBE)
+        federation = self._link.describe()
+        space = AdapterSpace.from_proto(federation.space)
+        self._ledger.set_space(space)
+        _publish(self._state / "federation.pb", federation.SerializeToString(deterministic=True))
+        threading.Thread(target=self._send, args=(gate, space), daemon=True).start()
+        threading.Thread(target=self._receive, args=(gate, space), daemon=True).start()
+        application = FleetApi(self._desk, self._settings.egress.max_update_bytes + (1 << 20)).application()
+        uvicorn.run(application, host="127.0.0.1", port=self._port, log_level="warning", access_log=False)
+
+    def _receive(self, gate: Gate, space: AdapterSpace) -> None:
+        """Once the trainer is ready, be present at the hub and put tasks on the desk."""
+        ready = self._state / "trainer.ready"
+        while not ready.exists():
+            time.sleep(0.05)
+        try:
+            gate.record_call(EntryKind.ATTEND)
+            _publish(self._state / "attending", b"")
+            for task in self._link.attend(space.fingerprint, self._desk.clear):
+                if task.bundle_sha256 == bundle_sha256():
+                    self._desk.offer(task)
+                else:  # code that this site did not install itself never runs here
+                    self._desk.answers.put(Answer(task, reason=Reason.APP_NOT_APPROVED))
+        except FedsparseError as error:
+            print(f"error: {error}", file=sys.stderr, flush=True)
+            os._exit(os.EX_NOPERM if isinstance(error, LinkError) else 1)
+
+    def _send(self, gate: Gate, space: AdapterSpace) -> None:
+        """Pass every answer through the gate, and on to the hub only what the ledger has recorded."""
+        while True:
+            answer = self._desk.answers.get()
+            try:
+                recorded = gate.decide(answer, space)
+                receipt = self._link.push(answer.task.task_id, recorded)
+                gate.file_receipt(recorded, receipt)
+            except LinkError as error:
+                _log.warning("%s", error)
+            except FedsparseError as error:  # the ledger cannot record: nothing leaves
+                _log.error("nothing was sent: %s", error)
+
+
+def _publish(path: Path, data: bytes) -> None:
+    scratch = path.with_suffix(".tmp")
+    scratch.write_bytes(data)
+    scratch.replace(path)
+
+
+def main() -> None:
+    """Run as a process of the agent's."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--port", type=int, required=True)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    settings = config.load(options.config, config.SiteConfig)
+    identity = settings.site.identity
+    try:
+        credentials = load_credentials(
+            identity.certificate, identity.key, identity.authority, Role.PLANT
+        )
+        authority = x509.load_pem_x509_certificate(credentials.authority)
+        fingerprint = hashlib.sha256(authority.public_bytes(Encoding.DER)).digest()
+        with (
+            Link(settings.site.hub, credentials, _MAX_TASK_BYTES) as link,
+            Ledger(settings.state / "ledger", peer_fingerprint=fingerprint) as ledger,
+        ):
+            link.check()
+            Gateway(settings, link, ledger, options.port).run()
+    except FedsparseError as error:
+        print(f"error: {error}", file=sys.stderr, flush=True)
+        sys.exit(os.EX_NOPERM if isinstance(error, LinkError) else 1)
+
+
+if __name__ == "__main__":
+    main()

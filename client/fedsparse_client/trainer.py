@@ -1,0 +1,137 @@
+"""The warm trainer: keeps the base model in memory between rounds and answers on a Unix-domain socket."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import grpc
+
+from fedsparse import config
+from fedsparse.delta import AdapterSpace, RoundUpdate, decode_task, encode_update
+from fedsparse.errors import FedsparseError, ModelError, SpaceMismatchError
+from fedsparse.security import Role, verify
+from fedsparse.v1 import link_pb2, trainer_pb2, trainer_pb2_grpc
+
+if TYPE_CHECKING:
+    from fedsparse.training import LocalTrainer
+
+_MAX_TASK_BYTES = 1 << 30
+_UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
+_log = logging.getLogger("trainer")
+
+
+class _Service(trainer_pb2_grpc.TrainerServicer):
+    def __init__(self, trainer: LocalTrainer) -> None:
+        self._trainer = trainer
+
+    def Train(  # noqa: N802 - gRPC's naming
+        self, request: trainer_pb2.TrainRequest, context: grpc.ServicerContext
+    ) -> trainer_pb2.TrainReply:
+        from fedsparse.training import refusal
+
+        task = decode_task(request.round_task, max_bytes=_MAX_TASK_BYTES)
+        started = time.monotonic()
+        try:
+            update = self._trainer.run(task)
+        except Exception as error:  # its text may quote data: it stays in this log, a code leaves
+            _log.exception("round %d failed", task.round)
+            update = RoundUpdate.refusal(task.round, task.version, refusal(error))
+        _log.info(
+            "round %d from version %d: %s in %.1f s",
+            task.round,
+            task.version,
+            f"{len(update.delta)} bytes" if update.delta else update.reason.name,
+            time.monotonic() - started,
+        )
+        return trainer_pb2.TrainReply(round_update=encode_update(update))
+
+
+def build_trainer(settings: config.SiteConfig, federation: link_pb2.Federation) -> LocalTrainer:
+    """Load base model and data, and check both before anything is trained.
+
+    Raises:
+        ModelError: this site's base model is not the federation's; names both fingerprints.
+        SpaceMismatchError: the adapter settings lead to another space here.
+        DataError: the data folder is absent or holds something unusable.
+    """
+    from fedsparse.adapters import build_space, load_base
+    from fedsparse.training import LocalTrainer, load_samples
+
+    classes = tuple(federation.classes)
+    adapter = config.AdapterSettings(
+        kind=federation.adapter.kind,  # type: ignore[arg-type] # validated by pydantic on the next line
+        include=tuple(federation.adapter.include),
+        dense=tuple(federation.adapter.dense),
+        cut=federation.adapter.cut,
+        image_size=federation.adapter.image_size,
+    )
+    samples = load_samples(settings.data.path, classes)
+    base = load_base(federation.base_model, adapter, classes)
+    with (settings.state / "base_model_loads").open("a") as file:
+        file.write(f"{time.time():.0f} {base.fingerprint.hex()}\n")
+    if base.fingerprint != federation.base_fingerprint:
+        raise ModelError(
+            f"this site's {federation.base_model} has the fingerprint {base.fingerprint.hex()[:16]}, "
+            f"the federation trains on {federation.base_fingerprint.hex()[:16]}",
+            "Install the same release of the base model's package as the operator",
+        )
+    space = build_space(base, adapter)
+    expected = AdapterSpace.from_proto(federation.space)
+    if space.fingerprint != expected.fingerprint:
+        raise SpaceMismatchError(
+            f"this site derives the adapter space {space.fingerprint.hex()[:16]}, "
+            f"the federation trains {expected.fingerprint.hex()[:16]}",
+            "Install the same release of fedsparse as the operator",
+        )
+    authority = settings.site.identity.authority.read_bytes()
+
+    def verify_manifest(manifest: bytes, signature: bytes, certificate: bytes) -> None:
+        verify(certificate, authority, Role.HUB, manifest, signature)
+
+    return LocalTrainer(
+        base, space, adapter, samples, settings.state / "trainer", settings.trainer.threads, verify_manifest
+    )
+
+
+def serve(settings: config.SiteConfig, federation: link_pb2.Federation) -> None:
+    """Serve until killed."""
+    trainer = build_trainer(settings, federation)
+    socket = settings.state / "trainer.sock"
+    socket.unlink(missing_ok=True)
+    os.umask(0o077)  # only the plant's own user may hand it tasks
+    server = grpc.server(ThreadPoolExecutor(max_workers=1), options=_UNLIMITED)
+    trainer_pb2_grpc.add_TrainerServicer_to_server(_Service(trainer), server)
+    server.add_insecure_port(f"unix:{socket}")
+    server.start()
+    ready = settings.state / "trainer.ready"
+    scratch = ready.with_suffix(".tmp")
+    scratch.write_text(trainer.space.fingerprint.hex())
+    scratch.replace(ready)
+    _log.info("ready: %d samples, %d coordinates", len(trainer.samples), trainer.space.size)
+    threading.Event().wait()
+
+
+def main() -> None:
+    """Run as a process of the agent's."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=Path, required=True)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    settings = config.load(options.config, config.SiteConfig)
+    federation = link_pb2.Federation.FromString((settings.state / "federation.pb").read_bytes())
+    try:
+        serve(settings, federation)
+    except FedsparseError as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
