@@ -10,6 +10,7 @@ from typing import Any, Literal, TypedDict
 from rich.cells import cell_len
 
 NOT_MEASURED = "–"
+_UNITS = ("B", "kB", "MB", "GB", "TB")
 
 _Sentence = tuple[bool | None, str, str]  # good, English, Japanese; None where there is nothing to judge
 
@@ -95,17 +96,14 @@ def score_text(value: float | None, *, signed: bool = False) -> str:
 
 
 def bytes_text(value: float | None) -> str:
-    """Write a number of bytes to three digits, in powers of 1000 (IEC 80000-13: 1 kB = 1000 B)."""
+    """Write a number of bytes to three digits, in powers of 1000 (1 kB = 1000 B)."""
     if value is None:
         return NOT_MEASURED
-    for unit in ("B", "kB", "MB", "GB"):
-        if abs(value) < 999.5:
-            break
-        value /= 1000
-    else:
-        unit = "TB"
-    digits = 0 if unit == "B" or value >= 99.95 else 1 if value >= 9.995 else 2
-    return f"{value:.{digits}f} {unit}"
+    power = 0
+    while abs(value) >= 999.5 and power < len(_UNITS) - 1:
+        value, power = value / 1000, power + 1
+    digits = 0 if power == 0 or value >= 99.95 else 1 if value >= 9.995 else 2
+    return f"{value:.{digits}f} {_UNITS[power]}"
 
 
 def seconds_text(value: float | None) -> str:
@@ -168,7 +166,7 @@ class Verdict:
     """What a run has shown, in one sentence per language.
 
     Attributes:
-        tone: "bad" if the accuracy or the ledger fails, "neutral" if the accuracy has nothing to compare with.
+        tone: "bad" if the accuracy or the ledger fails, "neutral" if the accuracy compares with nothing.
     """
 
     tone: Literal["good", "neutral", "bad"]
@@ -243,7 +241,7 @@ def _ledger(ledger: LedgerFigures) -> _Sentence:
     if not ledger["verified"] or problems:
         return (
             False,
-            f"the ledger does not verify ({_count(problems, 'problem')} in {_count(entries, 'entry', 'entries')})",
+            f"the ledger does not verify (problems: {problems}, entries: {entries})",
             f"台帳の検証に失敗しました（記録 {entries} 件、問題 {problems} 件）",
         )
     if not entries:
@@ -254,10 +252,6 @@ def _ledger(ledger: LedgerFigures) -> _Sentence:
         )
     return (
         True,
-        f"the ledger verifies ({_count(entries, 'entry', 'entries')})",
+        f"the ledger verifies (entries: {entries})",
         f"台帳の検証に合格しました（記録 {entries} 件）",
     )
-
-
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from fedsparse.cli.figures import (
     CommittedRound,
@@ -34,8 +34,7 @@ def _accuracy(summary: Summary) -> Plot:
     """Draw a line for the federation and a thin one for each plant alone, all from the same start."""
     scores, history = summary["balanced_accuracy"], summary["history"]
     before = scores["before"]
-    start: _FIGURED = 14  # so many bars have room for their figure
-_Points = [] if before is None else [(0, before)]
+    start: _Points = [] if before is None else [(0, before)]
     federation = [*start, *((one["round"], one["balanced_accuracy"]) for one in history)]
     alone = {plant: [*start, *enumerate(values, 1)] for plant, values in summary["alone_history"].items()}
     points = [point for line in (federation, *alone.values()) for point in line]
@@ -63,13 +62,15 @@ _Points = [] if before is None else [(0, before)]
     return plot
 
 
-def _plant_styles(alone: dict[str, list[tuple[int, float | None]]]) -> dict[str, str]:
+def _plant_styles(alone: Mapping[str, _Points]) -> dict[str, str]:
     """Choose a colour per line: all of a few plants; of many only the best and the weakest, drawn last."""
-    final = {plant: next((v for _, v in reversed(line) if v is not None), None) for plant, line in alone.items()}
-    ranked = sorted((plant for plant in final if final[plant] is not None), key=lambda plant: final[plant] or 0.0)
-    if len(ranked) <= _COLOURS:
-        return {plant: f"c{index}" for index, plant in enumerate(plant for plant in alone if plant in ranked)}
-    return {plant: "" for plant in ranked[1:-1]} | {ranked[0]: "c1", ranked[-1]: "c0"}
+    final = {
+        plant: value for plant, line in alone.items() for at, value in line if at and value is not None
+    }  # the last one measured stays
+    if len(final) <= _COLOURS:
+        return {plant: f"c{index}" for index, plant in enumerate(final)}
+    best, *others, worst = sorted(final, key=lambda plant: -final[plant])
+    return dict.fromkeys(others, "") | {worst: "c1", best: "c0"}
 
 
 def _line(plot: Plot, x: Scale, y: Scale, points: _Points, css: str, name: str) -> Label:
@@ -90,22 +91,24 @@ def _bytes(summary: Summary) -> Plot:
     """Draw a triangle per plant, round and direction, under the dense adapter and the full model."""
     history, dense, model = summary["history"], summary["dense_adapter_bytes"], summary["dense_model_bytes"]
     up, down = summary["bytes_up_per_plant_round"], summary["bytes_down_per_plant_round"]
-    sent = [size for one in history for plant in one["plants"] for size in (plant["bytes_up"], plant["bytes_down"])]
-    drawn = [size for size in (*sent, dense, model) if size]  # nothing sent has no place on a logarithmic axis
+    asked = [plant for one in history for plant in one["plants"]]
+    sizes = [dense, model, *(size for plant in asked for size in (plant["bytes_up"], plant["bytes_down"]))]
+    drawn = [size for size in sizes if size]  # zero has no place on a logarithmic axis
     low, high = math.floor(math.log10(min(drawn))), math.ceil(math.log10(max(drawn)))
     y = Scale(10.0**low, 10.0 ** max(high, low + 1), BOTTOM, TOP, log=True)
     x = _slots(history)
     plot = Plot(
         "bytes",
         "Bytes per plant and round",
-        f"Triangles on a logarithmic axis. Up: {bytes_text(up)} per plant and round. Down: {bytes_text(down)}. "
+        f"Triangles on a logarithmic axis, per plant and round. Up: {bytes_text(up)}. Down: {bytes_text(down)}. "
         f"Dense adapter: {bytes_text(dense)}. Full model: {bytes_text(model)}.",
     )
     decades = [(10.0**power, bytes_text(10.0**power)) for power in range(low, max(high, low + 1) + 1)]
     plot.vertical_axis(y, decades, "Bytes, logarithmic", "バイト数（対数目盛）")
     plot.round_axis(x)
     labels = []
-    for size, name, japanese in ((dense, "dense adapter", "密なアダプター"), (model, "full model", "モデル全体")):
+    whole = ((dense, "dense adapter", "密なアダプター"), (model, "full model", "モデル全体"))
+    for size, name, japanese in whole:
         plot.shapes.append(Shape("reference", f"M{LEFT} {y(size)}H{RIGHT}"))
         labels.append(Label("quiet", y(size), f"{name} {bytes_text(size)}", japanese))
     for one in history:
@@ -132,8 +135,9 @@ def _triangles(x: Scale, y: Scale, one: CommittedRound) -> list[Shape]:
             ("down", plant["bytes_down"], x(one["round"]) + shift, 1),
         ):
             if size:
-                tip = f"M{centre - side:.1f} {y(size) - turn * side:.1f}h{2 * side:.1f}l{-side:.1f} {turn * 2 * side:.1f}z"
-                shapes.append(Shape(f"mark {css}", tip, f"{name}, {css}: {bytes_text(size)}"))
+                base = f"M{centre - side:.1f} {y(size) - turn * side:.1f}h{2 * side:.1f}"
+                path = f"{base}l{-side:.1f} {turn * 2 * side:.1f}z"
+                shapes.append(Shape(f"mark {css}", path, f"{name}, {css}: {bytes_text(size)}"))
     return shapes
 
 
@@ -146,7 +150,7 @@ def _time(summary: Summary) -> Plot:
     plot = Plot(
         "time",
         "Time per round",
-        f"Stacked bars over {len(history)} rounds: the slowest plant's training, and the overhead on top of it, "
+        f"Stacked bars over {len(history)} rounds: the slowest plant's training, then the overhead, "
         f"{seconds_text(overhead)} in the median.",
     )
     plot.vertical_axis(y, [(tick, f"{tick:.10g}") for tick in ticks], "Seconds", "秒")

@@ -57,6 +57,7 @@ class Scale:
     log: bool = False
 
     def __call__(self, value: float) -> float:
+        """Return where ``value`` lies, to a tenth of a unit."""
         low, high = self.low, self.high
         if self.log:
             low, high, value = math.log10(low), math.log10(high), math.log10(value)
@@ -96,7 +97,7 @@ class Plot:
         self.texts.append(Text("tick middle", middle, BOTTOM + 38, "Round ラウンド"))
 
     def label(self, labels: Sequence[Label]) -> None:
-        """Write the labels at the right edge, moved apart where they would overlap, each tied to its place."""
+        """Write the labels at the right edge, moved apart where they would overlap."""
         heights = [label.height for label in labels]
         for label, centre in zip(
             labels, spread([label.y for label in labels], heights, TOP - 30, BOTTOM + 16), strict=True
@@ -114,7 +115,7 @@ class Plot:
 
 
 def linear_ticks(low: float, high: float, count: int) -> list[float]:
-    """Return about ``count`` round numbers (1, 2 or 5 times a power of ten apart) that enclose [low, high]."""
+    """Return about ``count`` round numbers (1, 2 or 5 times a power of ten apart) around [low, high]."""
     rough = max(high - low, 1e-6) / count
     power = 10.0 ** math.floor(math.log10(rough))
     step = next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
@@ -138,7 +139,7 @@ def spread(centres: Sequence[float], heights: Sequence[float], low: float, high:
 
 
 def _pushed(centres: Sequence[float], heights: Sequence[float], low: float, high: float) -> list[float]:
-    """Push ascending centres onwards where they overlap, then back from the end where they leave the range."""
+    """Push ascending centres onwards where they overlap, then back where they leave the range."""
     placed = list(centres)
     edge = low
     for index, height in enumerate(heights):

@@ -1,0 +1,206 @@
+"""`fedsparse demo`: a whole federation on one machine, every part real, torn down whatever happens."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import statistics
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from fedsparse import config
+from fedsparse.audit import verify_ledger
+from fedsparse.cli.demo_site import Layout, lay_out
+from fedsparse.cli.progress import ProgressView, final_table
+from fedsparse.cli.summary import write_summary
+from fedsparse.delta import AdapterSpace
+from fedsparse.errors import FedsparseError
+from fedsparse.events import EventFollower
+from fedsparse.processes import Child, interrupt_on_terminate, script, stop_all
+from fedsparse.v1 import link_pb2
+
+_MARKER = ".fedsparse-demo"
+_OWN = ("pki", "hub", "plants", "test.csv", "summary.json", "summary.html")
+
+
+@dataclass
+class _Run:
+    """What the demo has seen so far."""
+
+    before: float | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+    def see(self, event: Mapping[str, Any]) -> None:
+        if event["event"] == "baseline":
+            self.before = event["balanced_accuracy"]
+        elif event["event"] == "round_committed":
+            self.history.append(dict(event))
+
+
+def run_demo(folder: Path, rounds: int, *, alone: bool, console: Console) -> None:
+    """Run the demo; see the command's help."""
+    started = time.monotonic()
+    interrupt_on_terminate()
+    folder = folder.resolve()
+    _clear(folder)
+    console.print(f"writing to {folder}", highlight=False)
+    layout = lay_out(folder, rounds)
+    run = _federate(layout, rounds, console)
+    alone_history = _train_alone(layout, console) if alone else {}
+    summary = _summarise(layout, run, alone_history, time.monotonic() - started)
+    write_summary(summary, folder)
+    console.print(final_table(summary))
+    console.print(f"{folder / 'summary.html'}  {folder / 'summary.json'}", highlight=False)
+    if not summary["ledger"]["verified"]:
+        raise FedsparseError("a ledger does not verify", "See the problems listed in summary.json")
+
+
+def _clear(folder: Path) -> None:
+    """Remove an earlier demo's files, and nothing else."""
+    if folder.exists() and any(folder.iterdir()) and not (folder / _MARKER).exists():
+        raise FedsparseError(
+            f"{folder} holds files that are not an earlier demo's", "Name another folder with --folder"
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / _MARKER).touch()
+    for name in _OWN:
+        path = folder / name
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def _federate(layout: Layout, rounds: int, console: Console) -> _Run:
+    """Start everything, run the rounds, stop everything."""
+    from fedsparse_server.supervisor import ServerSupervisor
+
+    settings = config.load(layout.federation, config.FederationConfig)
+    run = _Run()
+    view = ProgressView(console, rounds)
+    follower = EventFollower(settings.state / "events.jsonl")
+    supervisor = ServerSupervisor(layout.federation, settings, console.print)
+    plants: list[Child] = []
+
+    def watch() -> None:
+        for event in follower.new():
+            run.see(event)
+            view.handle(event)
+        for plant in plants:
+            plant.require_running()
+
+    try:
+        supervisor.start()
+        with _started(layout, plants):
+            console.print("three plants load the base model and cache its frozen activations, once")
+            supervisor.run(watch)
+    finally:
+        supervisor.stop()
+    return run
+
+
+@contextmanager
+def _started(layout: Layout, plants: list[Child]) -> Iterator[None]:
+    """Run one agent per plant, each its own process with processes of its own."""
+    try:
+        for site in layout.sites.values():
+            command = [script("fedsparse"), "client", "up", "--config", str(site)]
+            plants.append(Child(f"plant {site.parent.name}", command, site.parent / "agent.log"))
+        yield
+    finally:
+        stop_all(plants)
+        plants.clear()
+
+
+def _train_alone(layout: Layout, console: Console) -> dict[str, list[float]]:
+    """Train each plant alone on its own data, with the budget it had in the federation."""
+    console.print("each plant alone, with the same budget, to compare")
+    children = []
+    try:
+        for name, site in layout.sites.items():
+            command = [script("python"), "-u", "-m", "fedsparse.cli.alone", str(site), str(layout.federation)]
+            children.append(Child(f"{name} alone", command, site.parent / "alone.log"))
+        for child, site in zip(children, layout.sites.values(), strict=True):
+            child.wait_until((site.parent / "alone.json").exists, timeout=3600)
+    finally:
+        stop_all(children)
+    return {
+        name: json.loads((site.parent / "alone.json").read_text()) for name, site in layout.sites.items()
+    }
+
+
+def _summarise(
+    layout: Layout, run: _Run, alone: Mapping[str, list[float]], wall_seconds: float
+) -> dict[str, Any]:
+    settings = config.load(layout.federation, config.FederationConfig)
+    federation = link_pb2.Federation.FromString((settings.state / "federation.pb").read_bytes())
+    space = AdapterSpace.from_proto(federation.space)
+    answers = [plant for entry in run.history for plant in entry["plants"] if plant["reason"] is None]
+    last = run.history[-1]
+    return {
+        "rounds": len(run.history),
+        "wall_seconds": round(wall_seconds, 1),
+        "balanced_accuracy": {
+            "before": run.before,
+            "best_alone": max((values[-1] for values in alone.values()), default=None),
+            "federated": last["balanced_accuracy"],
+            "alone": {name: values[-1] for name, values in alone.items()},
+        },
+        "bytes_up_per_plant_round": round(statistics.mean(plant["bytes_up"] for plant in answers)),
+        "bytes_down_per_plant_round": round(statistics.mean(plant["bytes_down"] for plant in answers)),
+        "dense_adapter_bytes": space.dense_bytes,
+        "dense_model_bytes": _model_bytes(layout),
+        "round_overhead_seconds_median": round(
+            statistics.median(entry["overhead_seconds"] for entry in run.history), 3
+        ),
+        "base_model_loads_per_plant": {
+            name: len((site.parent / "state" / "base_model_loads").read_text().splitlines())
+            for name, site in layout.sites.items()
+        },
+        "ledger": _ledgers(layout),
+        "adapter_version": last["version"],
+        "history": run.history,
+        "alone_history": dict(alone),
+        "plants": layout.plants,
+        "settings": {
+            **settings.training.model_dump(),
+            **settings.adapter.model_dump(),
+            **settings.aggregation.model_dump(),
+        },
+        "software": _software(),
+    }
+
+
+def _ledgers(layout: Layout) -> dict[str, Any]:
+    """Verify every plant's ledger as an auditor would, against the federation's CA."""
+    authority = layout.authority.read_bytes()
+    verdicts = {
+        name: verify_ledger(site.parent / "state" / "ledger", authority)
+        for name, site in layout.sites.items()
+    }
+    return {
+        "entries": sum(verdict.entries for verdict in verdicts.values()),
+        "verified": all(verdict.verified for verdict in verdicts.values()),
+        "problems": [f"{name}: {problem}" for name, verdict in verdicts.items() for problem in verdict.problems],
+    }
+
+
+def _model_bytes(layout: Layout) -> int:
+    """Size of the whole base model in fp32, what federated averaging of all weights would send."""
+    from fedsparse.adapters import model_bytes
+
+    return model_bytes(config.load(layout.federation, config.FederationConfig).base.model)
+
+
+def _software() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("fedsparse", "flwr", "grpcio", "torch")}
+
+

@@ -1,0 +1,172 @@
+"""What the demo's federation is made of: certificates, plants' data, settings files."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedsparse.errors import DataError
+from fedsparse.processes import free_port
+from fedsparse.security import Identity, Role, create_authority, issue
+
+CLASSES = ("intact", "defective")
+PLANTS = ("kiso", "suzuka", "tenryu")
+SEED = 7
+# Share of each stratum (class, cell type) that each plant sees: every plant has its own products and defect rate.
+SHARES = {
+    ("intact", "poly"): (0.10, 0.65, 0.25),
+    ("intact", "mono"): (0.70, 0.10, 0.20),
+    ("defective", "poly"): (0.10, 0.20, 0.70),
+    ("defective", "mono"): (0.25, 0.65, 0.10),
+}
+_TEST_SHARE = 0.25
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the demo's files lie.
+
+    Attributes:
+        federation: the operator's federation.toml.
+        sites: each plant's site.toml.
+        authority: the CA's certificate.
+        plants: what each plant has, for people to see.
+    """
+
+    federation: Path
+    sites: dict[str, Path]
+    authority: Path
+    plants: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class _Cell:
+    """One electroluminescence image of a solar cell."""
+
+    path: Path
+    label: str
+    kind: str
+
+
+def lay_out(folder: Path, rounds: int) -> Layout:
+    """Write everything the demo's processes read.
+
+    Raises:
+        DataError: the package with the images is not installed.
+    """
+    address = f"127.0.0.1:{free_port()}"
+    authority = create_authority(folder / "pki", "demo")
+    issue(authority, Identity(Role.HUB, "hub"), folder / "hub" / "identity", hosts=("127.0.0.1", "localhost"))
+    test, parts = _split(_cells())
+    _write_manifest(folder / "test.csv", test)
+    sites = {}
+    for name, cells in zip(PLANTS, parts, strict=True):
+        home = folder / "plants" / name
+        issue(authority, Identity(Role.PLANT, name), home / "identity")
+        _write_manifest(home / "data.csv", cells)
+        sites[name] = home / "site.toml"
+        sites[name].write_text(_SITE.format(name=name, hub=address), encoding="utf-8")
+    federation = folder / "hub" / "federation.toml"
+    plants = ", ".join(f'"{name}"' for name in PLANTS)
+    federation.write_text(
+        _FEDERATION.format(hub=address, plants=plants, rounds=rounds, seed=SEED), encoding="utf-8"
+    )
+    return Layout(
+        federation,
+        sites,
+        folder / "pki" / "ca.pem",
+        {
+            name: {
+                "samples": len(cells),
+                "classes": dict(sorted(Counter(cell.label for cell in cells).items())),
+                "groups": dict(sorted(Counter(cell.kind for cell in cells).items())),
+            }
+            for name, cells in zip(PLANTS, parts, strict=True)
+        },
+    )
+
+
+def _cells() -> list[_Cell]:
+    """Read the list of images that the elpv-dataset package carries (labels.csv: path, probability, type)."""
+    try:
+        import elpv_dataset
+    except ImportError:
+        raise DataError(
+            "the package elpv-dataset is not installed", "Install the demo's data: pip install 'fedsparse[demo]'"
+        ) from None
+    folder = Path(elpv_dataset.__file__).parent / "data"
+    cells = []
+    for line in (folder / "labels.csv").read_text().splitlines():
+        path, probability, kind = line.split()
+        # The protocol of Deitsch et al. 2019: defective where the experts' probability is at least one half.
+        label = CLASSES[float(probability) >= 0.5]
+        cells.append(_Cell(folder / path, label, kind))
+    return cells
+
+
+def _split(cells: Sequence[_Cell]) -> tuple[list[_Cell], list[list[_Cell]]]:
+    """Return the common test set and each plant's share of the rest."""
+    from fedsparse.training.partition import hold_out, partition
+
+    strata = [(cell.label, cell.kind) for cell in cells]
+    rest, test = hold_out(strata, _TEST_SHARE, SEED)
+    parts = partition([strata[i] for i in rest], SHARES, SEED)
+    return [cells[i] for i in test], [[cells[rest[i]] for i in part] for part in parts]
+
+
+def _write_manifest(path: Path, cells: Sequence[_Cell]) -> None:
+    """Name the images where their package has them; nothing is copied."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["path", "label"])
+        writer.writerows((str(cell.path), cell.label) for cell in cells)
+
+
+_SITE = """\
+# One plant of the demo. For your own: point data.path at a folder with one sub-folder per class.
+state = "state"
+
+[site]
+name = "{name}"
+hub = "{hub}"
+
+[site.identity]
+certificate = "identity/{name}.pem"
+key = "identity/{name}.key"
+authority = "identity/ca.pem"
+
+[data]
+path = "data.csv"
+"""
+
+_FEDERATION = """\
+# The demo's operator.
+state = "state"
+
+[federation]
+name = "demo"
+classes = ["intact", "defective"]
+
+[hub]
+listen = "{hub}"
+plants = [{plants}]
+
+[hub.identity]
+certificate = "identity/hub.pem"
+key = "identity/hub.key"
+authority = "identity/ca.pem"
+
+[training]
+seed = {seed}
+
+[rounds]
+count = {rounds}
+
+[evaluation]
+path = "../test.csv"
+"""

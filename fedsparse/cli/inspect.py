@@ -1,0 +1,75 @@
+"""`fedsparse audit` and `fedsparse registry`: reading, never writing; without torch."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from fedsparse.audit import verify_ledger
+from fedsparse.errors import CertificateError
+from fedsparse.registry import Registry
+
+
+def verify(ledger: Path, authority: Path | None, console: Console) -> bool:
+    """Print a ledger's verdict; return whether it verifies."""
+    pem = None
+    if authority is not None:
+        try:
+            pem = authority.read_bytes()
+        except OSError as error:
+            raise CertificateError(f"cannot read the CA certificate {authority}: {error.strerror}") from None
+    verdict = verify_ledger(ledger, pem)
+    console.print(
+        f"{verdict.entries} entries: {verdict.updates} updates left, {verdict.refusals} were refused, "
+        f"{verdict.receipts} receipts filed",
+        highlight=False,
+    )
+    if pem is None:
+        console.print("receipts not checked: name the federation's CA certificate with --ca")
+    for problem in verdict.problems:
+        console.print(f"  {problem}", style="red", markup=False, highlight=False)
+    console.print("verified" if verdict.verified else "CONTRADICTED", style="bold")
+    return verdict.verified
+
+
+def list_versions(folder: Path, console: Console) -> None:
+    """Print one line per adapter version."""
+    table = Table("version", "round", "committed (UTC)", "rule", "updates", "balanced accuracy", box=None)
+    for version in Registry.open(folder).versions():
+        quality = version.metrics.get("balanced_accuracy")
+        table.add_row(
+            str(version.number),
+            str(version.round),
+            _when(version.created_unix_ms),
+            version.rule,
+            str(len(version.contributions)),
+            "-" if quality is None else f"{quality:.3f}",
+        )
+    console.print(table)
+
+
+def show_version(folder: Path, number: int, console: Console) -> None:
+    """Print everything the manifest says, and the tensors behind it."""
+    registry = Registry.open(folder)
+    version, state = registry.load(number)
+    console.print(f"version {version.number}, round {version.round}, {_when(version.created_unix_ms)} UTC")
+    console.print(f"parents {', '.join(map(str, version.parents)) or 'none: the untouched base'}")
+    console.print(f"base {version.base_fingerprint}")
+    console.print(f"space {version.space_fingerprint}")
+    console.print(f"state {version.state_sha256} (verified)")
+    for name, value in version.metrics.items():
+        console.print(f"{name} {value:.4f}")
+    for update in version.contributions:
+        console.print(f"from {update.samples} samples, {update.nnz} values, update {update.update_sha256}")
+    table = Table("tensor", "values", "density", box=None)
+    for tensor in state.tensors:
+        spec = registry.space.tensors[tensor.tensor]
+        table.add_row(spec.name, str(len(tensor.indices)), f"{len(tensor.indices) / spec.size:.2%}")
+    console.print(table)
+
+
+def _when(unix_ms: int) -> str:
+    return datetime.fromtimestamp(unix_ms / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")

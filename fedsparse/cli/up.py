@@ -1,0 +1,50 @@
+"""`fedsparse server up` and `fedsparse client up`: one role in the foreground, until it is done or interrupted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from rich.console import Console
+
+from fedsparse import config
+from fedsparse.cli.progress import ProgressView
+from fedsparse.events import EventFollower
+from fedsparse.processes import interrupt_on_terminate
+
+
+def run_server(path: Path, console: Console) -> None:
+    """Run the operator's side until the last round is committed."""
+    from fedsparse_server.supervisor import ServerSupervisor
+
+    settings = config.load(path, config.FederationConfig)
+    interrupt_on_terminate()
+    supervisor = ServerSupervisor(path.resolve(), settings, console.print)
+    follower = EventFollower(settings.state / "events.jsonl")
+    list(follower.new())  # what an earlier run told is history
+    view = ProgressView(console, settings.rounds.count)
+
+    def watch() -> None:
+        for event in follower.new():
+            view.handle(event)
+
+    try:
+        supervisor.start()
+        console.print(f"hub listens on {settings.hub.listen}; waiting for {settings.rounds.min_plants} plants")
+        supervisor.run(watch)
+        console.print(f"done: fedsparse registry list {settings.state / 'registry'}")
+    finally:
+        supervisor.stop()
+
+
+def run_client(path: Path, console: Console) -> None:
+    """Run one plant until interrupted."""
+    from fedsparse_client.agent import Agent
+
+    settings = config.load(path, config.SiteConfig)
+    interrupt_on_terminate()
+    agent = Agent(path.resolve(), settings, console.print)
+    try:
+        agent.start()
+        agent.run()
+    finally:
+        agent.stop()
