@@ -52,8 +52,14 @@ class _Cell:
     kind: str
 
 
-def lay_out(folder: Path, rounds: int) -> Layout:
+def lay_out(folder: Path, rounds: int, *, thin: int = 1, more: str = "") -> Layout:
     """Write everything the demo's processes read.
+
+    Args:
+        folder: an empty folder.
+        rounds: rounds of the federation.
+        thin: take every ``thin``-th image only.
+        more: further lines of federation.toml.
 
     Raises:
         DataError: the package with the images is not installed.
@@ -61,7 +67,7 @@ def lay_out(folder: Path, rounds: int) -> Layout:
     address = f"127.0.0.1:{free_port()}"
     authority = create_authority(folder / "pki", "demo")
     issue(authority, Identity(Role.HUB, "hub"), folder / "hub" / "identity", hosts=("127.0.0.1", "localhost"))
-    test, parts = _split(_cells())
+    test, parts = _split(_cells()[::thin])
     _write_manifest(folder / "test.csv", test)
     sites = {}
     for name, cells in zip(PLANTS, parts, strict=True):
@@ -73,7 +79,7 @@ def lay_out(folder: Path, rounds: int) -> Layout:
     federation = folder / "hub" / "federation.toml"
     plants = ", ".join(f'"{name}"' for name in PLANTS)
     federation.write_text(
-        _FEDERATION.format(hub=address, plants=plants, rounds=rounds, seed=SEED), encoding="utf-8"
+        _FEDERATION.format(hub=address, plants=plants, rounds=rounds) + more, encoding="utf-8"
     )
     return Layout(
         federation,
@@ -160,9 +166,6 @@ plants = [{plants}]
 certificate = "identity/hub.pem"
 key = "identity/hub.key"
 authority = "identity/ca.pem"
-
-[training]
-seed = {seed}
 
 [rounds]
 count = {rounds}
