@@ -34,9 +34,7 @@ def _answer(payload: bytes) -> bytes:
     options = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
     try:
         with grpc.insecure_channel(address, options=options) as channel:
-            reply = trainer_pb2_grpc.TrainerStub(channel).Train(
-                trainer_pb2.TrainRequest(round_task=payload)
-            )
+            reply = trainer_pb2_grpc.TrainerStub(channel).Train(trainer_pb2.TrainRequest(round_task=payload))
     except grpc.RpcError:
         return encode_update(RoundUpdate.refusal(task.round, task.version, Reason.TRAINER_UNREACHABLE))
     return bytes(reply.round_update)

@@ -130,14 +130,10 @@ def _train_alone(layout: Layout, console: Console) -> dict[str, list[float]]:
             child.wait_until((site.parent / "alone.json").exists, timeout=3600)
     finally:
         stop_all(children)
-    return {
-        name: json.loads((site.parent / "alone.json").read_text()) for name, site in layout.sites.items()
-    }
+    return {name: json.loads((site.parent / "alone.json").read_text()) for name, site in layout.sites.items()}
 
 
-def _summarise(
-    layout: Layout, run: _Run, alone: Mapping[str, list[float]], wall_seconds: float
-) -> dict[str, Any]:
+def _summarise(layout: Layout, run: _Run, alone: Mapping[str, list[float]], wall_seconds: float) -> dict[str, Any]:
     settings = config.load(layout.federation, config.FederationConfig)
     federation = link_pb2.Federation.FromString((settings.state / "federation.pb").read_bytes())
     space = AdapterSpace.from_proto(federation.space)
@@ -181,8 +177,7 @@ def _ledgers(layout: Layout) -> dict[str, Any]:
     """Verify every plant's ledger as an auditor would, against the federation's CA."""
     authority = layout.authority.read_bytes()
     verdicts = {
-        name: verify_ledger(site.parent / "state" / "ledger", authority)
-        for name, site in layout.sites.items()
+        name: verify_ledger(site.parent / "state" / "ledger", authority) for name, site in layout.sites.items()
     }
     return {
         "entries": sum(verdict.entries for verdict in verdicts.values()),
@@ -202,5 +197,3 @@ def _software() -> dict[str, str]:
     from importlib.metadata import version
 
     return {name: version(name) for name in ("fedsparse", "flwr", "grpcio", "torch")}
-
-

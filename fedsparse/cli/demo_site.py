@@ -78,9 +78,7 @@ def lay_out(folder: Path, rounds: int, *, thin: int = 1, more: str = "") -> Layo
         sites[name].write_text(_SITE.format(name=name, hub=address), encoding="utf-8")
     federation = folder / "hub" / "federation.toml"
     plants = ", ".join(f'"{name}"' for name in PLANTS)
-    federation.write_text(
-        _FEDERATION.format(hub=address, plants=plants, rounds=rounds) + more, encoding="utf-8"
-    )
+    federation.write_text(_FEDERATION.format(hub=address, plants=plants, rounds=rounds) + more, encoding="utf-8")
     return Layout(
         federation,
         sites,
@@ -102,7 +100,8 @@ def _cells() -> list[_Cell]:
         import elpv_dataset
     except ImportError:
         raise DataError(
-            "the package elpv-dataset is not installed", "Install the demo's data: pip install 'fedsparse[demo]'"
+            "the package elpv-dataset is not installed",
+            "Install the demo's data: pip install 'fedsparse[demo]'",
         ) from None
     folder = Path(elpv_dataset.__file__).parent / "data"
     cells = []

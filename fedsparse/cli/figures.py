@@ -140,9 +140,7 @@ def reason_text(reason: str | None) -> str:
 
 def printable(text: str) -> str:
     """Return hostile text with nothing in it that steers a terminal or reverses the reading direction."""
-    return "".join(
-        character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text
-    )
+    return "".join(character if character.isprintable() else "\N{REPLACEMENT CHARACTER}" for character in text)
 
 
 def shortened(text: str, cells: int) -> str:
@@ -201,9 +199,7 @@ def _accuracy(summary: Summary) -> _Sentence:
         )
     value = score_text(federated)
     if alone is None:
-        english = (
-            f"the federation reached a balanced accuracy of {value}, and no plant trained alone to compare"
-        )
+        english = f"the federation reached a balanced accuracy of {value}, and no plant trained alone to compare"
         japanese = f"連合学習のバランス精度は {value} です（単独学習との比較はありません）"
         return _with_start(scores, None, english, japanese)
     gain = round(federated - alone, 3)

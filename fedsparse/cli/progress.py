@@ -139,9 +139,7 @@ class ProgressView:
         down = median_of(plant["bytes_down"] for plant in plants)
         slowest = max((plant["train_seconds"] or 0.0 for plant in plants), default=None)
         line.append(f"  up {bytes_text(up):>7}  down {bytes_text(down):>7}")
-        line.append(
-            f"  train {seconds_text(slowest):>6}  overhead {seconds_text(event['overhead_seconds']):>5}"
-        )
+        line.append(f"  train {seconds_text(slowest):>6}  overhead {seconds_text(event['overhead_seconds']):>5}")
         line.append(self._answers(plants, len(answered)))
         self._settle("committed")
         self._print(f"round {event['round']}/{self._rounds}", line, "bold cyan")

@@ -75,9 +75,7 @@ class Plot:
     shapes: list[Shape] = field(default_factory=list)
     texts: list[Text] = field(default_factory=list)
 
-    def vertical_axis(
-        self, y: Scale, ticks: Iterable[tuple[float, str]], english: str, japanese: str
-    ) -> None:
+    def vertical_axis(self, y: Scale, ticks: Iterable[tuple[float, str]], english: str, japanese: str) -> None:
         """Draw a grid line and a figure per tick, and what is measured above them."""
         for value, text in ticks:
             self.shapes.append(Shape("grid", f"M{LEFT} {y(value)}H{RIGHT}"))
@@ -102,9 +100,7 @@ class Plot:
         for label, centre in zip(
             labels, spread([label.y for label in labels], heights, TOP - 30, BOTTOM + 16), strict=True
         ):
-            self.shapes.append(
-                Shape(f"leader {label.css}", f"M{RIGHT + 2} {label.y}L{RIGHT + 12} {centre:.1f}")
-            )
+            self.shapes.append(Shape(f"leader {label.css}", f"M{RIGHT + 2} {label.y}L{RIGHT + 12} {centre:.1f}"))
             top = centre - (_LINE / 2 if label.japanese else 0) + 4
             self.texts.append(Text(f"label {label.css}", RIGHT + 16, round(top, 1), label.english))
             if label.japanese:

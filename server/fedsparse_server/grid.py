@@ -61,9 +61,7 @@ class PromptGrid(Grid):
         """See Flower's Grid."""
         return self._grid.pull_messages(message_ids)
 
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
         """Send ``messages`` and collect their answers until all are in or ``timeout`` seconds have passed."""
         waiting = set(self.push_messages(list(messages)))
         end = time.monotonic() + (timeout if timeout is not None else float("inf"))

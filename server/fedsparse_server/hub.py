@@ -126,13 +126,9 @@ class Hub(link_pb2_grpc.LinkServicer):
             session = self._sessions.get(plant)
             task = session.outstanding.get(request.task_id) if session else None
         if session is None or task is None:
-            _refuse(
-                context, grpc.StatusCode.NOT_FOUND, f"{plant} has no open task {request.task_id[:12]!r}"
-            )
+            _refuse(context, grpc.StatusCode.NOT_FOUND, f"{plant} has no open task {request.task_id[:12]!r}")
         try:
-            check_update(
-                request.round_update, self._space, max_bytes=self._settings.hub.max_update_bytes
-            )
+            check_update(request.round_update, self._space, max_bytes=self._settings.hub.max_update_bytes)
         except FedsparseError as error:
             _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, f"update from {plant}: {error}")
         if len(request.ledger_hash) != 32:
@@ -191,9 +187,7 @@ class Hub(link_pb2_grpc.LinkServicer):
         scratch.write_text(json.dumps({"nodes": self._nodes, "present": sorted(self._sessions)}))
         scratch.replace(self._roster)
 
-    def _tasks(
-        self, plant: str, session: _Session, context: grpc.ServicerContext
-    ) -> Iterator[link_pb2.Task]:
+    def _tasks(self, plant: str, session: _Session, context: grpc.ServicerContext) -> Iterator[link_pb2.Task]:
         while context.is_active() and not session.replaced.is_set():
             task = session.node.pull()
             if task is None:
@@ -230,9 +224,7 @@ def serve(settings: config.FederationConfig, superlink: str, events: EventLog) -
     identity = settings.hub.identity
     credentials = load_credentials(identity.certificate, identity.key, identity.authority, Role.HUB)
     certificate = x509.load_pem_x509_certificate(credentials.certificate).public_bytes(Encoding.DER)
-    receipts = ReceiptBook(
-        settings.state / "receipts", lambda data: sign(credentials.key, data), certificate
-    )
+    receipts = ReceiptBook(settings.state / "receipts", lambda data: sign(credentials.key, data), certificate)
     federation = link_pb2.Federation.FromString((settings.state / "federation.pb").read_bytes())
     hub = Hub(settings, federation, superlink, receipts, events, settings.state / "roster.json")
     server = grpc.server(

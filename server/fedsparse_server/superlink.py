@@ -121,8 +121,7 @@ class SuperLinkNode:
             return None
         metadata = message_from_proto(reply.messages_list[0]).metadata
         objects = {
-            name: self._pull_object(metadata.run_id, name)
-            for name in object_ids(reply.message_object_trees[0])
+            name: self._pull_object(metadata.run_id, name) for name in object_ids(reply.message_object_trees[0])
         }
         self._client.ConfirmMessageReceived(
             ConfirmMessageReceivedRequest(

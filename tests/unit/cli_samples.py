@@ -63,7 +63,10 @@ def summary(
         "history": history,
         "alone_history": alone,
         "plants": {plant: _data(index) for index, plant in enumerate(plants)},
-        "settings": {"training": {"density": 0.005, "epochs": 1}, "aggregation": {"rule": "shrunk", "strength": 0.5}},
+        "settings": {
+            "training": {"density": 0.005, "epochs": 1},
+            "aggregation": {"rule": "shrunk", "strength": 0.5},
+        },
         "software": {"fedsparse": "0.1.0", "flwr": "1.41.0", "python": "3.11.9"},
     }
 
@@ -87,5 +90,8 @@ def _data(index: int) -> dict[str, Any]:
     return {
         "samples": functional + defective,
         "classes": {"functional": functional, "defective": defective},
-        "cell_types": {"mono": 40 + 150 * (index % 3), "poly": functional + defective - 40 - 150 * (index % 3)},
+        "cell_types": {
+            "mono": 40 + 150 * (index % 3),
+            "poly": functional + defective - 40 - 150 * (index % 3),
+        },
     }

@@ -63,9 +63,7 @@ class FleetApi:
         return Starlette(
             routes=[
                 self._route("register-node", RegisterNodeFleetRequest, self._register),
-                self._route(
-                    "activate-node", ActivateNodeRequest, lambda _: ActivateNodeResponse(node_id=NODE_ID)
-                ),
+                self._route("activate-node", ActivateNodeRequest, lambda _: ActivateNodeResponse(node_id=NODE_ID)),
                 self._route("deactivate-node", DeactivateNodeRequest, lambda _: DeactivateNodeResponse()),
                 self._route(
                     "unregister-node", UnregisterNodeFleetRequest, lambda _: UnregisterNodeFleetResponse()
@@ -89,9 +87,7 @@ class FleetApi:
             ]
         )
 
-    def _route(
-        self, name: str, request_type: type[_Request], answer: Callable[[_Request], Message]
-    ) -> Route:
+    def _route(self, name: str, request_type: type[_Request], answer: Callable[[_Request], Message]) -> Route:
         async def endpoint(request: Request) -> Response:
             body = bytearray()
             async for chunk in request.stream():

@@ -119,9 +119,7 @@ class Link:
         Raises:
             LinkError: the hub refused it, or this gateway is stopping.
         """
-        update = link_pb2.Update(
-            task_id=task_id, round_update=recorded.payload, ledger_hash=recorded.entry_hash
-        )
+        update = link_pb2.Update(task_id=task_id, round_update=recorded.payload, ledger_hash=recorded.entry_hash)
         backoff = _FIRST_BACKOFF_SECONDS
         while not self._stop.is_set():
             try:

@@ -109,9 +109,7 @@ def main() -> None:
     settings = config.load(options.config, config.SiteConfig)
     identity = settings.site.identity
     try:
-        credentials = load_credentials(
-            identity.certificate, identity.key, identity.authority, Role.PLANT
-        )
+        credentials = load_credentials(identity.certificate, identity.key, identity.authority, Role.PLANT)
         authority = x509.load_pem_x509_certificate(credentials.authority)
         fingerprint = hashlib.sha256(authority.public_bytes(Encoding.DER)).digest()
         with (
