@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
@@ -50,6 +51,11 @@ def script(name: str) -> str:
     return str(path)
 
 
+def _path() -> str:
+    """Return PATH with this Python's own scripts first: Flower starts its helpers by bare name."""
+    return os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+
+
 class Child:
     """One supervised process, with its output in a log file.
 
@@ -76,7 +82,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, **(environment or {})},
+                env={**os.environ, "PATH": _path(), **(environment or {})},
                 start_new_session=True,  # Ctrl-C reaches the supervisor alone, which then stops in order
             )
 
@@ -130,10 +136,8 @@ class Child:
         """Ask it to stop (SIGTERM), then kill what is left of its session after ``grace`` seconds."""
         if self.exit_code is None:
             self._process.terminate()
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(grace)
-            except subprocess.TimeoutExpired:
-                pass
         self.kill()
 
 

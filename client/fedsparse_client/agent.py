@@ -111,10 +111,8 @@ class Agent:
         module = [script("python"), "-u", "-m"]
         secret = str(self._state / "runtime.secret")
         if name == "gateway":
-            return [*module, "fedsparse_client.gateway.main", "--config", str(self._path)] + [
-                "--port",
-                str(self._gateway_port),
-            ]
+            port = str(self._gateway_port)
+            return [*module, "fedsparse_client.gateway.main", "--config", str(self._path), "--port", port]
         if name == "trainer":
             return [*module, "fedsparse_client.trainer", "--config", str(self._path)]
         if name == "executor":
@@ -130,8 +128,8 @@ class Agent:
         """Only this plant's own executor may ask the SuperNode for tasks."""
         path = self._state / "runtime.secret"
         path.unlink(missing_ok=True)
-        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-            file.write(secrets.token_hex(32))
+        path.touch(mode=0o600)
+        path.write_text(secrets.token_hex(32))
 
     def _check_data(self) -> None:
         """Say at once, not after a minute of loading, that there is no data."""

@@ -237,7 +237,7 @@ def _ledger(ledger: LedgerFigures) -> _Sentence:
     if not ledger["verified"] or problems:
         return (
             False,
-            f"the ledger does not verify (problems: {problems}, entries: {entries})",
+            f"the ledger does not verify ({problems} problems in {entries} entries)",
             f"台帳の検証に失敗しました（記録 {entries} 件、問題 {problems} 件）",
         )
     if not entries:
@@ -248,6 +248,6 @@ def _ledger(ledger: LedgerFigures) -> _Sentence:
         )
     return (
         True,
-        f"the ledger verifies (entries: {entries})",
+        f"the ledger verifies ({entries} entries)",
         f"台帳の検証に合格しました（記録 {entries} 件）",
     )

@@ -39,7 +39,8 @@ def _accuracy(summary: Summary) -> Plot:
     alone = {plant: [*start, *enumerate(values, 1)] for plant, values in summary["alone_history"].items()}
     points = [point for line in (federation, *alone.values()) for point in line]
     measured = [value for _, value in points if value is not None]
-    ticks = linear_ticks(min(measured), max(measured), 5)
+    room = 0.05 * (max(measured) - min(measured))
+    ticks = linear_ticks(min(measured) - room, max(measured) + room, 6)
     x = Scale(min(at for at, _ in points), max(at for at, _ in points), LEFT + 10, RIGHT - 6)
     y = Scale(ticks[0], ticks[-1], BOTTOM, TOP)
     plot = Plot(
@@ -57,6 +58,7 @@ def _accuracy(summary: Summary) -> Plot:
     for plant, css in _plant_styles(alone).items():
         label = _line(plot, x, y, alone[plant], f"plant {css}", f"{shortened(plant, 12)} alone")
         labels += [label] if css else []
+    others = [y(line[-1][1]) for plant, line in alone.items() if False]
     end = _line(plot, x, y, federation, "federation", "federation")
     plot.label([*labels, Label(end.css, end.y, end.english, "連合学習")])
     return plot
@@ -103,7 +105,10 @@ def _bytes(summary: Summary) -> Plot:
         f"Triangles on a logarithmic axis, per plant and round. Up: {bytes_text(up)}. Down: {bytes_text(down)}. "
         f"Dense adapter: {bytes_text(dense)}. Full model: {bytes_text(model)}.",
     )
-    decades = [(10.0**power, bytes_text(10.0**power)) for power in range(low, max(high, low + 1) + 1)]
+    decades = [
+        (10.0**power, bytes_text(10.0**power).replace(".00", "").replace(".0", ""))
+        for power in range(low, max(high, low + 1) + 1)
+    ]
     plot.vertical_axis(y, decades, "Bytes, logarithmic", "バイト数（対数目盛）")
     plot.round_axis(x)
     labels = []
@@ -144,7 +149,7 @@ def _triangles(x: Scale, y: Scale, one: CommittedRound) -> list[Shape]:
 def _time(summary: Summary) -> Plot:
     """Draw a bar per round: the slowest plant's training, and on top of it everything else."""
     history = summary["history"]
-    ticks = linear_ticks(0.0, max(one["seconds"] for one in history), 5)
+    ticks = linear_ticks(0.0, max(one["seconds"] for one in history), 6)
     x, y = _slots(history), Scale(0.0, ticks[-1], BOTTOM, TOP)
     overhead = summary["round_overhead_seconds_median"]
     plot = Plot(
@@ -165,7 +170,7 @@ def _time(summary: Summary) -> Plot:
     middle = training + history[-1]["overhead_seconds"] / 2
     labels = [
         Label("training", y(training / 2), "slowest training", "最も遅い工場の学習"),
-        Label("overhead", y(middle), f"overhead {seconds_text(overhead)}", "学習以外の時間"),
+        Label("overhead", y(middle), "overhead", "学習以外の時間"),
     ]
     plot.label(labels)
     return plot

@@ -59,7 +59,7 @@ class ProgressView:
         self._console = console
         self._rounds = rounds
         self._clock = clock
-        self._waiting_for = ""
+        self._waiting_for = "starting"
         self._since = clock()
         self._round = 0
         self._asked: tuple[str, ...] = ()
@@ -203,11 +203,11 @@ def final_table(summary: Summary) -> RenderableType:
 
 def _accuracy_table(summary: Summary) -> Table:
     scores = summary["balanced_accuracy"]
-    table = _table("balanced accuracy", "value", "against federated")
+    table = _table("balanced accuracy", "value", "gain of federated")
     named = {f"{shortened(name, 30)} alone": value for name, value in scores["alone"].items()}
     for name, value in {"before": scores["before"], **named}.items():
         federated = scores["federated"]
-        gap = None if value is None or federated is None else round(value - federated, 3)
+        gap = None if value is None or federated is None else round(federated - value, 3)
         table.add_row(Text(name), score_text(value), score_text(gap, signed=True))
     table.add_row("federated", score_text(scores["federated"]), "", style="bold")
     return table
@@ -233,10 +233,9 @@ def _facts(summary: Summary) -> Table:
     grid = Table.grid(padding=(0, 2))
     overhead = seconds_text(summary["round_overhead_seconds_median"])
     grid.add_row("round overhead", f"{overhead} in the median: a round less its slowest plant's training")
-    grid.add_row(
-        "base model",
-        Text(", ".join(f"{shortened(name, 20)} {times}×" for name, times in loads.items()) + " loaded"),
-    )
+    once = set(loads.values()) == {1}
+    each = ", ".join(f"{shortened(name, 20)} {times}×" for name, times in loads.items())
+    grid.add_row("base model", Text("loaded once per plant" if once else f"loaded by {each}"))
     state = "verified" if ledger["verified"] else "DOES NOT VERIFY"
     grid.add_row(
         "ledger", f"{state}, {ledger['entries']} entries", style=None if ledger["verified"] else "bold red"

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-WIDTH, HEIGHT = 560, 330
+WIDTH, HEIGHT = 584, 330
 LEFT, RIGHT, TOP, BOTTOM = 58, 404, 44, 282  # of the area inside the axes
 _LINE = 15.0  # height of a line of text
 

@@ -20,8 +20,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fedsparse import config
-from fedsparse.aggregation import check_update
-from fedsparse.delta import AdapterSpace
+from fedsparse.aggregation import admit
+from fedsparse.delta import AdapterSpace, Reason, decode_task, decode_update
 from fedsparse.errors import FedsparseError
 from fedsparse.events import EventLog
 from fedsparse.security import (
@@ -38,6 +38,7 @@ from fedsparse_server.superlink import PulledTask, SuperLinkNode
 
 PROTOCOL = 1
 _POLL_SECONDS = 0.15
+_BUSY_POLL_SECONDS = 1.0
 _log = logging.getLogger("hub")
 
 
@@ -47,7 +48,8 @@ class _Session:
 
     node: SuperLinkNode
     outstanding: dict[str, PulledTask] = field(default_factory=dict)
-    replaced: threading.Event = field(default_factory=threading.Event)
+    replaced: bool = False
+    wake: threading.Event = field(default_factory=threading.Event)
 
 
 class Hub(link_pb2_grpc.LinkServicer):
@@ -139,7 +141,26 @@ class Hub(link_pb2_grpc.LinkServicer):
         except (httpx.HTTPError, FedsparseError) as error:
             _refuse(context, grpc.StatusCode.UNAVAILABLE, f"cannot take the update now: {error}")
         session.outstanding.pop(request.task_id, None)
+        session.wake.set()
         return receipt
+
+    def _check(self, payload: bytes, task: PulledTask) -> None:
+        """Decode ``payload`` as a stranger's, and check that it answers ``task``.
+
+        Raises:
+            FedsparseError: says what is wrong with it.
+        """
+        limit = self._settings.hub.max_update_bytes
+        expected = decode_task(task.payload, max_bytes=len(task.payload))
+        if decode_update(payload, max_bytes=limit).reason is Reason.NONE:
+            admit(
+                payload,
+                self._space,
+                round=expected.round,
+                version=expected.version,
+                max_bytes=limit,
+                max_density=1.0,
+            )
 
     def _authenticate(self, context: grpc.ServicerContext) -> str:
         """Return the plant's name from its certificate, or refuse, saying which check failed."""
@@ -166,7 +187,7 @@ class Hub(link_pb2_grpc.LinkServicer):
         session = _Session(node)
         with self._lock:
             if (earlier := self._sessions.get(plant)) is not None:
-                earlier.replaced.set()  # the same plant dialled again: the newer connection speaks for it
+                earlier.replaced = True  # the same plant dialled again: the newer connection speaks for it
             self._sessions[plant] = session
             self._nodes[str(node.node_id)] = plant
             self._write_roster()
@@ -188,10 +209,12 @@ class Hub(link_pb2_grpc.LinkServicer):
         scratch.replace(self._roster)
 
     def _tasks(self, plant: str, session: _Session, context: grpc.ServicerContext) -> Iterator[link_pb2.Task]:
-        while context.is_active() and not session.replaced.is_set():
+        while context.is_active() and not session.replaced:
             task = session.node.pull()
             if task is None:
-                session.replaced.wait(_POLL_SECONDS)
+                # A plant works on one task at a time: while it does, its cores are better spent on training.
+                session.wake.wait(_BUSY_POLL_SECONDS if session.outstanding else _POLL_SECONDS)
+                session.wake.clear()
                 continue
             session.outstanding[task.task_id] = task
             _log.info("task %s for %s, %d bytes", task.task_id[:12], plant, len(task.payload))

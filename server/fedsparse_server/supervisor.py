@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 from flwr.common.serde import fab_to_proto
 from flwr.proto.control_pb2 import ListRunsRequest, StartRunRequest
+from flwr.proto.run_pb2 import RunStatus
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.fab import Fab
 
@@ -62,10 +63,12 @@ class ServerSupervisor:
         evaluator = self._spawn("evaluator", [*self._module("evaluation"), "--config", str(self._path)])
         superlink = self._spawn(
             "superlink",
-            [script("flower-superlink"), "--insecure", "--host", "127.0.0.1"]
-            + ["--port", self._superlink.rpartition(":")[2]]
-            + ["--database", str(settings.state / "superlink.db")]
-            + ["--disable-runtime-dependency-installation"],
+            [
+                *[script("flower-superlink"), "--insecure", "--host", "127.0.0.1"],
+                *["--port", self._superlink.rpartition(":")[2]],
+                *["--database", str(settings.state / "superlink.db")],
+                "--disable-runtime-dependency-installation",
+            ],
         )
         evaluator.wait_until((settings.state / "federation.pb").exists, timeout=300)
         self._say("starting SuperLink and hub")
@@ -92,7 +95,7 @@ class ServerSupervisor:
         try:
             for _ in range(_ATTEMPTS):
                 run_id = self._submit(client)
-                while (status := self._status(client, run_id)) != "finished":
+                while (status := self._status(client, run_id)).status != "finished":
                     watch()
                     for child in self._children:
                         if child.name != "evaluator" or self._settings.evaluation is not None:
@@ -101,7 +104,7 @@ class ServerSupervisor:
                 watch()
                 if self._finished():
                     return
-                self._say(f"run {run_id} ended as {status} before its last round; resuming")
+                self._say(f"run {run_id} ended as {status.sub_status} before its last round: {status.details}")
         finally:
             client.close()
         raise ProcessError(
@@ -147,9 +150,8 @@ class ServerSupervisor:
             raise ProcessError("the SuperLink refused the run", "Read superlink.log in the state folder")
         return int(reply.run_id)
 
-    def _status(self, client: ControlHttpClient, run_id: int) -> str:
-        runs = client.ListRuns(ListRunsRequest(run_id=run_id)).run_dict
-        return str(runs[run_id].status.status)
+    def _status(self, client: ControlHttpClient, run_id: int) -> RunStatus:
+        return client.ListRuns(ListRunsRequest(run_id=run_id)).run_dict[run_id].status
 
     def _finished(self) -> bool:
         from fedsparse.registry import Registry

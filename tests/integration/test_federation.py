@@ -6,7 +6,7 @@ import ipaddress
 import json
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ VICTIM = "kiso"
 
 
 @pytest.fixture(scope="module")
-def run(federation_factory: Callable[..., Federation]) -> Iterator[tuple[Federation, dict[str, Any]]]:
+def run(federation_factory: Callable[..., Federation]) -> tuple[Federation, dict[str, Any]]:
     """Run a federation; kill one plant in its second round, bring it back, and let the rounds end."""
     federation = federation_factory(ROUNDS)
     seen: dict[str, Any] = {}
@@ -39,7 +39,7 @@ def run(federation_factory: Callable[..., Federation]) -> Iterator[tuple[Federat
     federation.wait_for(lambda e: e["event"] == "round_committed" and e["round"] == 2)
     federation.start(VICTIM)
     federation.wait_for_server()
-    yield federation, seen
+    return federation, seen
 
 
 def _descendants(federation: Federation, plant: str) -> list[psutil.Process]:

@@ -81,7 +81,7 @@ class Desk:
             self._waiting.clear()
 
     def restart(self) -> None:
-        """A new SuperNode has registered: what the old one was doing has failed."""
+        """Fail what the SuperNode was doing: a new one has registered in its place."""
         with self._changed:
             if self._open is not None:
                 self._close(Answer(self._open.task, reason=Reason.APP_FAILED))

@@ -21,7 +21,6 @@ from fedsparse.bundle import bundle_sha256
 from fedsparse.delta import AdapterSpace, Reason
 from fedsparse.errors import FedsparseError, LinkError
 from fedsparse.security import Role, load_credentials
-from fedsparse.v1 import link_pb2
 from fedsparse_client.gateway.desk import Answer, Desk
 from fedsparse_client.gateway.fleet import FleetApi
 from fedsparse_client.gateway.gate import Gate

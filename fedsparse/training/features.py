@@ -1,0 +1,112 @@
+"""Activations after the frozen prefix, computed once per site and kept on its disk."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from fedsparse.adapters import BaseModel
+from fedsparse.errors import DataError
+from fedsparse.training.data import Samples
+
+Progress = Callable[[int, int], None]
+"""Told how many images are done, and of how many."""
+
+FLIPS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
+"""The variants of an image (n, c, h, w) by the axes they flip; the first is the image itself."""
+
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Features:
+    """Activations of a site's images, read from disk as they are used.
+
+    Attributes:
+        values: (n, variants, c, h, w), float16, memory-mapped.
+    """
+
+    values: NDArray[np.float16]
+
+    @property
+    def variants(self) -> int:
+        """How many variants of each image there are."""
+        return int(self.values.shape[1])
+
+    def batch(self, samples: NDArray[np.int64], variants: NDArray[np.int64] | int = 0) -> Tensor:
+        """Return the activations of some samples in the given variants, (len(samples), c, h, w), float32."""
+        picked = torch.from_numpy(self.values[samples, variants].astype(np.float32))
+        return picked.contiguous(memory_format=torch.channels_last)
+
+
+def cached_features(
+    base: BaseModel, samples: Samples, folder: Path, variants: int, progress: Progress | None = None
+) -> Features:
+    """Return the activations of ``samples``, computed only if ``folder`` does not hold them yet.
+
+    The file is named by all that decides its content, written under another name and then renamed, so a file
+    that is there is whole; caches of other data or models are removed.
+
+    Args:
+        variants: how many of :data:`FLIPS` to compute.
+
+    Raises:
+        DataError: an image has changed or gone since it was checked.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"features-{_key(base, samples, variants)}.npy"
+    if not path.exists():
+        scratch = path.with_suffix(".tmp")
+        _compute(base, samples, scratch, variants, progress)
+        scratch.replace(path)
+        for stale in folder.glob("features-*"):
+            if stale != path:
+                stale.unlink()
+    return Features(np.load(path, mmap_mode="r"))
+
+
+def _key(base: BaseModel, samples: Samples, variants: int) -> str:
+    told = f"features 1\n{base.fingerprint.hex()}\n{base.cut} {base.image_size} {FLIPS[:variants]}\n"
+    return hashlib.sha256((told + "\n".join(samples.digests)).encode()).hexdigest()[:32]
+
+
+@torch.inference_mode()
+def _compute(base: BaseModel, samples: Samples, path: Path, variants: int, progress: Progress | None) -> None:
+    values: NDArray[np.float16] | None = None
+    for start in range(0, len(samples), _BATCH):
+        positions = range(start, min(start + _BATCH, len(samples)))
+        images = torch.stack([base.preprocess(_open(samples, i)) for i in positions])
+        for variant, axes in enumerate(FLIPS[:variants]):
+            flipped = images.flip(axes).contiguous(memory_format=torch.channels_last)
+            outputs = base.prefix(flipped).to(torch.float16).numpy()
+            if values is None:
+                shape = (len(samples), variants, *outputs.shape[1:])
+                values = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+            values[positions.start : positions.stop, variant] = outputs
+        if progress is not None:
+            progress(positions.stop, len(samples))
+    if values is not None:
+        values.flush()  # type: ignore[attr-defined] # a memmap
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _open(samples: Samples, position: int) -> Image.Image:
+    path = samples.paths[position]
+    try:
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() == samples.digests[position]:
+            return Image.open(io.BytesIO(data))
+    except OSError:
+        pass
+    raise DataError(f"{path} has changed or gone since it was checked", "Start again")
