@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from statistics import median
 
 from fedsparse.cli.figures import (
     CommittedRound,
@@ -40,7 +41,7 @@ def _accuracy(summary: Summary) -> Plot:
     points = [point for line in (federation, *alone.values()) for point in line]
     measured = [value for _, value in points if value is not None]
     room = 0.05 * (max(measured) - min(measured))
-    ticks = linear_ticks(min(measured) - room, max(measured) + room, 6)
+    ticks = linear_ticks(max(0.0, min(measured) - room), min(1.0, max(measured) + room), 6)
     x = Scale(min(at for at, _ in points), max(at for at, _ in points), LEFT + 10, RIGHT - 6)
     y = Scale(ticks[0], ticks[-1], BOTTOM, TOP)
     plot = Plot(
@@ -55,13 +56,20 @@ def _accuracy(summary: Summary) -> Plot:
     if before is not None:
         plot.shapes.append(Shape("reference", f"M{LEFT} {y(before)}H{RIGHT}"))
         labels.append(Label("quiet", y(before), f"before {score_text(before)}", "学習前"))
-    for plant, css in _plant_styles(alone).items():
-        label = _line(plot, x, y, alone[plant], f"plant {css}", f"{shortened(plant, 12)} alone")
-        labels += [label] if css else []
-    others = [y(line[-1][1]) for plant, line in alone.items() if False]
+    labels += _alone(plot, x, y, alone)
     end = _line(plot, x, y, federation, "federation", "federation")
     plot.label([*labels, Label(end.css, end.y, end.english, "連合学習")])
     return plot
+
+
+def _alone(plot: Plot, x: Scale, y: Scale, alone: Mapping[str, _Points]) -> list[Label]:
+    """Draw each plant's own line; label all of a few, else the best, the weakest and the rest."""
+    ends = {}
+    for plant, css in _plant_styles(alone).items():
+        ends[plant] = _line(plot, x, y, alone[plant], f"plant {css}".strip(), f"{shortened(plant, 12)} alone")
+    named = [label for label in ends.values() if label.css != "plant"]
+    others = [label.y for label in ends.values() if label.css == "plant"]
+    return [*named, Label("quiet", median(others), f"{len(others)} others alone")] if others else named
 
 
 def _plant_styles(alone: Mapping[str, _Points]) -> dict[str, str]:

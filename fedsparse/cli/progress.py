@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from rich import box
 from rich.console import Console, Group, RenderableType
@@ -187,15 +187,16 @@ class ProgressView:
         self._console.print(whole, soft_wrap=True)
 
 
-def final_table(summary: Summary) -> RenderableType:
-    """Return the figures of a finished run and its verdict, to be printed to a console."""
-    judged = verdict(summary)
+def final_table(summary: Mapping[str, Any]) -> RenderableType:
+    """Return the figures of a finished run, as ``figures.Summary``, and its verdict, to print to a console."""
+    typed = cast(Summary, summary)
+    judged = verdict(typed)
     return Group(
-        _accuracy_table(summary),
+        _accuracy_table(typed),
         Text(),
-        _bytes_table(summary),
+        _bytes_table(typed),
         Text(),
-        _facts(summary),
+        _facts(typed),
         Text(),
         Text(judged.english, _TONES[judged.tone]),
     )

@@ -130,7 +130,7 @@ class Hub(link_pb2_grpc.LinkServicer):
         if session is None or task is None:
             _refuse(context, grpc.StatusCode.NOT_FOUND, f"{plant} has no open task {request.task_id[:12]!r}")
         try:
-            check_update(request.round_update, self._space, max_bytes=self._settings.hub.max_update_bytes)
+            self._check(request.round_update, task)
         except FedsparseError as error:
             _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, f"update from {plant}: {error}")
         if len(request.ledger_hash) != 32:

@@ -1,0 +1,213 @@
+"""One round as values: the task that goes down, the update that comes up; strict and canonical both ways."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from enum import IntEnum
+from types import MappingProxyType
+from typing import Self, TypeVar
+
+from google.protobuf.message import DecodeError
+
+from fedsparse.errors import DeltaError
+from fedsparse.v1 import round_pb2
+
+FORMAT = 1
+_MAX_METRICS = 64
+_MAX_METRIC_NAME = 64
+
+
+class Reason(IntEnum):
+    """Why there is no delta; the only thing a site ever says of a failure."""
+
+    NONE = 0
+    TRAINING_FAILED = 1
+    TRAINER_UNREACHABLE = 2
+    VERSION_NOT_HELD = 3
+    SPACE_MISMATCH = 4
+    VERSION_UNVERIFIED = 5
+    REFUSED_BY_GATE = 6
+    APP_FAILED = 7
+    TASK_MALFORMED = 8
+    DATA_UNAVAILABLE = 9
+    APP_NOT_APPROVED = 10
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How to train in this round; see ``[training]`` in federation.toml."""
+
+    density: float
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    head_learning_rate: float
+    seed: int
+
+    def __post_init__(self) -> None:
+        rates = (self.learning_rate, self.head_learning_rate)
+        if not (0 < self.density <= 1 and all(0 < rate <= 1 for rate in rates)):
+            raise DeltaError("density and learning rates must be above 0 and at most 1")
+        if not (0 < self.epochs <= 1000 and 0 < self.batch_size <= 4096 and 0 <= self.seed < 1 << 63):
+            raise DeltaError("epochs must be 1 to 1000, batch_size 1 to 4096, seed below 2^63")
+
+
+@dataclass(frozen=True)
+class RoundTask:
+    """What the strategy asks of one plant; fields as in round.proto."""
+
+    round: int
+    space: bytes
+    version: int
+    held_version: int
+    delta: bytes
+    manifest: bytes
+    manifest_signature: bytes
+    hub_certificate: bytes
+    training: TrainingSettings
+
+    def __post_init__(self) -> None:
+        if self.round < 1 or len(self.space) != 32:
+            raise DeltaError(f"round {self.round} must be from 1, the space fingerprint must have 32 bytes")
+        if bool(self.delta) != (self.version != self.held_version):
+            raise DeltaError("a delta is needed exactly where the plant's version is another than the task's")
+        if (self.version > 0) != bool(self.manifest):
+            raise DeltaError("every version but the untouched base has a manifest")
+
+
+@dataclass(frozen=True)
+class RoundUpdate:
+    """What one plant answers: a delta with metrics, or a reason; fields as in round.proto."""
+
+    round: int
+    version: int
+    samples: int
+    delta: bytes
+    reason: Reason
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if bool(self.delta) != (self.reason is Reason.NONE):
+            raise DeltaError("an update holds either a delta or a reason")
+        if self.round < 1 or self.version < 0 or self.samples < 0:
+            raise DeltaError("round must be from 1; version and samples must not be negative")
+        if self.reason is not Reason.NONE and (self.metrics or self.samples):
+            raise DeltaError("a reason comes without metrics and samples")
+        if len(self.metrics) > _MAX_METRICS:
+            raise DeltaError(f"{len(self.metrics)} metrics, the limit is {_MAX_METRICS}")
+        for name, value in self.metrics.items():
+            if not 0 < len(name) <= _MAX_METRIC_NAME or not math.isfinite(value):
+                raise DeltaError(f"metric {name[:_MAX_METRIC_NAME]!r} = {value} has no valid name or value")
+        object.__setattr__(self, "metrics", MappingProxyType(dict(sorted(self.metrics.items()))))
+
+    @classmethod
+    def refusal(cls, round: int, version: int, reason: Reason) -> Self:
+        """Return the update that says only why there is none."""
+        return cls(round, version, 0, b"", reason)
+
+
+def encode_task(task: RoundTask) -> bytes:
+    """Return the bytes of ``task``."""
+    message = round_pb2.RoundTask(
+        format=FORMAT,
+        round=task.round,
+        space=task.space,
+        version=task.version,
+        held_version=task.held_version,
+        delta=task.delta,
+        manifest=task.manifest,
+        manifest_signature=task.manifest_signature,
+        hub_certificate=task.hub_certificate,
+        training=round_pb2.TrainingSettings(**asdict(task.training)),
+    )
+    return message.SerializeToString(deterministic=True)
+
+
+def decode_task(data: bytes, *, max_bytes: int) -> RoundTask:
+    """Read a task.
+
+    Raises:
+        DeltaError: it is not exactly what :func:`encode_task` writes.
+    """
+    message = _parse(data, round_pb2.RoundTask, max_bytes)
+    training = message.training
+    task = RoundTask(
+        message.round,
+        message.space,
+        message.version,
+        message.held_version,
+        message.delta,
+        message.manifest,
+        message.manifest_signature,
+        message.hub_certificate,
+        TrainingSettings(
+            training.density,
+            training.epochs,
+            training.batch_size,
+            training.learning_rate,
+            training.head_learning_rate,
+            training.seed,
+        ),
+    )
+    return _canonical(task, encode_task(task), data)
+
+
+def encode_update(update: RoundUpdate) -> bytes:
+    """Return the bytes of ``update``."""
+    message = round_pb2.RoundUpdate(
+        format=FORMAT,
+        round=update.round,
+        version=update.version,
+        samples=update.samples,
+        delta=update.delta,
+        reason=round_pb2.Reason.ValueType(update.reason),
+        metrics=[round_pb2.Metric(name=name, value=value) for name, value in update.metrics.items()],
+    )
+    return message.SerializeToString(deterministic=True)
+
+
+def decode_update(data: bytes, *, max_bytes: int) -> RoundUpdate:
+    """Read an update; its delta is decoded apart, against a space.
+
+    Raises:
+        DeltaError: it is not exactly what :func:`encode_update` writes.
+    """
+    message = _parse(data, round_pb2.RoundUpdate, max_bytes)
+    if message.reason not in set(Reason):
+        raise DeltaError(f"reason {message.reason} is unknown")
+    update = RoundUpdate(
+        message.round,
+        message.version,
+        message.samples,
+        message.delta,
+        Reason(message.reason),
+        {metric.name: metric.value for metric in message.metrics},
+    )
+    return _canonical(update, encode_update(update), data)
+
+
+_Parsed = TypeVar("_Parsed", round_pb2.RoundTask, round_pb2.RoundUpdate)
+_Value = TypeVar("_Value", bound=RoundTask | RoundUpdate)
+
+
+def _parse(data: bytes, kind: type[_Parsed], max_bytes: int) -> _Parsed:
+    if len(data) > max_bytes:
+        raise DeltaError(f"the message has {len(data)} bytes, the limit is {max_bytes}")
+    try:
+        message = kind.FromString(data)
+    except DecodeError:
+        raise DeltaError(f"the bytes are no {kind.__name__}") from None
+    if message.format != FORMAT:
+        raise DeltaError(
+            f"the {kind.__name__} has format {message.format}, this release reads format {FORMAT}",
+            "Install the same release of fedsparse on both sides",
+        )
+    return message
+
+
+def _canonical(value: _Value, encoded: bytes, data: bytes) -> _Value:
+    if encoded != data:
+        raise DeltaError("the message is not in canonical form: other bytes say the same")
+    return value

@@ -1,0 +1,87 @@
+"""An adapter's whole state as a sparse delta against the untouched base, and steps between states."""
+
+from __future__ import annotations
+
+from hashlib import sha256
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsparse.delta.codec import encode
+from fedsparse.delta.space import AdapterSpace
+from fedsparse.delta.value import Operation, SparseDelta, TensorDelta, ValueCoding
+from fedsparse.errors import DeltaError, SpaceMismatchError
+
+_Vector = tuple[NDArray[np.int64], NDArray[np.float32]]
+
+
+def apply(state: SparseDelta, delta: SparseDelta) -> SparseDelta:
+    """Return the state after ``delta``; coordinates that become exactly 0 are dropped.
+
+    Raises:
+        DeltaError: ``state`` is not a state.
+        SpaceMismatchError: the two belong to different spaces.
+    """
+    _require_states(state)
+    if state.space != delta.space:
+        raise SpaceMismatchError(f"spaces {state.space.hex()[:16]} and {delta.space.hex()[:16]} differ")
+    old = {tensor.tensor: (tensor.indices, tensor.values) for tensor in state.tensors}
+    for tensor in delta.tensors:
+        old[tensor.tensor] = _combine(old.get(tensor.tensor), tensor, delta.operation)
+    return _assemble(state.space, old)
+
+
+def difference(old: SparseDelta, new: SparseDelta) -> SparseDelta:
+    """Return the SET delta that turns ``old`` into ``new`` bit for bit; a vanished coordinate is set to 0."""
+    _require_states(old, new)
+    if old.space != new.space:
+        raise SpaceMismatchError(f"spaces {old.space.hex()[:16]} and {new.space.hex()[:16]} differ")
+    before = {tensor.tensor: tensor for tensor in old.tensors}
+    after = {tensor.tensor: tensor for tensor in new.tensors}
+    changes = {position: _changes(before.get(position), after.get(position)) for position in {*before, *after}}
+    tensors = (
+        TensorDelta(position, *changes[position]) for position in sorted(changes) if changes[position][0].size
+    )
+    return SparseDelta(old.space, Operation.SET, tuple(tensors))
+
+
+def digest(state: SparseDelta, space: AdapterSpace) -> bytes:
+    """Return the SHA-256 of the state's canonical fp32 bytes."""
+    return sha256(encode(state, space, ValueCoding.FP32)).digest()
+
+
+def _require_states(*states: SparseDelta) -> None:
+    if any(state.operation is not Operation.SET for state in states):
+        raise DeltaError("a state is a SET delta against the untouched base, not an ADD")
+
+
+def _combine(old: _Vector | None, change: TensorDelta, operation: Operation) -> _Vector:
+    indices, values = old if old is not None else (np.empty(0, np.int64), np.empty(0, np.float32))
+    union = np.union1d(indices, change.indices)
+    result = np.zeros(union.size, np.float32)
+    result[np.searchsorted(union, indices)] = values
+    at = np.searchsorted(union, change.indices)
+    result[at] = change.values if operation is Operation.SET else result[at] + change.values
+    return union, result
+
+
+def _changes(old: TensorDelta | None, new: TensorDelta | None) -> _Vector:
+    empty = (np.empty(0, np.int64), np.empty(0, np.float32))
+    old_indices, old_values = (old.indices, old.values) if old else empty
+    new_indices, new_values = (new.indices, new.values) if new else empty
+    union = np.union1d(old_indices, new_indices)
+    before, after = np.zeros((2, union.size), np.float32)
+    before[np.searchsorted(union, old_indices)] = old_values
+    after[np.searchsorted(union, new_indices)] = new_values
+    changed = before.view(np.uint32) != after.view(np.uint32)
+    return union[changed], after[changed]
+
+
+def _assemble(space: bytes, vectors: dict[int, _Vector]) -> SparseDelta:
+    tensors = []
+    for position in sorted(vectors):
+        indices, values = vectors[position]
+        kept = values != 0
+        if np.any(kept):
+            tensors.append(TensorDelta(position, indices[kept], values[kept]))
+    return SparseDelta(space, Operation.SET, tuple(tensors))

@@ -1,0 +1,107 @@
+"""The value that travels: sorted coordinates and one float each, per tensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsparse.errors import DeltaError
+
+
+class Operation(IntEnum):
+    """What a delta does to the coordinates it names."""
+
+    ADD = 1
+    SET = 2
+
+
+class ValueCoding(IntEnum):
+    """How values are written."""
+
+    FP32 = 1
+    BF16 = 2
+
+
+@dataclass(frozen=True, eq=False)
+class TensorDelta:
+    """Values on a support of one tensor.
+
+    Attributes:
+        tensor: position in the adapter space.
+        indices: flat indices, int64, shape ``(k,)``, strictly increasing, k ≥ 1.
+        values: float32, shape ``(k,)``, finite.
+
+    Raises:
+        DeltaError: a condition above does not hold.
+    """
+
+    tensor: int
+    indices: NDArray[np.int64]
+    values: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        indices = np.ascontiguousarray(self.indices, dtype=np.int64).view()
+        values = np.ascontiguousarray(self.values, dtype=np.float32).view()
+        if indices.ndim != 1 or indices.shape != values.shape or indices.size == 0:
+            raise DeltaError(
+                f"tensor {self.tensor}: indices {indices.shape} and values {values.shape} "
+                "must be vectors of one length, at least 1"
+            )
+        if indices[0] < 0 or np.any(indices[1:] <= indices[:-1]):
+            raise DeltaError(f"tensor {self.tensor}: indices must be strictly increasing from 0 on")
+        if not np.all(np.isfinite(values)):
+            raise DeltaError(f"tensor {self.tensor}: a value is NaN or infinite")
+        indices.flags.writeable = values.flags.writeable = False
+        object.__setattr__(self, "indices", indices)
+        object.__setattr__(self, "values", values)
+
+    def __eq__(self, other: object) -> bool:
+        """Return whether both hold the same coordinates and the same bits."""
+        return (
+            isinstance(other, TensorDelta)
+            and self.tensor == other.tensor
+            and np.array_equal(self.indices, other.indices)
+            and self.values.tobytes() == other.values.tobytes()
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.tensor, self.indices.tobytes(), self.values.tobytes()))
+
+
+@dataclass(frozen=True)
+class SparseDelta:
+    """A sparse change to an adapter, or an adapter's whole state (operation SET against the untouched base).
+
+    Attributes:
+        space: fingerprint of the adapter space, 32 bytes.
+        operation: ADD or SET.
+        tensors: strictly increasing in ``tensor``.
+
+    Raises:
+        DeltaError: a condition above does not hold.
+    """
+
+    space: bytes
+    operation: Operation
+    tensors: tuple[TensorDelta, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.space) != 32:
+            raise DeltaError(f"a space fingerprint has 32 bytes, not {len(self.space)}")
+        positions = [tensor.tensor for tensor in self.tensors]
+        if positions != sorted(set(positions)) or (positions and positions[0] < 0):
+            raise DeltaError("tensors must be in strictly increasing position")
+
+    @classmethod
+    def empty(cls, space: bytes, operation: Operation) -> Self:
+        """Return the delta that changes nothing."""
+        return cls(space, operation, ())
+
+    @property
+    def nnz(self) -> int:
+        """Number of coordinates named."""
+        return sum(tensor.indices.size for tensor in self.tensors)
