@@ -133,6 +133,11 @@ def times_text(part: float | None, whole: float) -> str:
     return f"{times:,.0f}× {word}" if times >= 9.95 else f"{times:.1f}× {word}"
 
 
+def count_text(number: int, one: str, many: str = "") -> str:
+    """Write how many there are of something."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
 def reason_text(reason: str | None) -> str:
     """Write a reason code of ``round.proto`` as words; empty for none."""
     return printable(str(reason or "").removeprefix("REASON_")).replace("_", " ").lower().replace("none", "")
@@ -234,10 +239,11 @@ def _with_start(scores: BalancedAccuracy, good: bool | None, english: str, japan
 def _ledger(ledger: LedgerFigures) -> _Sentence:
     """Say whether what left the plants is accounted for."""
     entries, problems = ledger["entries"], len(ledger["problems"])
+    counted = count_text(entries, "entry", "entries")
     if not ledger["verified"] or problems:
         return (
             False,
-            f"the ledger does not verify ({problems} problems in {entries} entries)",
+            f"the ledger does not verify ({count_text(problems, 'problem')} in {counted})",
             f"台帳の検証に失敗しました（記録 {entries} 件、問題 {problems} 件）",
         )
     if not entries:
@@ -248,6 +254,6 @@ def _ledger(ledger: LedgerFigures) -> _Sentence:
         )
     return (
         True,
-        f"the ledger verifies ({entries} entries)",
+        f"the ledger verifies ({counted})",
         f"台帳の検証に合格しました（記録 {entries} 件）",
     )

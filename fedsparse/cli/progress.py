@@ -18,6 +18,7 @@ from rich.text import Text
 from fedsparse.cli.figures import (
     Summary,
     bytes_text,
+    count_text,
     median_of,
     printable,
     reason_text,
@@ -239,7 +240,9 @@ def _facts(summary: Summary) -> Table:
     grid.add_row("base model", Text("loaded once per plant" if once else f"loaded by {each}"))
     state = "verified" if ledger["verified"] else "DOES NOT VERIFY"
     grid.add_row(
-        "ledger", f"{state}, {ledger['entries']} entries", style=None if ledger["verified"] else "bold red"
+        "ledger",
+        f"{state}, {count_text(ledger['entries'], 'entry', 'entries')}",
+        style=None if ledger["verified"] else "bold red",
     )
     for problem in ledger["problems"]:
         grid.add_row("", Text(printable(problem), "red"))

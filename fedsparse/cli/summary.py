@@ -49,6 +49,7 @@ def render_summary(summary: Summary) -> str:
         "reason": figures.reason_text,
         "printable": figures.printable,
         "short": partial(figures.shortened, cells=24),
+        "count": figures.count_text,
         "flat": _flat,
         "when": _when,
     }

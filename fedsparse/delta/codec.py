@@ -86,7 +86,7 @@ def decode(data: bytes, space: AdapterSpace, *, max_bytes: int) -> SparseDelta:
             "Install the same release of fedsparse on both sides",
         )
     _require_space(message.space, space)
-    if message.operation not in (Operation.ADD, Operation.SET):
+    if int(message.operation) not in set(map(int, Operation)):
         raise DeltaError(f"operation {message.operation} is unknown")
     codings = {tensor.value_coding for tensor in message.tensors}
     if len(codings) > 1 or not codings <= set(_VALUE_BYTES):

@@ -103,9 +103,9 @@ class RoundUpdate:
         object.__setattr__(self, "metrics", MappingProxyType(dict(sorted(self.metrics.items()))))
 
     @classmethod
-    def refusal(cls, round: int, version: int, reason: Reason) -> Self:
+    def refusal(cls, number: int, version: int, reason: Reason) -> Self:
         """Return the update that says only why there is none."""
-        return cls(round, version, 0, b"", reason)
+        return cls(number, version, 0, b"", reason)
 
 
 def encode_task(task: RoundTask) -> bytes:
@@ -175,7 +175,7 @@ def decode_update(data: bytes, *, max_bytes: int) -> RoundUpdate:
         DeltaError: it is not exactly what :func:`encode_update` writes.
     """
     message = _parse(data, round_pb2.RoundUpdate, max_bytes)
-    if message.reason not in set(Reason):
+    if int(message.reason) not in set(map(int, Reason)):
         raise DeltaError(f"reason {message.reason} is unknown")
     update = RoundUpdate(
         message.round,

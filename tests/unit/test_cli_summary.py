@@ -104,7 +104,10 @@ def test_a_federation_without_a_test_set_claims_no_accuracy() -> None:
 @pytest.mark.parametrize(
     ("ledger", "words"),
     [
-        ({"entries": 18, "verified": False, "problems": ["entry 3: altered"]}, "does not verify (1 problems"),
+        (
+            {"entries": 18, "verified": False, "problems": ["entry 3: altered"]},
+            "does not verify (1 problem in 18 entries)",
+        ),
         ({"entries": 18, "verified": True, "problems": ["entry 3: altered"]}, "does not verify"),
         ({"entries": 0, "verified": True, "problems": []}, "is empty"),
     ],

@@ -1,0 +1,216 @@
+"""The registry: immutable adapter versions on disk, each committed whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from fedsparse.delta import (
+    AdapterSpace,
+    Operation,
+    SparseDelta,
+    TensorDelta,
+    TensorSpec,
+    difference,
+    digest,
+)
+from fedsparse.errors import DeltaError, RegistryError, SpaceMismatchError
+from fedsparse.registry.manifest import AdapterVersion, Contribution
+
+
+class Registry:
+    """One federation's adapter versions.
+
+    Layout: ``space.json`` and ``versions/000001/{adapter.safetensors, manifest.json, manifest.sig}``.
+    One process commits; any number read.
+
+    Args:
+        path: the folder, created if absent.
+        space: the adapter space every version belongs to.
+
+    Raises:
+        SpaceMismatchError: the folder belongs to another space.
+    """
+
+    def __init__(self, path: Path, space: AdapterSpace) -> None:
+        self._versions = path / "versions"
+        self._versions.mkdir(parents=True, exist_ok=True)
+        self.space = space
+        if not (path / "space.json").exists():
+            _write_synced(path / "space.json", write_space(space))
+        elif read_space(path / "space.json").fingerprint != space.fingerprint:
+            raise SpaceMismatchError(
+                f"the registry {path} belongs to another adapter space than {space.fingerprint.hex()[:16]}",
+                "Start with a new state folder, or restore the base model and adapter settings",
+            )
+
+    @classmethod
+    def open(cls, path: Path) -> Registry:
+        """Open an existing registry without knowing its space.
+
+        Raises:
+            RegistryError: there is none.
+        """
+        if not (path / "space.json").exists():
+            raise RegistryError(f"{path} holds no registry", "Name a folder with a space.json")
+        return cls(path, read_space(path / "space.json"))
+
+    def head(self) -> int:
+        """Return the newest version's number; 0 when there is none."""
+        numbers = [int(entry.name) for entry in self._versions.iterdir() if entry.name.isdecimal()]
+        return max(numbers, default=0)
+
+    def versions(self) -> list[AdapterVersion]:
+        """Return every manifest, oldest first."""
+        return [AdapterVersion.from_bytes(self.manifest(n)) for n in range(1, self.head() + 1)]
+
+    def manifest(self, number: int) -> bytes:
+        """Return the exact bytes that were signed."""
+        return self._read(number, "manifest.json")
+
+    def signature(self, number: int) -> bytes:
+        """Return the signature over :meth:`manifest`."""
+        return self._read(number, "manifest.sig")
+
+    def load(self, number: int) -> tuple[AdapterVersion, SparseDelta]:
+        """Return a version and its whole state, after checking the state against the manifest.
+
+        Raises:
+            RegistryError: there is no such version, or it was altered.
+        """
+        version = AdapterVersion.from_bytes(self.manifest(number))
+        state = self._state(number)
+        if digest(state, self.space).hex() != version.state_sha256 or version.number != number:
+            raise RegistryError(f"version {number} was altered: its state is not what its manifest says")
+        return version, state
+
+    def delta(self, held: int, target: int) -> SparseDelta:
+        """Return the SET delta from version ``held`` to version ``target``; 0 is the untouched base."""
+        return difference(self._loaded(held), self._loaded(target))
+
+    def commit(
+        self,
+        state: SparseDelta,
+        *,
+        round: int,
+        rule: str,
+        contributions: tuple[Contribution, ...],
+        metrics: Mapping[str, float],
+        sign: Callable[[bytes], bytes],
+    ) -> AdapterVersion:
+        """Make ``state`` the next version; after a crash it is there whole, or not at all.
+
+        Raises:
+            RegistryError: it cannot be written.
+        """
+        head = self.head()
+        version = AdapterVersion(
+            number=head + 1,
+            parents=(head,) if head else (),
+            base_fingerprint=self.space.base_fingerprint.hex(),
+            space_fingerprint=self.space.fingerprint.hex(),
+            state_sha256=digest(state, self.space).hex(),
+            round=round,
+            rule=rule,
+            contributions=contributions,
+            metrics=metrics,
+            created_unix_ms=time.time_ns() // 1_000_000,
+        )
+        manifest = version.to_bytes()
+        files = {
+            "adapter.safetensors": save(_arrays(state, self.space)),
+            "manifest.json": manifest,
+            "manifest.sig": sign(manifest),
+        }
+        scratch = Path(tempfile.mkdtemp(prefix=".commit-", dir=self._versions))
+        try:
+            for name, data in files.items():
+                _write_synced(scratch / name, data)
+            _sync_folder(scratch)
+            scratch.chmod(0o755)
+            scratch.rename(self._versions / f"{version.number:06d}")
+            _sync_folder(self._versions)
+        except OSError as error:
+            shutil.rmtree(scratch, ignore_errors=True)
+            raise RegistryError(f"version {version.number} cannot be committed: {error}") from error
+        return version
+
+    def _loaded(self, number: int) -> SparseDelta:
+        if number == 0:
+            return SparseDelta.empty(self.space.fingerprint, Operation.SET)
+        return self.load(number)[1]
+
+    def _read(self, number: int, name: str) -> bytes:
+        try:
+            return (self._versions / f"{number:06d}" / name).read_bytes()
+        except OSError:
+            raise RegistryError(
+                f"there is no version {number}", f"The newest is {self.head()}; see `fedsparse registry list`"
+            ) from None
+
+    def _state(self, number: int) -> SparseDelta:
+        try:
+            arrays = load(self._read(number, "adapter.safetensors"))
+            tensors = []
+            for position, spec in enumerate(self.space.tensors):
+                if (indices := arrays.get(f"{spec.name}.indices")) is not None:
+                    tensors.append(TensorDelta(position, indices, arrays[f"{spec.name}.values"]))
+            return SparseDelta(self.space.fingerprint, Operation.SET, tuple(tensors))
+        except (SafetensorError, KeyError, DeltaError) as error:
+            raise RegistryError(f"version {number} was altered: {error}") from None
+
+
+def _arrays(state: SparseDelta, space: AdapterSpace) -> dict[str, np.ndarray]:
+    arrays: dict[str, np.ndarray] = {}
+    for tensor in state.tensors:
+        name = space.tensors[tensor.tensor].name
+        arrays[f"{name}.indices"] = np.ascontiguousarray(tensor.indices)
+        arrays[f"{name}.values"] = np.ascontiguousarray(tensor.values)
+    return arrays
+
+
+def write_space(space: AdapterSpace) -> bytes:
+    """Return the content of a space.json file."""
+    fields = {
+        "base_fingerprint": space.base_fingerprint.hex(),
+        "tensors": [{"name": spec.name, "shape": spec.shape} for spec in space.tensors],
+    }
+    return json.dumps(fields, indent=1).encode()
+
+
+def read_space(path: Path) -> AdapterSpace:
+    """Read a space.json file.
+
+    Raises:
+        RegistryError: it is absent or no such file.
+    """
+    try:
+        fields = json.loads(path.read_bytes())
+        tensors = tuple(TensorSpec(t["name"], tuple(map(int, t["shape"]))) for t in fields["tensors"])
+        return AdapterSpace(bytes.fromhex(fields["base_fingerprint"]), tensors)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RegistryError(f"{path} does not describe an adapter space: {error}") from None
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
