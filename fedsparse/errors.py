@@ -69,5 +69,9 @@ class LinkError(FedsparseError):
     """The link between plant and hub cannot be established or was refused."""
 
 
+class HubUnreachableError(LinkError):
+    """Nothing answers at the hub's address, at least not now."""
+
+
 class ProcessError(FedsparseError):
     """A process that belongs to the federation did not start or stopped unexpectedly."""

@@ -164,6 +164,8 @@ class Hub(link_pb2_grpc.LinkServicer):
 
     def _authenticate(self, context: grpc.ServicerContext) -> str:
         """Return the plant's name from its certificate, or refuse, saying which check failed."""
+        if (version := context.auth_context().get("ssl_tls_version", [b"none"])[0]) != b"TLSv1.3":
+            _refuse(context, grpc.StatusCode.UNAUTHENTICATED, f"{version.decode()} is spoken, TLSv1.3 is needed")
         pem = context.auth_context().get("x509_pem_cert", [b""])[0]
         try:
             identity = identity_of(x509.load_pem_x509_certificate(pem))
@@ -279,10 +281,12 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--superlink", required=True)
     options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    logging.getLogger("httpx").setLevel(logging.WARNING)
     settings = config.load(options.config, config.FederationConfig)
-    with watch_handshakes(lambda peer, check: _log.warning("refused %s: %s", peer or "a client", check)):
+    with watch_handshakes(lambda check: _log.warning("refused a client: %s", check)) as stderr:
+        logging.basicConfig(
+            level=logging.INFO, format="%(asctime)s %(name)s %(message)s", stream=stderr, force=True
+        )
+        logging.getLogger("httpx").setLevel(logging.WARNING)
         serve(settings, options.superlink, EventLog(settings.state / "events.jsonl"))
 
 

@@ -20,6 +20,7 @@ from fedsparse.errors import ProcessError
 from fedsparse.events import EventLog
 from fedsparse.processes import FLOWER_ENVIRONMENT, Child, free_port, script, stop_all
 from fedsparse.security import Role, load_credentials
+from fedsparse.security.handshakes import VERBOSITY
 from fedsparse_server.app import CONFIG_VARIABLE
 
 _ATTEMPTS = 5  # runs without a single new version before the supervisor gives up
@@ -126,7 +127,12 @@ class ServerSupervisor:
             name,
             command,
             state / "logs" / f"{name}.log",
-            {**FLOWER_ENVIRONMENT, "FLWR_HOME": str(state / "flwr"), CONFIG_VARIABLE: str(self._path)},
+            {
+                **FLOWER_ENVIRONMENT,
+                **VERBOSITY,
+                "FLWR_HOME": str(state / "flwr"),
+                CONFIG_VARIABLE: str(self._path),
+            },
         )
         self._children.append(child)
         return child

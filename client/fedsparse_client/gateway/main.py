@@ -19,7 +19,7 @@ from fedsparse import config
 from fedsparse.audit import EgressPolicy, EntryKind, Ledger
 from fedsparse.bundle import bundle_sha256
 from fedsparse.delta import AdapterSpace, Reason
-from fedsparse.errors import FedsparseError, LinkError
+from fedsparse.errors import FedsparseError, HubUnreachableError, LinkError
 from fedsparse.security import Role, load_credentials
 from fedsparse_client.gateway.desk import Answer, Desk
 from fedsparse_client.gateway.fleet import FleetApi
@@ -27,6 +27,7 @@ from fedsparse_client.gateway.gate import Gate
 from fedsparse_client.gateway.link import Link
 
 _MAX_TASK_BYTES = 1 << 30
+_DIAL_SECONDS = 2.0
 _log = logging.getLogger("gateway")
 
 
@@ -92,6 +93,16 @@ class Gateway:
                 _log.error("nothing was sent: %s", error)
 
 
+def _wait_for_hub(link: Link) -> None:
+    """Dial until something answers; a hub that answers and refuses is an error at once."""
+    while True:
+        try:
+            return link.check()
+        except HubUnreachableError as error:
+            _log.warning("%s; next try in %.0f s", error, _DIAL_SECONDS)
+            time.sleep(_DIAL_SECONDS)
+
+
 def _publish(path: Path, data: bytes) -> None:
     scratch = path.with_suffix(".tmp")
     scratch.write_bytes(data)
@@ -115,7 +126,7 @@ def main() -> None:
             Link(settings.site.hub, credentials, _MAX_TASK_BYTES) as link,
             Ledger(settings.state / "ledger", peer_fingerprint=fingerprint) as ledger,
         ):
-            link.check()
+            _wait_for_hub(link)
             Gateway(settings, link, ledger, options.port).run()
     except FedsparseError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)

@@ -1,0 +1,48 @@
+"""Signatures by certificate keys: ECDSA on P-256 with SHA-256 (FIPS 186-5), DER."""
+
+from __future__ import annotations
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from fedsparse.errors import CertificateError
+from fedsparse.security.credentials import check_certificate
+from fedsparse.security.identity import Identity, Role
+
+
+def sign(key: bytes, data: bytes) -> bytes:
+    """Sign ``data`` with a PEM private key."""
+    private = load_pem_private_key(key, None)
+    if not isinstance(private, ec.EllipticCurvePrivateKey):
+        raise CertificateError("the key is not an elliptic-curve key")
+    return private.sign(data, ec.ECDSA(hashes.SHA256()))
+
+
+def verify(certificate: bytes, authority: bytes, role: Role, data: bytes, signature: bytes) -> Identity:
+    """Return who signed ``data``.
+
+    Args:
+        certificate: the signer's, DER.
+        authority: the federation's CA certificate, PEM.
+        role: what the signer must be.
+
+    Raises:
+        CertificateError: the certificate or the signature is not right.
+    """
+    try:
+        leaf = x509.load_der_x509_certificate(certificate)
+        ca = x509.load_pem_x509_certificate(authority)
+    except ValueError:
+        raise CertificateError("the signer's or the CA's certificate is unreadable") from None
+    identity = check_certificate(leaf, ca, role, "the signer's certificate")
+    key = leaf.public_key()
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise CertificateError("the signer's key is not an elliptic-curve key")
+    try:
+        key.verify(signature, data, ec.ECDSA(hashes.SHA256()))
+    except InvalidSignature:
+        raise CertificateError(f"the signature of {identity.uri} does not match") from None
+    return identity

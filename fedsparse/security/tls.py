@@ -1,0 +1,81 @@
+"""Mutual TLS for gRPC, and one handshake by hand that says what failed."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import tempfile
+from pathlib import Path
+
+import grpc
+
+from fedsparse.errors import HubUnreachableError, LinkError
+from fedsparse.security.credentials import Credentials
+
+_PROBE_SECONDS = 10.0
+
+
+def channel_credentials(credentials: Credentials) -> grpc.ChannelCredentials:
+    """Return what a plant dials with."""
+    return grpc.ssl_channel_credentials(
+        root_certificates=credentials.authority,
+        private_key=credentials.key,
+        certificate_chain=credentials.certificate,
+    )
+
+
+def server_credentials(credentials: Credentials) -> grpc.ServerCredentials:
+    """Return what the hub serves with; a client without a certificate of the same CA gets nowhere."""
+    return grpc.ssl_server_credentials(
+        [(credentials.key, credentials.certificate)],
+        root_certificates=credentials.authority,
+        require_client_auth=True,
+    )
+
+
+def probe(host: str, port: int, credentials: Credentials) -> None:
+    """Do one TLS 1.3 handshake (RFC 8446) with the hub and hang up.
+
+    Raises:
+        HubUnreachableError: nothing answers there (yet).
+        LinkError: names the check that failed, on this side or at the hub.
+    """
+    where = f"the hub at {host}:{port}"
+    context = _context(credentials)
+    try:
+        with (
+            socket.create_connection((host, port), timeout=_PROBE_SECONDS) as plain,
+            context.wrap_socket(plain, server_hostname=host) as channel,
+        ):
+            # The hub judges our certificate only after its own part is done: its verdict is the first thing to read.
+            # A hub that accepts sends its HTTP/2 SETTINGS.
+            if not channel.recv(1):
+                raise LinkError(
+                    f"{where} hung up on reading our certificate {credentials.identity.uri}",
+                    "Its log names the check that failed: most often the certificate is of another CA or expired",
+                )
+    except ssl.SSLCertVerificationError as error:
+        raise LinkError(
+            f"{where}: its certificate is not accepted here: {error.verify_message}",
+            "Check the hub's address and ca.pem",
+        ) from None
+    except ssl.SSLError as error:
+        reason = (error.reason or str(error)).replace("_", " ").lower()
+        raise LinkError(f"{where} refused our certificate {credentials.identity.uri}: {reason}") from None
+    except (TimeoutError, ConnectionRefusedError, socket.gaierror) as error:
+        raise HubUnreachableError(f"{where} does not answer: {error}") from None
+    except OSError as error:
+        raise LinkError(f"{where} broke off the handshake: {error}") from None
+
+
+def _context(credentials: Credentials) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_verify_locations(cadata=credentials.authority.decode())
+    context.set_alpn_protocols(["h2"])
+    with tempfile.TemporaryDirectory() as folder:  # the ssl module reads keys from files only
+        pair = Path(folder) / "pair.pem"
+        pair.touch(mode=0o600)
+        pair.write_bytes(credentials.key + credentials.certificate)
+        context.load_cert_chain(pair)
+    return context
