@@ -52,6 +52,8 @@ def run_demo(folder: Path, rounds: int, *, alone: bool, console: Console) -> Non
     console.print(f"writing to {folder}", highlight=False)
     layout = lay_out(folder, rounds)
     run = _federate(layout, rounds, console)
+    if not run.history:
+        raise FedsparseError("no round was committed", f"Read the logs below {folder}")
     alone_history = _train_alone(layout, console) if alone else {}
     summary = _summarise(layout, run, alone_history, time.monotonic() - started)
     write_summary(summary, folder)
@@ -83,22 +85,22 @@ def _federate(layout: Layout, rounds: int, console: Console) -> _Run:
 
     settings = config.load(layout.federation, config.FederationConfig)
     run = _Run()
-    view = ProgressView(console, rounds)
     follower = EventFollower(settings.state / "events.jsonl")
     supervisor = ServerSupervisor(layout.federation, settings, console.print)
     plants: list[Child] = []
 
-    def watch() -> None:
-        for event in follower.new():
-            run.see(event)
-            view.handle(event)
-        for plant in plants:
-            plant.require_running()
-
     try:
         supervisor.start()
-        with _started(layout, plants):
+        with _started(layout, plants), ProgressView(console, rounds) as view:
             console.print("three plants load the base model and cache its frozen activations, once")
+
+            def watch() -> None:
+                for event in follower.new():
+                    run.see(event)
+                    view.handle(event)
+                for plant in plants:
+                    plant.require_running()
+
             supervisor.run(watch)
     finally:
         supervisor.stop()

@@ -21,16 +21,11 @@ def run_server(path: Path, console: Console) -> None:
     supervisor = ServerSupervisor(path.resolve(), settings, console.print)
     follower = EventFollower(settings.state / "events.jsonl")
     list(follower.new())  # what an earlier run told is history
-    view = ProgressView(console, settings.rounds.count)
-
-    def watch() -> None:
-        for event in follower.new():
-            view.handle(event)
-
     try:
         supervisor.start()
         console.print(f"hub listens on {settings.hub.listen}; waiting for {settings.rounds.min_plants} plants")
-        supervisor.run(watch)
+        with ProgressView(console, settings.rounds.count) as view:
+            supervisor.run(lambda: [view.handle(event) for event in follower.new()])
         console.print(f"done: fedsparse registry list {settings.state / 'registry'}")
     finally:
         supervisor.stop()

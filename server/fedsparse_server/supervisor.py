@@ -83,7 +83,7 @@ class ServerSupervisor:
             self._say("reading the held-out test set")
             evaluator.wait_until((settings.state / "evaluator.ready").exists, timeout=1800)
 
-    def run(self, watch: Callable[[], None]) -> None:
+    def run(self, watch: Callable[[], object]) -> None:
         """Submit the run and wait for its rounds; submit again from the last version if it fails.
 
         Args:
@@ -129,7 +129,7 @@ class ServerSupervisor:
             state / "logs" / f"{name}.log",
             {
                 **FLOWER_ENVIRONMENT,
-                **VERBOSITY,
+                **(VERBOSITY if name == "hub" else {}),
                 "FLWR_HOME": str(state / "flwr"),
                 CONFIG_VARIABLE: str(self._path),
             },

@@ -1,0 +1,86 @@
+"""One line of the ledger: what is said of something that left, or was refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import IntEnum
+from hashlib import sha256
+
+import numpy as np
+
+from fedsparse.delta import AdapterSpace, Reason, SparseDelta
+from fedsparse.v1 import ledger_pb2, round_pb2
+
+FORMAT = 1
+GENESIS = bytes(32)  # the hash before the first entry
+
+
+class EntryKind(IntEnum):
+    """What an entry is about; see ledger.proto."""
+
+    UPDATE = 1
+    REASON = 2
+    REFUSED = 3
+    DESCRIBE = 4
+    ATTEND = 5
+
+
+@dataclass(frozen=True)
+class TensorFacts:
+    """What an entry says of one tensor of a delta."""
+
+    name: str
+    nnz: int
+    minimum: float
+    maximum: float
+    l2: float
+
+
+@dataclass(frozen=True)
+class EntryDraft:
+    """Everything of an entry but its place in the chain and its payload; fields as in ledger.proto."""
+
+    kind: EntryKind
+    peer: str
+    policy_sha256: bytes
+    task_id: str = ""
+    round: int = 0
+    version: int = 0
+    samples: int = 0
+    reason: Reason = Reason.NONE
+    rule: str = ""
+    tensors: Sequence[TensorFacts] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+
+
+def describe_delta(delta: SparseDelta, space: AdapterSpace) -> tuple[TensorFacts, ...]:
+    """Return what the ledger says of each tensor of ``delta``."""
+    return tuple(
+        TensorFacts(
+            space.tensors[tensor.tensor].name,
+            tensor.indices.size,
+            float(tensor.values.min()),
+            float(tensor.values.max()),
+            float(np.sqrt(np.sum(np.square(tensor.values, dtype=np.float64)))),
+        )
+        for tensor in delta.tensors
+    )
+
+
+def entry_hash(entry: bytes) -> bytes:
+    """Return SHA-256(0x00 || entry), the leaf hash of RFC 6962."""
+    return sha256(b"\x00" + entry).digest()
+
+
+def facts_to_proto(facts: Sequence[TensorFacts]) -> list[ledger_pb2.TensorFacts]:
+    """Return the form that is stored."""
+    return [
+        ledger_pb2.TensorFacts(name=f.name, nnz=f.nnz, minimum=f.minimum, maximum=f.maximum, l2=f.l2)
+        for f in facts
+    ]
+
+
+def metrics_to_proto(metrics: Mapping[str, float]) -> list[round_pb2.Metric]:
+    """Return the form that is stored, by name."""
+    return [round_pb2.Metric(name=name, value=value) for name, value in sorted(metrics.items())]

@@ -1,0 +1,206 @@
+"""Checking a ledger without trusting whoever kept it: chain, payloads, facts, receipts."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterator
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+
+from fedsparse.audit.entry import FORMAT, GENESIS, EntryKind, describe_delta, entry_hash, facts_to_proto
+from fedsparse.delta import AdapterSpace, Reason, TensorSpec, decode, decode_update
+from fedsparse.errors import CertificateError, FedsparseError, LedgerError
+from fedsparse.security import Role
+from fedsparse.security import verify as verify_signature
+from fedsparse.v1 import ledger_pb2, link_pb2
+
+_UNLIMITED = 1 << 40
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What verifying found.
+
+    Attributes:
+        entries: entries in the ledger.
+        updates: deltas that left.
+        refusals: things the gate stopped.
+        receipts: receipts filed.
+        missing_receipts: sequences of what left without a receipt; the last one may still be under way.
+        problems: every contradiction, each naming its entry.
+    """
+
+    entries: int
+    updates: int
+    refusals: int
+    receipts: int
+    missing_receipts: tuple[int, ...]
+    problems: tuple[str, ...]
+
+    @property
+    def verified(self) -> bool:
+        """Whether nothing contradicts the ledger; an empty one proves nothing."""
+        return self.entries > 0 and not self.problems
+
+
+def verify_ledger(folder: Path, authority: bytes | None) -> Verdict:
+    """Check every entry, payload and receipt.
+
+    Args:
+        folder: the ledger's folder, or a copy of it.
+        authority: the federation's CA certificate, PEM; None leaves receipts' signatures unchecked.
+
+    Raises:
+        LedgerError: there is no readable ledger.
+    """
+    rows, receipts = _read(folder)
+    space = _read_space(folder / "space.json")
+    problems: list[str] = []
+    kinds: list[EntryKind] = []
+    sent: dict[int, ledger_pb2.LedgerEntry] = {}
+    previous = GENESIS
+    for expected, (sequence, data, stored_hash) in enumerate(rows, start=1):
+        found = list(_check_place(expected, sequence, data, stored_hash, previous))
+        entry = _parse(data)
+        if entry is None:
+            found.append("its bytes are no ledger entry")
+        else:
+            found += _check_entry(entry, sequence, folder / "payloads", space)
+            if entry.kind in (EntryKind.UPDATE, EntryKind.REASON):
+                sent[sequence] = entry
+            if int(entry.kind) in set(map(int, EntryKind)):
+                kinds.append(EntryKind(entry.kind))
+        problems += [f"entry {sequence}: {problem}" for problem in found]
+        previous = entry_hash(data)
+    hashes = {sequence: entry_hash(data) for sequence, data, _ in rows}
+    for sequence, receipt in receipts.items():
+        problems += [
+            f"entry {sequence}: its receipt {problem}"
+            for problem in _check_receipt(receipt, sent.get(sequence), hashes.get(sequence), authority)
+        ]
+    return Verdict(
+        entries=len(rows),
+        updates=kinds.count(EntryKind.UPDATE),
+        refusals=kinds.count(EntryKind.REFUSED),
+        receipts=len(receipts),
+        missing_receipts=tuple(sorted(set(sent) - set(receipts))),
+        problems=tuple(problems),
+    )
+
+
+def _read(folder: Path) -> tuple[list[tuple[int, bytes, bytes]], dict[int, bytes]]:
+    path = folder / "ledger.db"
+    if not path.exists():
+        raise LedgerError(f"{folder} holds no ledger", "Name a folder with a ledger.db")
+    try:
+        database = sqlite3.connect(path)
+        try:
+            rows = database.execute("SELECT sequence, entry, hash FROM entries ORDER BY sequence").fetchall()
+            receipts = database.execute("SELECT sequence, receipt FROM receipts").fetchall()
+        finally:
+            database.close()
+    except sqlite3.Error as error:
+        raise LedgerError(f"the ledger {folder} cannot be read: {error}") from None
+    for row in (*rows, *receipts):
+        if not isinstance(row[0], int) or not all(isinstance(cell, bytes) for cell in row[1:]):
+            raise LedgerError(f"the ledger {folder} holds a row that no fedsparse wrote, at {row[0]!r}")
+    return rows, dict(receipts)
+
+
+def _read_space(path: Path) -> AdapterSpace | None:
+    """Return the space that payloads decode against; None before the first task."""
+    if not path.exists():
+        return None
+    try:
+        fields = json.loads(path.read_bytes())
+        tensors = tuple(TensorSpec(t["name"], tuple(map(int, t["shape"]))) for t in fields["tensors"])
+        return AdapterSpace(bytes.fromhex(fields["base_fingerprint"]), tensors)
+    except (OSError, ValueError, KeyError, TypeError, FedsparseError) as error:
+        raise LedgerError(f"{path} does not describe an adapter space: {error}") from None
+
+
+def _parse(data: bytes) -> ledger_pb2.LedgerEntry | None:
+    try:
+        entry = ledger_pb2.LedgerEntry.FromString(data)
+    except DecodeError:
+        return None
+    canonical = entry.SerializeToString(deterministic=True) == data
+    return entry if canonical and entry.format == FORMAT else None
+
+
+def _check_place(expected: int, sequence: int, data: bytes, stored_hash: bytes, previous: bytes) -> Iterator[str]:
+    if sequence != expected:
+        yield f"follows entry {expected - 1}: what stood between is gone"
+    if entry_hash(data) != stored_hash:
+        yield "was altered: its bytes do not give its hash"
+    entry = _parse(data)
+    if entry is not None and entry.previous_hash != previous:
+        yield "does not continue the chain: the entry before it is another than when it was written"
+
+
+def _check_entry(
+    entry: ledger_pb2.LedgerEntry, sequence: int, payloads: Path, space: AdapterSpace | None
+) -> Iterator[str]:
+    if entry.sequence != sequence:
+        yield f"says that it is entry {entry.sequence}"
+    payload = b""
+    if entry.payload_bytes:
+        try:
+            payload = (payloads / entry.payload_sha256.hex()).read_bytes()
+        except OSError:
+            yield "its payload is gone"
+            return
+    if sha256(payload).digest() != entry.payload_sha256 or len(payload) != entry.payload_bytes:
+        yield "its payload was altered"
+    elif entry.kind in (EntryKind.UPDATE, EntryKind.REASON):
+        yield from _check_facts(entry, payload, space)
+
+
+def _check_facts(entry: ledger_pb2.LedgerEntry, payload: bytes, space: AdapterSpace | None) -> Iterator[str]:
+    """Decode what left again, and compare it with what the entry says."""
+    try:
+        update = decode_update(payload, max_bytes=_UNLIMITED)
+        facts = []
+        if update.delta:
+            if space is None:
+                yield "cannot be decoded: space.json is gone"
+                return
+            facts = facts_to_proto(describe_delta(decode(update.delta, space, max_bytes=_UNLIMITED), space))
+    except FedsparseError as error:
+        yield f"its payload does not decode: {error}"
+        return
+    said = {metric.name: metric.value for metric in entry.metrics}
+    if (entry.round, entry.version, entry.samples) != (update.round, update.version, update.samples):
+        yield "round, version or samples are others than in its payload"
+    if said != dict(update.metrics):
+        yield "metrics are others than in its payload"
+    if list(entry.tensors) != facts or entry.reason != update.reason:
+        yield "tensors or reason are others than in its payload"
+    if (entry.kind == EntryKind.UPDATE) != (update.reason is Reason.NONE):
+        yield "its kind is another than its payload's"
+
+
+def _check_receipt(
+    data: bytes, entry: ledger_pb2.LedgerEntry | None, hashed: bytes | None, authority: bytes | None
+) -> Iterator[str]:
+    if entry is None:
+        yield "is for nothing that left"
+        return
+    try:
+        receipt = link_pb2.Receipt.FromString(data)
+    except DecodeError:
+        yield "is unreadable"
+        return
+    body = receipt.body
+    if (body.payload_sha256, body.ledger_hash, body.task_id) != (entry.payload_sha256, hashed, entry.task_id):
+        yield "speaks of another payload, entry or task"
+    if authority is not None:
+        try:
+            signed = body.SerializeToString(deterministic=True)
+            verify_signature(receipt.hub_certificate, authority, Role.HUB, signed, receipt.signature)
+        except CertificateError as error:
+            yield f"is not the hub's: {error}"
