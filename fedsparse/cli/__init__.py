@@ -1,0 +1,1 @@
+"""One command for plant engineer, operator and auditor."""

@@ -47,7 +47,7 @@ def probe(host: str, port: int, credentials: Credentials) -> None:
             socket.create_connection((host, port), timeout=_PROBE_SECONDS) as plain,
             context.wrap_socket(plain, server_hostname=host) as channel,
         ):
-            # The hub judges our certificate only after its own part is done: its verdict is the first thing to read.
+            # The hub judges our certificate only after its own part is done: its verdict is the first byte.
             # A hub that accepts sends its HTTP/2 SETTINGS.
             if not channel.recv(1):
                 raise LinkError(
