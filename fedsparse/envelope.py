@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.app.message import remove_content_from_message
@@ -78,4 +77,4 @@ def assemble(message_id: str, objects: Mapping[str, bytes]) -> Message:
     if not isinstance(message, Message):
         raise DeltaError(f"the Flower object {message_id[:12]} is not a message")
     message.metadata.__dict__["_message_id"] = message_id
-    return cast(Message, message)
+    return message

@@ -85,7 +85,8 @@ class Ledger:
             ).fetchone()
         except sqlite3.Error as error:
             raise LedgerError(f"the ledger {folder} cannot be opened: {error}") from error
-        self._sequence, self._last_hash = row if row else (0, GENESIS)
+        self._sequence: int = row[0] if row else 0
+        self._last_hash: bytes = row[1] if row else GENESIS
 
     def __enter__(self) -> Self:
         return self

@@ -19,6 +19,7 @@ from fedsparse.security import verify as verify_signature
 from fedsparse.v1 import ledger_pb2, link_pb2
 
 _UNLIMITED = 1 << 40
+_LEFT = (int(EntryKind.UPDATE), int(EntryKind.REASON))
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def verify_ledger(folder: Path, authority: bytes | None) -> Verdict:
             found.append("its bytes are no ledger entry")
         else:
             found += _check_entry(entry, sequence, folder / "payloads", space)
-            if entry.kind in (EntryKind.UPDATE, EntryKind.REASON):
+            if int(entry.kind) in _LEFT:
                 sent[sequence] = entry
             if int(entry.kind) in set(map(int, EntryKind)):
                 kinds.append(EntryKind(entry.kind))
@@ -156,7 +157,7 @@ def _check_entry(
             return
     if sha256(payload).digest() != entry.payload_sha256 or len(payload) != entry.payload_bytes:
         yield "its payload was altered"
-    elif entry.kind in (EntryKind.UPDATE, EntryKind.REASON):
+    elif int(entry.kind) in _LEFT:
         yield from _check_facts(entry, payload, space)
 
 
@@ -178,9 +179,9 @@ def _check_facts(entry: ledger_pb2.LedgerEntry, payload: bytes, space: AdapterSp
         yield "round, version or samples are others than in its payload"
     if said != dict(update.metrics):
         yield "metrics are others than in its payload"
-    if list(entry.tensors) != facts or entry.reason != update.reason:
+    if list(entry.tensors) != facts or int(entry.reason) != update.reason:
         yield "tensors or reason are others than in its payload"
-    if (entry.kind == EntryKind.UPDATE) != (update.reason is Reason.NONE):
+    if (int(entry.kind) == EntryKind.UPDATE) != (update.reason is Reason.NONE):
         yield "its kind is another than its payload's"
 
 

@@ -25,7 +25,12 @@ def run_server(path: Path, console: Console) -> None:
         supervisor.start()
         console.print(f"hub listens on {settings.hub.listen}; waiting for {settings.rounds.min_plants} plants")
         with ProgressView(console, settings.rounds.count) as view:
-            supervisor.run(lambda: [view.handle(event) for event in follower.new()])
+
+            def watch() -> None:
+                for event in follower.new():
+                    view.handle(event)
+
+            supervisor.run(watch)
         console.print(f"done: fedsparse registry list {settings.state / 'registry'}")
     finally:
         supervisor.stop()

@@ -164,9 +164,11 @@ class Hub(link_pb2_grpc.LinkServicer):
 
     def _authenticate(self, context: grpc.ServicerContext) -> str:
         """Return the plant's name from its certificate, or refuse, saying which check failed."""
-        if (version := context.auth_context().get("ssl_tls_version", [b"none"])[0]) != b"TLSv1.3":
-            _refuse(context, grpc.StatusCode.UNAUTHENTICATED, f"{version.decode()} is spoken, TLSv1.3 is needed")
-        pem = context.auth_context().get("x509_pem_cert", [b""])[0]
+        peer = context.auth_context()
+        version, pem = (bytes(peer.get(key, [b""])[0]) for key in ("ssl_tls_version", "x509_pem_cert"))
+        if version != b"TLSv1.3":
+            spoken = version.decode(errors="replace") or "nothing"
+            _refuse(context, grpc.StatusCode.UNAUTHENTICATED, f"{spoken} is spoken, TLSv1.3 is needed")
         try:
             identity = identity_of(x509.load_pem_x509_certificate(pem))
         except (ValueError, FedsparseError) as error:

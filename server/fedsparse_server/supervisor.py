@@ -83,7 +83,7 @@ class ServerSupervisor:
             self._say("reading the held-out test set")
             evaluator.wait_until((settings.state / "evaluator.ready").exists, timeout=1800)
 
-    def run(self, watch: Callable[[], object]) -> None:
+    def run(self, watch: Callable[[], None]) -> None:
         """Submit the run and wait for its rounds; submit again from the last version if it fails.
 
         Args:
