@@ -11,6 +11,7 @@ from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.inflatable.inflatable_object import (
     get_all_nested_objects,
+    get_object_id,
     get_object_tree,
     iterate_object_tree,
     no_object_id_recompute,
@@ -70,6 +71,9 @@ def assemble(message_id: str, objects: Mapping[str, bytes]) -> Message:
     Raises:
         DeltaError: an object is missing, has other bytes than its id says, or is not a message.
     """
+    for name, content in objects.items():
+        if get_object_id(content) != name:
+            raise DeltaError(f"the Flower object {name[:12]} has other bytes than its id says")
     try:
         message = inflate_object_from_contents(message_id, dict(objects))
     except Exception as error:  # Flower raises many types on hostile objects

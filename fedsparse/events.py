@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import time
@@ -39,7 +40,7 @@ class EventFollower:
         self._offset = 0
 
     def new(self) -> Iterator[dict[str, Any]]:
-        """Yield the complete events that have come since the last call."""
+        """Yield the complete events that have come since the last call; a line that a full disk cut is passed by."""
         try:
             with self._path.open("rb") as file:
                 file.seek(self._offset)
@@ -49,4 +50,5 @@ class EventFollower:
         end = data.rfind(b"\n") + 1
         self._offset += end
         for line in data[:end].splitlines():
-            yield json.loads(line)
+            with contextlib.suppress(ValueError):
+                yield json.loads(line)

@@ -15,43 +15,31 @@ from typing import TYPE_CHECKING
 import grpc
 
 from fedsparse import config
-from fedsparse.delta import AdapterSpace, RoundUpdate, decode_task, encode_update
+from fedsparse.delta import AdapterSpace, decode_task, encode_update
 from fedsparse.errors import FedsparseError, ModelError, SpaceMismatchError
 from fedsparse.security import Role, verify
 from fedsparse.v1 import link_pb2, trainer_pb2, trainer_pb2_grpc
+from fedsparse_client.rounds import RoundRunner
+from fedsparse_client.versions import HeldVersion
 
 if TYPE_CHECKING:
     from fedsparse.training import LocalTrainer
 
 _MAX_TASK_BYTES = 1 << 30
+_LOGGED_IMAGES = 128
 _UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 _log = logging.getLogger("trainer")
 
 
 class _Service(trainer_pb2_grpc.TrainerServicer):
-    def __init__(self, trainer: LocalTrainer) -> None:
-        self._trainer = trainer
+    def __init__(self, runner: RoundRunner) -> None:
+        self._runner = runner
 
     def Train(  # noqa: N802 - gRPC's naming
         self, request: trainer_pb2.TrainRequest, context: grpc.ServicerContext
     ) -> trainer_pb2.TrainReply:
-        from fedsparse.training import refusal
-
         task = decode_task(request.round_task, max_bytes=_MAX_TASK_BYTES)
-        started = time.monotonic()
-        try:
-            update = self._trainer.run(task)
-        except Exception as error:  # its text may quote data: it stays in this log, a code leaves
-            _log.exception("round %d failed", task.round)
-            update = RoundUpdate.refusal(task.round, task.version, refusal(error))
-        _log.info(
-            "round %d from version %d: %s in %.1f s",
-            task.round,
-            task.version,
-            f"{len(update.delta)} bytes" if update.delta else update.reason.name,
-            time.monotonic() - started,
-        )
-        return trainer_pb2.TrainReply(round_update=encode_update(update))
+        return trainer_pb2.TrainReply(round_update=encode_update(self._runner.answer(task)))
 
 
 def build_trainer(settings: config.SiteConfig, federation: link_pb2.Federation) -> LocalTrainer:
@@ -62,8 +50,10 @@ def build_trainer(settings: config.SiteConfig, federation: link_pb2.Federation) 
         SpaceMismatchError: the adapter settings lead to another space here.
         DataError: the data folder is absent or holds something unusable.
     """
-    from fedsparse.adapters import build_space, load_base
-    from fedsparse.training import LocalTrainer, load_samples
+    import torch
+
+    from fedsparse.adapters import DeltaAdapter, build_space, dense_tensors, load_base
+    from fedsparse.training import FLIPS, LocalTrainer, cached_features, load_samples
 
     classes = tuple(federation.classes)
     adapter = config.AdapterSettings(
@@ -91,24 +81,37 @@ def build_trainer(settings: config.SiteConfig, federation: link_pb2.Federation) 
             f"the federation trains {expected.fingerprint.hex()[:16]}",
             "Install the same release of fedsparse as the operator",
         )
+    torch.set_num_threads(settings.trainer.threads)
+    folder = settings.state / "trainer"
+    features = cached_features(base, samples, folder, len(FLIPS), _log_progress)
+    return LocalTrainer(DeltaAdapter(base.suffix, space), dense_tensors(space, adapter), samples, features)
+
+
+def _log_progress(done: int, total: int) -> None:
+    if done == total or done % _LOGGED_IMAGES == 0:
+        _log.info("activations of %d of %d images", done, total)
+
+
+def build_runner(settings: config.SiteConfig, trainer: LocalTrainer) -> RoundRunner:
+    """Put the trainer together with the adapter version that this plant holds."""
     authority = settings.site.identity.authority.read_bytes()
 
     def verify_manifest(manifest: bytes, signature: bytes, certificate: bytes) -> None:
         verify(certificate, authority, Role.HUB, manifest, signature)
 
-    return LocalTrainer(
-        base, space, adapter, samples, settings.state / "trainer", settings.trainer.threads, verify_manifest
-    )
+    folder = settings.state / "trainer"
+    return RoundRunner(trainer, HeldVersion(folder / "version", trainer.space, verify_manifest), folder)
 
 
 def serve(settings: config.SiteConfig, federation: link_pb2.Federation) -> None:
     """Serve until killed."""
     trainer = build_trainer(settings, federation)
+    runner = build_runner(settings, trainer)
     socket = settings.state / "trainer.sock"
     socket.unlink(missing_ok=True)
     os.umask(0o077)  # only the plant's own user may hand it tasks
     server = grpc.server(ThreadPoolExecutor(max_workers=1), options=_UNLIMITED)
-    trainer_pb2_grpc.add_TrainerServicer_to_server(_Service(trainer), server)
+    trainer_pb2_grpc.add_TrainerServicer_to_server(_Service(runner), server)
     server.add_insecure_port(f"unix:{socket}")
     server.start()
     ready = settings.state / "trainer.ready"

@@ -1,6 +1,6 @@
 """What is trained: the frozen base model, its adapter space, and the adapter on top (needs torch)."""
 
-from fedsparse.adapters.base import AdapterSpec, BaseModel, fingerprint, load_base
+from fedsparse.adapters.base import AdapterSpec, BaseModel, fingerprint, load_base, model_bytes
 from fedsparse.adapters.delta import DeltaAdapter, Support
 from fedsparse.adapters.space import build_space, dense_tensors
 
@@ -13,4 +13,5 @@ __all__ = [
     "dense_tensors",
     "fingerprint",
     "load_base",
+    "model_bytes",
 ]

@@ -19,8 +19,8 @@ from torch import Tensor
 from fedsparse.adapters.network import Prefix, Suffix
 from fedsparse.errors import ModelError
 
-_IMAGENET_MEAN = (0.485, 0.456, 0.406)
-_IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+_IMAGENET_MEAN = np.array((0.485, 0.456, 0.406), np.float32)
+_IMAGENET_DEVIATION = np.array((0.229, 0.224, 0.225), np.float32)
 _CLASSIFIER = "_fc."  # the pretrained classifier is replaced by the head, so it is no part of the base
 
 
@@ -68,7 +68,7 @@ class BaseModel:
         """Turn an image of any mode and size into a normalised tensor (3, s, s)."""
         small = image.convert("RGB").resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
         pixels = np.asarray(small, dtype=np.float32) / 255
-        normal = (pixels - np.float32(_IMAGENET_MEAN)) / np.float32(_IMAGENET_DEVIATION)
+        normal = (pixels - _IMAGENET_MEAN) / _IMAGENET_DEVIATION
         return torch.from_numpy(normal).permute(2, 0, 1).contiguous()
 
 
@@ -78,17 +78,20 @@ def load_base(name: str, adapter: AdapterSpec, classes: Sequence[str]) -> BaseMo
     Raises:
         ModelError: the name is unknown, its package is not installed, or its weights cannot be read.
     """
-    if name != "efficientnet-lite0":
-        raise ModelError(f"base model {name!r} is unknown", "Use efficientnet-lite0")
-    tensors = _read(_lite0_weights())
+    tensors = _tensors(name)
     return BaseModel(
         name=name,
         fingerprint=fingerprint(tensors),
-        prefix=Prefix(tensors, adapter.cut).eval().to(memory_format=torch.channels_last),
-        suffix=Suffix(tensors, adapter.cut, len(classes)).eval().to(memory_format=torch.channels_last),
+        prefix=Prefix(tensors, adapter.cut).eval(),
+        suffix=Suffix(tensors, adapter.cut, len(classes)).eval(),
         cut=adapter.cut,
         image_size=adapter.image_size,
     )
+
+
+def model_bytes(name: str) -> int:
+    """Return the bytes of a base model's floating-point tensors in fp32, without the classifier it came with."""
+    return 4 * sum(tensor.numel() for tensor in _tensors(name).values() if tensor.is_floating_point())
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> bytes:
@@ -104,6 +107,12 @@ def fingerprint(tensors: Mapping[str, Tensor]) -> bytes:
             digest.update(struct.pack("<q", len(field)))
             digest.update(field)
     return digest.digest()
+
+
+def _tensors(name: str) -> dict[str, Tensor]:
+    if name != "efficientnet-lite0":
+        raise ModelError(f"base model {name!r} is unknown", "Use efficientnet-lite0")
+    return _read(_lite0_weights())
 
 
 def _lite0_weights() -> Path:

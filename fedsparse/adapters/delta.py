@@ -25,7 +25,8 @@ class DeltaAdapter:
     """The weights of one adapter space within a model: base, plus a state, plus what is being trained.
 
     Args:
-        model: holds a parameter under every tensor name of ``space``; it must not require gradients.
+        model: holds a parameter under every tensor name of ``space``; it must not require gradients, and its
+            weights must be the untouched base's. One model has one adapter.
         space: the adapter space.
 
     Attributes:
@@ -33,6 +34,7 @@ class DeltaAdapter:
     """
 
     def __init__(self, model: nn.Module, space: AdapterSpace) -> None:
+        self.model = model
         self.space = space
         self.values: tuple[nn.Parameter, ...] = ()
         self._weights = [model.get_parameter(tensor.name) for tensor in space.tensors]

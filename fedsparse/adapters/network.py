@@ -55,7 +55,8 @@ class ConvNorm(nn.Module):
         self, tensors: Mapping[str, Tensor], conv: str, norm: str, *, stride: int = 1, activate: bool = True
     ) -> None:
         super().__init__()
-        self.weight = nn.Parameter(tensors[f"{conv}.weight"].float().clone(), requires_grad=False)
+        weight = tensors[f"{conv}.weight"].float().clone(memory_format=torch.contiguous_format)
+        self.weight = nn.Parameter(weight, requires_grad=False)
         variance = tensors[f"{norm}.running_var"].float()
         scale = tensors[f"{norm}.weight"].float() / torch.sqrt(variance + _NORM_EPSILON)
         shift = tensors[f"{norm}.bias"].float() - tensors[f"{norm}.running_mean"].float() * scale
@@ -66,6 +67,7 @@ class ConvNorm(nn.Module):
         self._activate = activate
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the layer's output."""
         kernel = self.weight.shape[-1]
         width, height = (_same_padding(size, kernel, self._stride) for size in (x.shape[3], x.shape[2]))
         symmetric = width[0] == width[1] and height[0] == height[1]
@@ -100,6 +102,7 @@ class Block(nn.Module):
         self._residual = shape.residual
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output."""
         y: Tensor = self.project(self.depthwise(self.expand(x)))
         return x + y if self._residual else y
 
@@ -113,6 +116,7 @@ class Prefix(nn.Module):
         self.blocks = _blocks(tensors, range(cut))
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the activations that a site caches."""
         x = self.stem(x)
         for block in self.blocks.values():
             x = block(x)
@@ -135,6 +139,7 @@ class Suffix(nn.Module):
         nn.init.zeros_(self.head.bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Return the logits."""
         for block in self.blocks.values():
             x = block(x)
         logits: Tensor = self.head(self.top(x).mean((2, 3)))

@@ -33,12 +33,15 @@ class Accumulator:
             SpaceMismatchError: it belongs to another space.
         """
         if update.delta.space != self._space.fingerprint:
-            raise SpaceMismatchError("the update belongs to another adapter space")
+            raise SpaceMismatchError(
+                f"the update belongs to the adapter space {update.delta.space.hex()[:16]}, "
+                f"here the space is {self._space.fingerprint.hex()[:16]}"
+            )
         self._updates.append(update)
 
     def merge(self, other: Accumulator) -> None:
         """Take everything that ``other`` has taken."""
-        for update in other._updates:
+        for update in tuple(other._updates):  # a copy: `other` may be this one
             self.add(update)
 
     def result(self, rule: Rule) -> SparseDelta:

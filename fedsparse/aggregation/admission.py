@@ -62,7 +62,7 @@ def admit(
     delta = decode(update.delta, space, max_bytes=max_bytes)
     if delta.operation is not Operation.ADD:
         raise DeltaError("a plant's update must be an ADD delta")
-    if delta.nnz > max_density * space.size:
+    if delta.nnz / space.size > max_density:
         raise DeltaError(
             f"the update names {delta.nnz} of {space.size} coordinates, the limit is {max_density:.2%}"
         )

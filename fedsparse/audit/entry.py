@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -55,14 +56,14 @@ class EntryDraft:
 
 
 def describe_delta(delta: SparseDelta, space: AdapterSpace) -> tuple[TensorFacts, ...]:
-    """Return what the ledger says of each tensor of ``delta``."""
+    """Return what the ledger says of each tensor of ``delta``, to the same bit on every machine."""
     return tuple(
         TensorFacts(
             space.tensors[tensor.tensor].name,
             tensor.indices.size,
             float(tensor.values.min()),
             float(tensor.values.max()),
-            float(np.sqrt(np.sum(np.square(tensor.values, dtype=np.float64)))),
+            math.sqrt(math.fsum(np.square(tensor.values, dtype=np.float64))),
         )
         for tensor in delta.tensors
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import sqlite3
 import threading
@@ -67,9 +66,12 @@ class Ledger:
         self._folder = folder
         self._peer_fingerprint = peer_fingerprint
         self._payloads = folder / "payloads"
-        self._payloads.mkdir(parents=True, exist_ok=True)
         self._guard = threading.Lock()
-        self._lock_file = (folder / "lock").open("w")
+        try:
+            self._payloads.mkdir(parents=True, exist_ok=True)
+            self._lock_file = (folder / "lock").open("w")
+        except OSError as error:
+            raise LedgerError(f"the ledger {folder} cannot be opened: {error}") from error
         try:
             fcntl.flock(self._lock_file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -84,6 +86,7 @@ class Ledger:
                 "SELECT sequence, hash FROM entries ORDER BY sequence DESC LIMIT 1"
             ).fetchone()
         except sqlite3.Error as error:
+            self._lock_file.close()
             raise LedgerError(f"the ledger {folder} cannot be opened: {error}") from error
         self._sequence: int = row[0] if row else 0
         self._last_hash: bytes = row[1] if row else GENESIS
@@ -99,11 +102,7 @@ class Ledger:
 
     def set_space(self, space: AdapterSpace) -> None:
         """Keep the adapter space beside the entries, so that an auditor can decode them anywhere."""
-        fields = {
-            "base_fingerprint": space.base_fingerprint.hex(),
-            "tensors": [{"name": spec.name, "shape": spec.shape} for spec in space.tensors],
-        }
-        self._write(self._folder / "space.json", json.dumps(fields, indent=1).encode())
+        self._write(self._folder / "space.json", space.to_json())
 
     def append(self, draft: EntryDraft, payload: bytes) -> Recorded:
         """Record ``payload``: its bytes first, then the entry, both synced to disk.

@@ -47,7 +47,7 @@ class EgressPolicy:
             raise EgressRefusedError(
                 "min-samples", f"{update.samples} samples are behind it, the least is {limits.min_samples}"
             )
-        if delta.nnz > limits.max_density * space.size:
+        if delta.nnz / space.size > limits.max_density:
             raise EgressRefusedError(
                 "density", f"{delta.nnz} of {space.size} coordinates, the limit is {limits.max_density:.2%}"
             )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sqlite3
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from fedsparse.audit.entry import FORMAT, GENESIS, EntryKind, describe_delta, entry_hash, facts_to_proto
-from fedsparse.delta import AdapterSpace, Reason, TensorSpec, decode, decode_update
+from fedsparse.delta import AdapterSpace, Reason, decode, decode_update
 from fedsparse.errors import CertificateError, FedsparseError, LedgerError
 from fedsparse.security import Role
 from fedsparse.security import verify as verify_signature
@@ -117,10 +116,8 @@ def _read_space(path: Path) -> AdapterSpace | None:
     if not path.exists():
         return None
     try:
-        fields = json.loads(path.read_bytes())
-        tensors = tuple(TensorSpec(t["name"], tuple(map(int, t["shape"]))) for t in fields["tensors"])
-        return AdapterSpace(bytes.fromhex(fields["base_fingerprint"]), tensors)
-    except (OSError, ValueError, KeyError, TypeError, FedsparseError) as error:
+        return AdapterSpace.from_json(path.read_bytes())
+    except (OSError, FedsparseError) as error:
         raise LedgerError(f"{path} does not describe an adapter space: {error}") from None
 
 
@@ -129,6 +126,7 @@ def _parse(data: bytes) -> ledger_pb2.LedgerEntry | None:
         entry = ledger_pb2.LedgerEntry.FromString(data)
     except DecodeError:
         return None
+    entry.DiscardUnknownFields()
     canonical = entry.SerializeToString(deterministic=True) == data
     return entry if canonical and entry.format == FORMAT else None
 
@@ -148,6 +146,8 @@ def _check_entry(
 ) -> Iterator[str]:
     if entry.sequence != sequence:
         yield f"says that it is entry {entry.sequence}"
+    if int(entry.kind) not in set(map(int, EntryKind)):
+        yield f"is of the unknown kind {entry.kind}"
     payload = b""
     if entry.payload_bytes:
         try:
@@ -196,6 +196,9 @@ def _check_receipt(
     except DecodeError:
         yield "is unreadable"
         return
+    receipt.DiscardUnknownFields()
+    if receipt.SerializeToString(deterministic=True) != data:
+        yield "is not in canonical form"
     body = receipt.body
     if (body.payload_sha256, body.ledger_hash, body.task_id) != (entry.payload_sha256, hashed, entry.task_id):
         yield "speaks of another payload, entry or task"

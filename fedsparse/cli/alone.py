@@ -6,10 +6,13 @@ import json
 import sys
 from pathlib import Path
 
+import torch
+
 from fedsparse import config
-from fedsparse.adapters import build_space, load_base
+from fedsparse.adapters import DeltaAdapter, build_space, dense_tensors, load_base
+from fedsparse.delta import TrainingSettings
 from fedsparse.errors import FedsparseError
-from fedsparse.training import Evaluator, load_samples, train_alone
+from fedsparse.training import FLIPS, Evaluator, LocalTrainer, cached_features, load_samples, train_alone
 
 
 def main(site: Path, federation: Path) -> None:
@@ -21,19 +24,15 @@ def main(site: Path, federation: Path) -> None:
     classes = settings.federation.classes
     base = load_base(settings.base.model, settings.adapter, classes)
     space = build_space(base, settings.adapter)
+    torch.set_num_threads(plant.trainer.threads)
     test = load_samples(settings.evaluation.path, classes)
-    evaluator = Evaluator(base, space, settings.adapter, test, settings.state / "features")
-    qualities = train_alone(
-        base,
-        space,
-        settings.adapter,
-        load_samples(plant.data.path, classes),
-        plant.state / "trainer",
-        settings.training,
-        settings.rounds.count,
-        evaluator,
-        threads=plant.trainer.threads,
-    )
+    adapter = DeltaAdapter(base.suffix, space)
+    evaluator = Evaluator(adapter, test.labels, cached_features(base, test, settings.state / "features", 1))
+    samples = load_samples(plant.data.path, classes)
+    features = cached_features(base, samples, plant.state / "trainer", len(FLIPS))
+    trainer = LocalTrainer(adapter, dense_tensors(space, settings.adapter), samples, features)
+    training = TrainingSettings(**settings.training.model_dump())
+    qualities = train_alone(trainer, training, settings.rounds.count, evaluator)
     target = site.parent / "alone.json"
     scratch = target.with_suffix(".tmp")
     scratch.write_text(json.dumps([round(quality.balanced_accuracy, 6) for quality in qualities]))

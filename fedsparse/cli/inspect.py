@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from fedsparse.audit import verify_ledger
@@ -44,7 +45,7 @@ def list_versions(folder: Path, console: Console) -> None:
             str(version.number),
             str(version.round),
             _when(version.created_unix_ms),
-            version.rule,
+            escape(version.rule),
             str(len(version.contributions)),
             "-" if quality is None else f"{quality:.3f}",
         )
@@ -61,13 +62,13 @@ def show_version(folder: Path, number: int, console: Console) -> None:
     console.print(f"space {version.space_fingerprint}")
     console.print(f"state {version.state_sha256} (verified)")
     for name, value in version.metrics.items():
-        console.print(f"{name} {value:.4f}")
+        console.print(f"{name} {value:.4f}", markup=False)
     for update in version.contributions:
         console.print(f"from {update.samples} samples, {update.nnz} values, update {update.update_sha256}")
     table = Table("tensor", "values", "density", box=None)
     for tensor in state.tensors:
         spec = registry.space.tensors[tensor.tensor]
-        table.add_row(spec.name, str(len(tensor.indices)), f"{len(tensor.indices) / spec.size:.2%}")
+        table.add_row(escape(spec.name), str(len(tensor.indices)), f"{len(tensor.indices) / spec.size:.2%}")
     console.print(table)
 
 

@@ -142,6 +142,10 @@ def pki_issue(
         identity = Identity(Role(role), name)
     except ValueError:
         raise CertificateError(f"no such role: {role!r}", "Use hub or plant") from None
+    if identity.role is Role.HUB and not host:
+        raise CertificateError(
+            "a hub's certificate needs the names at which plants dial it", "Add --host, e.g. --host hub.example"
+        )
     issue(load_authority(authority), identity, out, hosts=tuple(host or ()))
     typer.echo(f"created {out / name}.pem and {out / name}.key")
 
@@ -149,14 +153,10 @@ def pki_issue(
 def main() -> None:
     """Entry point of the `fedsparse` command."""
     try:
-        app(standalone_mode=False)
+        app()  # exits by itself: 0, 2 on wrong usage, 130 on Ctrl-C, or what a command says
     except FedsparseError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
         sys.exit(1)
-    except typer.Abort:
-        sys.exit(130)
-    except KeyboardInterrupt:
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """What travels: sparse deltas of an adapter, their canonical bytes, and the messages of one round."""
 
 from fedsparse.delta.codec import decode, encode, quantise
+from fedsparse.delta.feedback import compensate
 from fedsparse.delta.rounds import (
     Reason,
     RoundTask,
@@ -27,6 +28,7 @@ __all__ = [
     "TrainingSettings",
     "ValueCoding",
     "apply",
+    "compensate",
     "decode",
     "decode_task",
     "decode_update",

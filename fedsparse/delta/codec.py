@@ -91,6 +91,8 @@ def decode(data: bytes, space: AdapterSpace, *, max_bytes: int) -> SparseDelta:
     codings = {tensor.value_coding for tensor in message.tensors}
     if len(codings) > 1 or not codings <= set(_VALUE_BYTES):
         raise DeltaError(f"value codings {sorted(codings)}: one known coding is needed")
+    if len(message.tensors) > len(space.tensors):
+        raise DeltaError(f"the delta has {len(message.tensors)} tensors, the adapter space {len(space.tensors)}")
     tensors = tuple(_decode_tensor(tensor, space) for tensor in message.tensors)
     delta = SparseDelta(message.space, Operation(message.operation), tensors)
     coding = ValueCoding(codings.pop()) if codings else ValueCoding.FP32
@@ -156,18 +158,24 @@ def _decode_indices(message: delta_pb2.TensorDelta, size: int) -> NDArray[np.int
     if message.index_coding == _ALL and message.nnz == size and not message.indices:
         return np.arange(size, dtype=np.int64)
     if message.index_coding == _BITMAP and len(message.indices) == (size + 7) // 8:
-        bits = np.unpackbits(np.frombuffer(message.indices, np.uint8), bitorder="little")
-        indices = np.flatnonzero(bits).astype(np.int64)
+        octets = np.frombuffer(message.indices, np.uint8)
+        _require_count(int(np.bitwise_count(octets).sum(dtype=np.int64)), message)
+        indices = np.flatnonzero(np.unpackbits(octets, bitorder="little")).astype(np.int64)
     elif message.index_coding == _GAPS:
-        indices = np.cumsum(_decode_varints(message.indices, message.tensor) + 1) - 1
+        octets = np.frombuffer(message.indices, np.uint8)
+        _require_count(np.count_nonzero(octets < 0x80), message)
+        indices = np.cumsum(_decode_varints(octets, message.tensor) + 1) - 1
     else:
         raise DeltaError(f"tensor {message.tensor}: index coding {message.index_coding} does not fit")
-    if indices.size != message.nnz or indices[-1] >= size or indices[0] < 0:
-        raise DeltaError(
-            f"tensor {message.tensor}: {indices.size} indices for {message.nnz} values, "
-            f"the last must be below {size}"
-        )
+    if indices[-1] >= size or indices[0] < 0:
+        raise DeltaError(f"tensor {message.tensor}: the last index must be below {size}")
     return indices
+
+
+def _require_count(found: int, message: delta_pb2.TensorDelta) -> None:
+    """Compare the number of indices with that of the values, which is bounded by their bytes."""
+    if found != message.nnz:
+        raise DeltaError(f"tensor {message.tensor}: {found} indices for {message.nnz} values")
 
 
 def _encode_varints(numbers: NDArray[np.int64]) -> bytes:
@@ -185,9 +193,8 @@ def _encode_varints(numbers: NDArray[np.int64]) -> bytes:
     return result.tobytes()
 
 
-def _decode_varints(data: bytes, tensor: int) -> NDArray[np.int64]:
+def _decode_varints(octets: NDArray[np.uint8], tensor: int) -> NDArray[np.int64]:
     """Read varints; that they are minimal shows when the delta is encoded again."""
-    octets = np.frombuffer(data, np.uint8)
     ends = np.flatnonzero(octets < 0x80)
     if ends.size == 0 or ends[-1] != octets.size - 1:
         raise DeltaError(f"tensor {tensor}: the index bytes end inside a number")

@@ -69,8 +69,9 @@ class RoundTask:
     training: TrainingSettings
 
     def __post_init__(self) -> None:
-        if self.round < 1 or len(self.space) != 32:
-            raise DeltaError(f"round {self.round} must be from 1, the space fingerprint must have 32 bytes")
+        _require_counts(self.round, self.version, self.held_version)
+        if len(self.space) != 32:
+            raise DeltaError(f"a space fingerprint has 32 bytes, not {len(self.space)}")
         if bool(self.delta) != (self.version != self.held_version):
             raise DeltaError("a delta is needed exactly where the plant's version is another than the task's")
         if (self.version > 0) != bool(self.manifest):
@@ -91,14 +92,13 @@ class RoundUpdate:
     def __post_init__(self) -> None:
         if bool(self.delta) != (self.reason is Reason.NONE):
             raise DeltaError("an update holds either a delta or a reason")
-        if self.round < 1 or self.version < 0 or self.samples < 0:
-            raise DeltaError("round must be from 1; version and samples must not be negative")
+        _require_counts(self.round, self.version, self.samples)
         if self.reason is not Reason.NONE and (self.metrics or self.samples):
             raise DeltaError("a reason comes without metrics and samples")
         if len(self.metrics) > _MAX_METRICS:
             raise DeltaError(f"{len(self.metrics)} metrics, the limit is {_MAX_METRICS}")
         for name, value in self.metrics.items():
-            if not 0 < len(name) <= _MAX_METRIC_NAME or not math.isfinite(value):
+            if not 0 < len(name) <= _MAX_METRIC_NAME or not name.isprintable() or not math.isfinite(value):
                 raise DeltaError(f"metric {name[:_MAX_METRIC_NAME]!r} = {value} has no valid name or value")
         object.__setattr__(self, "metrics", MappingProxyType(dict(sorted(self.metrics.items()))))
 
@@ -106,6 +106,11 @@ class RoundUpdate:
     def refusal(cls, number: int, version: int, reason: Reason) -> Self:
         """Return the update that says only why there is none."""
         return cls(number, version, 0, b"", reason)
+
+
+def _require_counts(number: int, *counts: int) -> None:
+    if not 0 < number < 1 << 32 or not all(0 <= count < 1 << 64 for count in counts):
+        raise DeltaError(f"round {number} must be 1 to 2^32 - 1, versions and samples {counts} 0 to 2^64 - 1")
 
 
 def encode_task(task: RoundTask) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,9 +23,9 @@ class TensorSpec:
     shape: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if not self.name or len(self.name) > 1000:
-            raise DeltaError(f"the tensor name {self.name[:40]!r} must have 1 to 1000 characters")
-        if not self.shape or any(not 0 < extent < 1 << 32 for extent in self.shape):
+        if not 0 < len(self.name) <= 1000 or not self.name.isprintable():
+            raise DeltaError(f"the tensor name {self.name[:40]!r} must have 1 to 1000 printable characters")
+        if not self.shape or any(type(extent) is not int or not 0 < extent < 1 << 32 for extent in self.shape):
             raise DeltaError(f"the shape {self.shape} of {self.name} must hold extents between 1 and 2^32 - 1")
 
     @property
@@ -76,6 +77,32 @@ class AdapterSpace:
     def dense_bytes(self) -> int:
         """Bytes of the whole space in fp32."""
         return 4 * self.size
+
+    def to_json(self) -> bytes:
+        """Return the content of a space.json file."""
+        fields = {
+            "base_fingerprint": self.base_fingerprint.hex(),
+            "tensors": [{"name": spec.name, "shape": spec.shape} for spec in self.tensors],
+        }
+        return json.dumps(fields, indent=1).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes) -> AdapterSpace:
+        """Read a space.json file.
+
+        Raises:
+            DeltaError: it is not exactly what :meth:`to_json` writes.
+        """
+        try:
+            fields = json.loads(data)
+            tensors = tuple(TensorSpec(tensor["name"], tuple(tensor["shape"])) for tensor in fields["tensors"])
+            space = cls(bytes.fromhex(fields["base_fingerprint"]), tensors)
+            canonical = space.to_json() == data
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+            raise DeltaError(f"the bytes describe no adapter space: {error}") from None
+        if not canonical:
+            raise DeltaError("the adapter space is not in canonical form: other bytes say the same")
+        return space
 
     def to_proto(self) -> space_pb2.AdapterSpace:
         """Return the form that travels."""

@@ -1,4 +1,7 @@
-"""An adapter's whole state as a sparse delta against the untouched base, and steps between states."""
+"""An adapter's whole state as a sparse delta against the untouched base, and steps between states.
+
+A state is a SET delta that names only what differs from the base: none of its values is 0.
+"""
 
 from __future__ import annotations
 
@@ -32,7 +35,12 @@ def apply(state: SparseDelta, delta: SparseDelta) -> SparseDelta:
 
 
 def difference(old: SparseDelta, new: SparseDelta) -> SparseDelta:
-    """Return the SET delta that turns ``old`` into ``new`` bit for bit; a vanished coordinate is set to 0."""
+    """Return the SET delta that turns ``old`` into ``new`` bit for bit; a vanished coordinate is set to 0.
+
+    Raises:
+        DeltaError: one of them is not a state.
+        SpaceMismatchError: the two belong to different spaces.
+    """
     _require_states(old, new)
     if old.space != new.space:
         raise SpaceMismatchError(f"spaces {old.space.hex()[:16]} and {new.space.hex()[:16]} differ")
@@ -46,13 +54,22 @@ def difference(old: SparseDelta, new: SparseDelta) -> SparseDelta:
 
 
 def digest(state: SparseDelta, space: AdapterSpace) -> bytes:
-    """Return the SHA-256 of the state's canonical fp32 bytes."""
+    """Return the SHA-256 of the state's canonical fp32 bytes.
+
+    Raises:
+        DeltaError: ``state`` is not a state of ``space``.
+        SpaceMismatchError: it belongs to another space.
+    """
+    _require_states(state)
     return sha256(encode(state, space, ValueCoding.FP32)).digest()
 
 
 def _require_states(*states: SparseDelta) -> None:
     if any(state.operation is not Operation.SET for state in states):
         raise DeltaError("a state is a SET delta against the untouched base, not an ADD")
+    for tensor in (tensor for state in states for tensor in state.tensors):
+        if not np.all(tensor.values):
+            raise DeltaError(f"tensor {tensor.tensor}: a state names no coordinate whose value is 0")
 
 
 def _combine(old: _Vector | None, change: TensorDelta, operation: Operation) -> _Vector:

@@ -33,7 +33,9 @@ class TensorDelta:
     Attributes:
         tensor: position in the adapter space.
         indices: flat indices, int64, shape ``(k,)``, strictly increasing, k ≥ 1.
-        values: float32, shape ``(k,)``, finite.
+        values: float32, shape ``(k,)``, finite; a negative zero becomes zero, so that equal values are equal bits.
+
+    Both are copies: nobody can change them later.
 
     Raises:
         DeltaError: a condition above does not hold.
@@ -44,8 +46,8 @@ class TensorDelta:
     values: NDArray[np.float32]
 
     def __post_init__(self) -> None:
-        indices = np.ascontiguousarray(self.indices, dtype=np.int64).view()
-        values = np.ascontiguousarray(self.values, dtype=np.float32).view()
+        indices = np.array(self.indices, dtype=np.int64)
+        values = np.array(self.values, dtype=np.float32)
         if indices.ndim != 1 or indices.shape != values.shape or indices.size == 0:
             raise DeltaError(
                 f"tensor {self.tensor}: indices {indices.shape} and values {values.shape} "
@@ -55,6 +57,7 @@ class TensorDelta:
             raise DeltaError(f"tensor {self.tensor}: indices must be strictly increasing from 0 on")
         if not np.all(np.isfinite(values)):
             raise DeltaError(f"tensor {self.tensor}: a value is NaN or infinite")
+        values[values == 0] = 0.0
         indices.flags.writeable = values.flags.writeable = False
         object.__setattr__(self, "indices", indices)
         object.__setattr__(self, "values", values)

@@ -32,6 +32,7 @@ class Contribution:
 
     def __post_init__(self) -> None:
         _require(bool(_HEX.fullmatch(self.update_sha256)), "update_sha256", self.update_sha256)
+        _require(_whole(self.samples, self.nnz), "samples and nnz", (self.samples, self.nnz))
         _require(self.samples > 0 and self.nnz > 0, "samples and nnz", (self.samples, self.nnz))
 
 
@@ -62,6 +63,8 @@ class AdapterVersion:
     created_unix_ms: int
 
     def __post_init__(self) -> None:
+        numbers = (self.number, self.round, self.created_unix_ms, *self.parents)
+        _require(_whole(*numbers) and isinstance(self.rule, str), "numbers and rule", (*numbers, self.rule))
         _require(self.number >= 1 and self.round >= 1, "number and round", (self.number, self.round))
         _require(all(0 < parent < self.number for parent in self.parents), "parents", self.parents)
         for value in (self.base_fingerprint, self.space_fingerprint, self.state_sha256):
@@ -107,9 +110,13 @@ class AdapterVersion:
             version = cls(**fields)
             if version.to_bytes() != data:
                 raise RegistryError("the manifest is not in canonical form")
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
             raise RegistryError(f"the bytes are no adapter manifest: {error}") from None
         return version
+
+
+def _whole(*values: object) -> bool:
+    return all(type(value) is int for value in values)
 
 
 def _require(holds: bool, key: str, value: object) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import tempfile
@@ -19,7 +18,6 @@ from fedsparse.delta import (
     Operation,
     SparseDelta,
     TensorDelta,
-    TensorSpec,
     difference,
     digest,
 )
@@ -46,7 +44,9 @@ class Registry:
         self._versions.mkdir(parents=True, exist_ok=True)
         self.space = space
         if not (path / "space.json").exists():
-            _write_synced(path / "space.json", write_space(space))
+            _write_synced(path / ".space.json", write_space(space))
+            (path / ".space.json").rename(path / "space.json")
+            _sync_folder(path)
         elif read_space(path / "space.json").fingerprint != space.fingerprint:
             raise SpaceMismatchError(
                 f"the registry {path} belongs to another adapter space than {space.fingerprint.hex()[:16]}",
@@ -88,8 +88,8 @@ class Registry:
             RegistryError: there is no such version, or it was altered.
         """
         version = AdapterVersion.from_bytes(self.manifest(number))
-        state = self._state(number)
-        if digest(state, self.space).hex() != version.state_sha256 or version.number != number:
+        state, found = self._state(number)
+        if found.hex() != version.state_sha256 or version.number != number:
             raise RegistryError(f"version {number} was altered: its state is not what its manifest says")
         return version, state
 
@@ -131,18 +131,24 @@ class Registry:
             "manifest.json": manifest,
             "manifest.sig": sign(manifest),
         }
+        try:
+            self._install(version.number, files)
+        except OSError as error:
+            raise RegistryError(f"version {version.number} cannot be committed: {error}") from error
+        return version
+
+    def _install(self, number: int, files: Mapping[str, bytes]) -> None:
         scratch = Path(tempfile.mkdtemp(prefix=".commit-", dir=self._versions))
         try:
             for name, data in files.items():
                 _write_synced(scratch / name, data)
             _sync_folder(scratch)
             scratch.chmod(0o755)
-            scratch.rename(self._versions / f"{version.number:06d}")
+            scratch.rename(self._versions / f"{number:06d}")
             _sync_folder(self._versions)
-        except OSError as error:
+        except OSError:
             shutil.rmtree(scratch, ignore_errors=True)
-            raise RegistryError(f"version {version.number} cannot be committed: {error}") from error
-        return version
+            raise
 
     def _loaded(self, number: int) -> SparseDelta:
         if number == 0:
@@ -150,22 +156,23 @@ class Registry:
         return self.load(number)[1]
 
     def _read(self, number: int, name: str) -> bytes:
+        folder = self._versions / f"{number:06d}"
         try:
-            return (self._versions / f"{number:06d}" / name).read_bytes()
-        except OSError:
+            return (folder / name).read_bytes()
+        except OSError as error:
+            if folder.is_dir():
+                raise RegistryError(f"version {number} was altered: {name}: {error.strerror}") from None
             raise RegistryError(
                 f"there is no version {number}", f"The newest is {self.head()}; see `fedsparse registry list`"
             ) from None
 
-    def _state(self, number: int) -> SparseDelta:
+    def _state(self, number: int) -> tuple[SparseDelta, bytes]:
+        """Return the state and its digest."""
+        data = self._read(number, "adapter.safetensors")
         try:
-            arrays = load(self._read(number, "adapter.safetensors"))
-            tensors = []
-            for position, spec in enumerate(self.space.tensors):
-                if (indices := arrays.get(f"{spec.name}.indices")) is not None:
-                    tensors.append(TensorDelta(position, indices, arrays[f"{spec.name}.values"]))
-            return SparseDelta(self.space.fingerprint, Operation.SET, tuple(tensors))
-        except (SafetensorError, KeyError, DeltaError) as error:
+            state = _state_of(load(data), self.space)
+            return state, digest(state, self.space)
+        except (SafetensorError, KeyError, ValueError, TypeError, DeltaError) as error:
             raise RegistryError(f"version {number} was altered: {error}") from None
 
 
@@ -178,13 +185,20 @@ def _arrays(state: SparseDelta, space: AdapterSpace) -> dict[str, np.ndarray]:
     return arrays
 
 
+def _state_of(arrays: dict[str, np.ndarray], space: AdapterSpace) -> SparseDelta:
+    """Undo :func:`_arrays`, which leaves nothing over."""
+    tensors = []
+    for position, spec in enumerate(space.tensors):
+        if (indices := arrays.pop(f"{spec.name}.indices", None)) is not None:
+            tensors.append(TensorDelta(position, indices, arrays.pop(f"{spec.name}.values")))
+    if arrays:
+        raise DeltaError(f"it holds {', '.join(sorted(arrays))}, which is no part of a state")
+    return SparseDelta(space.fingerprint, Operation.SET, tuple(tensors))
+
+
 def write_space(space: AdapterSpace) -> bytes:
     """Return the content of a space.json file."""
-    fields = {
-        "base_fingerprint": space.base_fingerprint.hex(),
-        "tensors": [{"name": spec.name, "shape": spec.shape} for spec in space.tensors],
-    }
-    return json.dumps(fields, indent=1).encode()
+    return space.to_json()
 
 
 def read_space(path: Path) -> AdapterSpace:
@@ -194,10 +208,8 @@ def read_space(path: Path) -> AdapterSpace:
         RegistryError: it is absent or no such file.
     """
     try:
-        fields = json.loads(path.read_bytes())
-        tensors = tuple(TensorSpec(t["name"], tuple(map(int, t["shape"]))) for t in fields["tensors"])
-        return AdapterSpace(bytes.fromhex(fields["base_fingerprint"]), tensors)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return AdapterSpace.from_json(path.read_bytes())
+    except (OSError, DeltaError) as error:
         raise RegistryError(f"{path} does not describe an adapter space: {error}") from None
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ipaddress
 import os
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,6 +21,7 @@ from fedsparse.security.identity import Identity, Role
 _AUTHORITY_LIFE = timedelta(days=365)
 _LEAF_LIFE = timedelta(days=90)
 _CLOCK_SKEW = timedelta(minutes=5)
+_HOST = re.compile(r"(\*\.)?[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
 
 
 @dataclass(frozen=True)
@@ -34,7 +36,7 @@ def create_authority(folder: Path, name: str) -> Authority:
     """Create ``ca.pem`` and ``ca.key`` (mode 0600) in ``folder``.
 
     Raises:
-        CertificateError: the folder already holds an authority.
+        CertificateError: the folder already holds an authority, or cannot be written.
     """
     if (folder / "ca.key").exists():
         raise CertificateError(f"{folder} already holds a certificate authority", "Name another folder")
@@ -47,9 +49,7 @@ def create_authority(folder: Path, name: str) -> Authority:
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .sign(key, hashes.SHA256())
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_key(folder / "ca.key", key)
-    (folder / "ca.pem").write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    _write(folder, "ca", key, {"ca.pem": certificate})
     return Authority(certificate, key)
 
 
@@ -57,17 +57,19 @@ def load_authority(folder: Path) -> Authority:
     """Read what :func:`create_authority` wrote.
 
     Raises:
-        CertificateError: it is absent or unreadable.
+        CertificateError: it is absent or unreadable, or its key is another certificate's.
     """
     try:
         certificate = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
         key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, TypeError) as error:  # TypeError: the key is encrypted
         raise CertificateError(
             f"{folder} holds no certificate authority: {error}", "Create one with `fedsparse pki init`"
         ) from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise CertificateError(f"{folder / 'ca.key'} is not an elliptic-curve key")
+    if key.public_key() != certificate.public_key():
+        raise CertificateError(f"the key {folder / 'ca.key'} does not belong to {folder / 'ca.pem'}")
     return Authority(certificate, key)
 
 
@@ -76,7 +78,12 @@ def issue(authority: Authority, identity: Identity, folder: Path, hosts: Iterabl
 
     Args:
         hosts: host names and IP addresses at which a hub is dialled.
+
+    Raises:
+        CertificateError: a host is no host name, the name is the CA's own, or the folder cannot be written.
     """
+    if identity.name == "ca":
+        raise CertificateError("the name 'ca' is the CA's own: its files would be overwritten", "Use another name")
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, identity.name)])
     usage = {Role.HUB: ExtendedKeyUsageOID.SERVER_AUTH, Role.PLANT: ExtendedKeyUsageOID.CLIENT_AUTH}
@@ -92,11 +99,7 @@ def issue(authority: Authority, identity: Identity, folder: Path, hosts: Iterabl
         )
         .sign(authority.key, hashes.SHA256())
     )
-    folder.mkdir(parents=True, exist_ok=True)
-    _write_key(folder / f"{identity.name}.key", key)
-    encoding = serialization.Encoding.PEM
-    (folder / f"{identity.name}.pem").write_bytes(certificate.public_bytes(encoding))
-    (folder / "ca.pem").write_bytes(authority.certificate.public_bytes(encoding))
+    _write(folder, identity.name, key, {f"{identity.name}.pem": certificate, "ca.pem": authority.certificate})
 
 
 def _builder(
@@ -132,7 +135,23 @@ def _host(host: str) -> x509.GeneralName:
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:
+        if not _HOST.fullmatch(host):
+            raise CertificateError(
+                f"{host!r} is no host name or IP address", "Name it without scheme and port, e.g. hub.example"
+            ) from None
         return x509.DNSName(host)
+
+
+def _write(
+    folder: Path, name: str, key: ec.EllipticCurvePrivateKey, certificates: Mapping[str, x509.Certificate]
+) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_key(folder / f"{name}.key", key)
+        for file, certificate in certificates.items():
+            (folder / file).write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    except OSError as error:
+        raise CertificateError(f"cannot write to {folder}: {error.strerror}", "Name another folder") from None
 
 
 def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:

@@ -6,12 +6,12 @@ is put through a pipe here: handshake failures become calls, all other lines pas
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import TextIO
 
 VERBOSITY = {"GRPC_VERBOSITY": "info"}
@@ -22,6 +22,8 @@ _CHECKS = {
     "HTTP_REQUEST": "plain HTTP, not TLS",
     "WRONG_VERSION_NUMBER": "not TLS",
     "UNSUPPORTED_PROTOCOL": "TLS version too old",
+    # What a client's alert looks like to the hub when it turns away before any keys are agreed.
+    "BAD_PACKET_LENGTH": "the client does not accept this hub's certificate",
 }
 
 
@@ -36,7 +38,7 @@ def read_failure(line: str) -> str | None:
     return _CHECKS.get(code or "", f"TLS handshake failed: {(code or line.strip()).replace('_', ' ').lower()}")
 
 
-@contextmanager
+@contextlib.contextmanager
 def watch_handshakes(on_refused: Callable[[str], None]) -> Iterator[TextIO]:
     """Call ``on_refused`` with the failed check for every refused handshake while the block runs.
 
@@ -61,7 +63,8 @@ def watch_handshakes(on_refused: Callable[[str], None]) -> Iterator[TextIO]:
 
 def _read(lines: TextIO, stderr: TextIO, on_refused: Callable[[str], None]) -> None:
     for line in lines:
-        if (check := read_failure(line)) is not None:
-            on_refused(check)
-        elif not _CORE_CHATTER.match(line):
-            stderr.write(line)
+        with contextlib.suppress(OSError):  # a full disk loses lines; a full pipe would stop the whole hub
+            if (check := read_failure(line)) is not None:
+                on_refused(check)
+            elif not _CORE_CHATTER.match(line):
+                stderr.write(line)

@@ -43,10 +43,11 @@ def probe(host: str, port: int, credentials: Credentials) -> None:
     where = f"the hub at {host}:{port}"
     context = _context(credentials)
     try:
-        with (
-            socket.create_connection((host, port), timeout=_PROBE_SECONDS) as plain,
-            context.wrap_socket(plain, server_hostname=host) as channel,
-        ):
+        plain = socket.create_connection((host, port), timeout=_PROBE_SECONDS)
+    except OSError as error:  # refused, no route, no such name: all of it may pass
+        raise HubUnreachableError(f"{where} does not answer: {error}") from None
+    try:
+        with plain, context.wrap_socket(plain, server_hostname=host) as channel:
             # The hub judges our certificate only after its own part is done: its verdict is the first byte.
             # A hub that accepts sends its HTTP/2 SETTINGS.
             if not channel.recv(1):
@@ -56,13 +57,15 @@ def probe(host: str, port: int, credentials: Credentials) -> None:
                 )
     except ssl.SSLCertVerificationError as error:
         raise LinkError(
-            f"{where}: its certificate is not accepted here: {error.verify_message}",
+            f"{where}: its certificate is not accepted here: {error.verify_message.rstrip('.')}",
             "Check the hub's address and ca.pem",
         ) from None
     except ssl.SSLError as error:
         reason = (error.reason or str(error)).replace("_", " ").lower()
+        if "alert" not in reason:  # it did not refuse anything: it speaks something else
+            raise LinkError(f"{where} does not speak TLS 1.3: {reason}", "Check the hub's address") from None
         raise LinkError(f"{where} refused our certificate {credentials.identity.uri}: {reason}") from None
-    except (TimeoutError, ConnectionRefusedError, socket.gaierror) as error:
+    except TimeoutError as error:
         raise HubUnreachableError(f"{where} does not answer: {error}") from None
     except OSError as error:
         raise LinkError(f"{where} broke off the handshake: {error}") from None

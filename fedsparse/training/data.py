@@ -58,7 +58,7 @@ class Samples:
         """
         held: list[int] = []
         for label in range(len(self.classes)):
-            members = np.flatnonzero(self.labels == label)
+            members = np.flatnonzero(self.labels == label).tolist()
             drawn = sorted(members, key=lambda i: _lot(self.digests[i], seed))
             held += drawn[: max(1, round(share * len(members)))]
         holdout = np.sort(np.array(held, dtype=np.int64))

@@ -43,6 +43,10 @@ class Features:
         """How many variants of each image there are."""
         return int(self.values.shape[1])
 
+    def take(self, positions: NDArray[np.int64]) -> Features:
+        """Return the activations of some samples, in memory."""
+        return Features(self.values[positions])
+
     def batch(self, samples: NDArray[np.int64], variants: NDArray[np.int64] | int = 0) -> Tensor:
         """Return the activations of some samples in the given variants, (len(samples), c, h, w), float32."""
         picked = torch.from_numpy(self.values[samples, variants].astype(np.float32))

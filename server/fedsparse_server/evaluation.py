@@ -80,8 +80,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     settings = config.load(options.config, config.FederationConfig)
 
-    from fedsparse.adapters import build_space, load_base  # torch: seconds
-    from fedsparse.training import Evaluator, load_samples
+    from fedsparse.adapters import DeltaAdapter, build_space, load_base  # torch: seconds
+    from fedsparse.training import Evaluator, cached_features, load_samples
 
     base = load_base(settings.base.model, settings.adapter, settings.federation.classes)
     space = build_space(base, settings.adapter)
@@ -104,7 +104,8 @@ def main() -> None:
     if settings.evaluation is None:
         return
     samples = load_samples(settings.evaluation.path, settings.federation.classes)
-    evaluator = Evaluator(base, space, settings.adapter, samples, settings.state / "features")
+    features = cached_features(base, samples, settings.state / "features", 1)
+    evaluator = Evaluator(DeltaAdapter(base.suffix, space), samples.labels, features)
     socket = socket_path(settings)
     socket.unlink(missing_ok=True)
     os.umask(0o077)

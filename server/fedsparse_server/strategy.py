@@ -282,7 +282,6 @@ class SparseDeltaStrategy(Strategy):
 
     def _task(self, number: int, version: int, held: int) -> RoundTask:
         """Return the task of round ``number`` for a plant that holds version ``held``."""
-        training = self._settings.training
         delta = b""
         if held != version:
             delta = encode(self._registry.delta(held, version), self._space, ValueCoding.FP32)
@@ -295,12 +294,5 @@ class SparseDeltaStrategy(Strategy):
             manifest=self._registry.manifest(version) if version else b"",
             manifest_signature=self._registry.signature(version) if version else b"",
             hub_certificate=self._operator.certificate,
-            training=TrainingSettings(
-                density=training.density,
-                epochs=training.epochs,
-                batch_size=training.batch_size,
-                learning_rate=training.learning_rate,
-                head_learning_rate=training.head_learning_rate,
-                seed=training.seed,
-            ),
+            training=TrainingSettings(**self._settings.training.model_dump()),
         )

@@ -1,0 +1,136 @@
+"""Which adapter version this plant holds, and which ones it accepts: signed, of this space, never backwards."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+
+from fedsparse.delta import AdapterSpace, Operation, RoundTask, SparseDelta, ValueCoding, apply, decode, encode
+from fedsparse.errors import DeltaError, FedsparseError, RegistryError
+from fedsparse.registry import AdapterVersion
+
+_MAX_STATE_BYTES = 1 << 40  # our own file, checked against its digest
+_log = logging.getLogger("trainer")
+
+Verify = Callable[[bytes, bytes, bytes], None]
+"""Checks that a manifest was signed by the hub: manifest, signature, certificate (DER); raises if not."""
+
+
+class VersionNotHeldError(DeltaError):
+    """The task's delta builds on a version that this plant does not hold."""
+
+
+class HeldVersion:
+    """The newest adapter version that this plant has accepted, kept across restarts.
+
+    Layout: ``manifest.json``, the exact signed bytes, and the state under the digest that the manifest names.
+
+    Args:
+        folder: created if absent.
+        space: the federation's adapter space.
+        verify: checks a manifest's signature.
+    """
+
+    def __init__(self, folder: Path, space: AdapterSpace, verify: Verify) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self._folder = folder
+        self._space = space
+        self._verify = verify
+        self._manifest: AdapterVersion | None = None
+        self.state = SparseDelta.empty(space.fingerprint, Operation.SET)
+        self._restore()
+
+    @property
+    def number(self) -> int:
+        """Number of the version, 0 for the untouched base."""
+        return self._manifest.number if self._manifest else 0
+
+    def accept(self, task: RoundTask) -> SparseDelta:
+        """Take the version that ``task`` starts from; return its state.
+
+        Raises:
+            VersionNotHeldError: the hub must send the version whole.
+            RegistryError: signature, digest or lineage does not verify; what was held stays.
+            DeltaError: the delta is malformed.
+        """
+        if task.version < self.number:
+            raise RegistryError(
+                f"version {task.version} is offered, but version {self.number} was seen here: no way back",
+                f"If the operator began anew, remove {self._folder}",
+            )
+        if task.version == 0:
+            return self.state
+        state = self._reconstruct(task)
+        manifest = self._check(task, state)
+        if manifest != self._manifest:
+            self._keep(task.manifest, manifest, state)
+        return self.state
+
+    def _reconstruct(self, task: RoundTask) -> SparseDelta:
+        if task.held_version == self.number:
+            start = self.state
+        elif task.held_version == 0:
+            start = SparseDelta.empty(self._space.fingerprint, Operation.SET)
+        else:
+            raise VersionNotHeldError(
+                f"the delta builds on version {task.held_version}, held is version {self.number}"
+            )
+        if not task.delta:
+            return start
+        delta = decode(task.delta, self._space, max_bytes=len(task.delta))
+        if delta.operation is not Operation.SET:
+            raise DeltaError("a version arrives as a SET delta, not as an ADD")
+        return apply(start, delta)
+
+    def _check(self, task: RoundTask, state: SparseDelta) -> AdapterVersion:
+        self._verify(task.manifest, task.manifest_signature, task.hub_certificate)
+        manifest = AdapterVersion.from_bytes(task.manifest)
+        found = sha256(encode(state, self._space, ValueCoding.FP32)).hexdigest()
+        facts = {
+            "number": (manifest.number, task.version),
+            "base": (manifest.base_fingerprint, self._space.base_fingerprint.hex()),
+            "space": (manifest.space_fingerprint, self._space.fingerprint.hex()),
+            "state": (manifest.state_sha256, found),
+        }
+        for name, (said, true) in facts.items():
+            if said != true:
+                raise RegistryError(f"version {task.version}: its manifest says {name} {said}, here it is {true}")
+        if self._manifest is not None and manifest.number == self.number and manifest != self._manifest:
+            raise RegistryError(f"version {manifest.number} was signed twice with different content")
+        return manifest
+
+    def _keep(self, data: bytes, manifest: AdapterVersion, state: SparseDelta) -> None:
+        """Write the state first, then the manifest that points to it; then forget the state before."""
+        _replace(self._folder / manifest.state_sha256, encode(state, self._space, ValueCoding.FP32))
+        _replace(self._folder / "manifest.json", data)
+        for path in self._folder.iterdir():
+            if path.name not in ("manifest.json", manifest.state_sha256):
+                path.unlink()
+        self._manifest, self.state = manifest, state
+
+    def _restore(self) -> None:
+        path = self._folder / "manifest.json"
+        if not path.exists():
+            return
+        try:
+            manifest = AdapterVersion.from_bytes(path.read_bytes())
+            data = (self._folder / manifest.state_sha256).read_bytes()
+            if sha256(data).hexdigest() != manifest.state_sha256:
+                raise RegistryError(f"the state of version {manifest.number} was altered")
+            self.state = decode(data, self._space, max_bytes=_MAX_STATE_BYTES)
+            self._manifest = manifest
+        except (OSError, FedsparseError) as error:  # the hub sends it again, whole
+            _log.warning("the version held in %s is unusable: %s", self._folder, error)
+
+
+def _replace(path: Path, data: bytes) -> None:
+    """Put ``data`` at ``path`` whole or not at all, synced."""
+    scratch = path.with_name(f".{path.name}.tmp")
+    with scratch.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    scratch.replace(path)
