@@ -36,7 +36,7 @@ protos: $(VENV)/.installed ## regenerate fedsparse/v1 from protos/
 	$(BIN)/python scripts/generate_protos.py
 
 bench-merge: $(VENV)/.installed ## merging rules on label-skewed plants, side by side
-	$(BIN)/python benchmarks/merge_rules.py
+	$(BIN)/python -m benchmarks.merge_rules
 
 clean: ## remove .venv, runs and caches
 	rm -rf $(VENV) runs dist .pytest_cache .mypy_cache .ruff_cache

@@ -3,22 +3,46 @@
 from __future__ import annotations
 
 import difflib
+import re
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from fedsparse.errors import ConfigError
 
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-Address = Annotated[str, StringConstraints(pattern=r"^(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):[0-9]{1,5}$")]
+_NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
+_ADDRESS = re.compile(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
+
+
+def _check_name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError("use 1 to 63 lower-case letters, digits and hyphens")
+    return value
+
+
+def _check_address(value: str) -> str:
+    found = _ADDRESS.fullmatch(value)
+    if found is None or int(found[2]) > 65535:
+        raise ValueError('use "HOST:PORT" with a port up to 65535, e.g. "hub.example:8443"')
+    return value
+
+
+def _check_distinct(values: tuple[str, ...]) -> tuple[str, ...]:
+    if twice := {value for value in values if values.count(value) > 1}:
+        raise ValueError(f"{', '.join(sorted(twice))} stands there more than once; name each one once")
+    return values
+
+
+Name = Annotated[str, AfterValidator(_check_name)]
+Address = Annotated[str, AfterValidator(_check_address)]
 
 
 class _Settings(BaseModel):
     """Settings are values: no unknown keys, no change after reading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class IdentitySettings(_Settings):
@@ -33,7 +57,7 @@ class FederationSettings(_Settings):
     """What the federation is called and which labels its detector tells apart."""
 
     name: Name
-    classes: Annotated[tuple[str, ...], Field(min_length=2, max_length=1000)]
+    classes: Annotated[tuple[str, ...], Field(min_length=2, max_length=1000), AfterValidator(_check_distinct)]
 
 
 class BaseModelSettings(_Settings):
@@ -70,7 +94,7 @@ class TrainingDefaults(_Settings):
     density: Annotated[float, Field(gt=0, le=1)] = 0.01
     epochs: Annotated[int, Field(ge=1, le=1000)] = 1
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-4
     head_learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
@@ -107,7 +131,7 @@ class HubSettings(_Settings):
     """The one port that listens off loopback, and who may dial it."""
 
     listen: Address
-    plants: Annotated[tuple[Name, ...], Field(min_length=1)]
+    plants: Annotated[tuple[Name, ...], Field(min_length=1), AfterValidator(_check_distinct)]
     identity: IdentitySettings
     max_update_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = 32 << 20
 
@@ -135,7 +159,8 @@ class FederationConfig(_Settings):
     def _enough_plants(self) -> FederationConfig:
         if self.rounds.min_plants > len(self.hub.plants):
             raise ValueError(
-                f"rounds.min_plants is {self.rounds.min_plants}, but hub.plants names {len(self.hub.plants)}"
+                f"rounds.min_plants is {self.rounds.min_plants}, but hub.plants names {len(self.hub.plants)}; "
+                "lower it, or name more plants"
             )
         return self
 
@@ -220,6 +245,9 @@ def _rooted(settings: Any, folder: Path) -> Any:
     return settings.model_copy(update=changed)
 
 
+_TOML_WORDS = {"model_type": "must be a table", "dict_type": "must be a table", "tuple_type": "must be a list"}
+
+
 def _explain(problem: Any, kind: type[BaseModel]) -> str:
     """Say which key is wrong, what its value is, and what would be right."""
     key = ".".join(str(part) for part in problem["loc"]) or "the file"
@@ -230,17 +258,19 @@ def _explain(problem: Any, kind: type[BaseModel]) -> str:
         return f"{key}: unknown key; {remedy}"
     if problem["type"] == "missing":
         return f"{key}: missing; add it"
-    message = str(problem["msg"]).removeprefix("Value error, ")
-    value = "" if problem["type"] == "value_error" else f" = {problem['input']!r}"
+    message = _TOML_WORDS.get(problem["type"], str(problem["msg"]).removeprefix("Value error, "))
+    value = f" = {problem['input']!r}" if problem["loc"] else ""
     return f"{key}{value}: {message[0].lower()}{message[1:]}"
 
 
 def _fields(kind: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
     """Return the keys known at ``location`` below ``kind``."""
     for part in location:
-        field = kind.model_fields.get(str(part))
-        annotation = field.annotation if field else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        if (field := kind.model_fields.get(str(part))) is None:
+            continue  # a name of the user's own in a table such as egress.metrics
+        inside = (field.annotation, *get_args(field.annotation))  # also X | None and dict[str, X]
+        kinds = [inner for inner in inside if isinstance(inner, type) and issubclass(inner, BaseModel)]
+        if not kinds:
             return []
-        kind = annotation
+        kind = kinds[0]
     return list(kind.model_fields)

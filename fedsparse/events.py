@@ -40,7 +40,7 @@ class EventFollower:
         self._offset = 0
 
     def new(self) -> Iterator[dict[str, Any]]:
-        """Yield the complete events that have come since the last call; a line that a full disk cut is passed by."""
+        """Yield the complete events that have come since the last call; pass by a line that a full disk cut."""
         try:
             with self._path.open("rb") as file:
                 file.seek(self._offset)

@@ -85,7 +85,7 @@ class Ledger:
             row = self._database.execute(
                 "SELECT sequence, hash FROM entries ORDER BY sequence DESC LIMIT 1"
             ).fetchone()
-        except sqlite3.Error as error:
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter from a damaged schema
             self._lock_file.close()
             raise LedgerError(f"the ledger {folder} cannot be opened: {error}") from error
         self._sequence: int = row[0] if row else 0

@@ -103,7 +103,7 @@ def _read(folder: Path) -> tuple[list[tuple[int, bytes, bytes]], dict[int, bytes
             receipts = database.execute("SELECT sequence, receipt FROM receipts").fetchall()
         finally:
             database.close()
-    except sqlite3.Error as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter from a damaged schema
         raise LedgerError(f"the ledger {folder} cannot be read: {error}") from None
     for row in (*rows, *receipts):
         if not isinstance(row[0], int) or not all(isinstance(cell, bytes) for cell in row[1:]):

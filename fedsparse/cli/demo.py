@@ -6,8 +6,7 @@ import json
 import shutil
 import statistics
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from fedsparse.processes import Child, interrupt_on_terminate, script, stop_all
 from fedsparse.v1 import link_pb2
 
 _MARKER = ".fedsparse-demo"
+_RESTARTS = 10  # of killed plants, before the demo gives up
 _OWN = ("pki", "hub", "plants", "test.csv", "summary.json", "summary.html")
 
 
@@ -87,37 +87,61 @@ def _federate(layout: Layout, rounds: int, console: Console) -> _Run:
     run = _Run()
     follower = EventFollower(settings.state / "events.jsonl")
     supervisor = ServerSupervisor(layout.federation, settings, console.print)
-    plants: list[Child] = []
-
+    plants = _Plants(layout, console)
     try:
         supervisor.start()
-        with _started(layout, plants), ProgressView(console, rounds) as view:
+        plants.start()
+        with ProgressView(console, rounds) as view:
             console.print("three plants load the base model and cache its frozen activations, once")
 
             def watch() -> None:
                 for event in follower.new():
                     run.see(event)
                     view.handle(event)
-                for plant in plants:
-                    plant.require_running()
+                plants.keep_up()
 
             supervisor.run(watch)
     finally:
+        plants.stop()
         supervisor.stop()
     return run
 
 
-@contextmanager
-def _started(layout: Layout, plants: list[Child]) -> Iterator[None]:
-    """Run one agent per plant, each its own process with processes of its own."""
-    try:
-        for site in layout.sites.values():
-            command = [script("fedsparse"), "client", "up", "--config", str(site)]
-            plants.append(Child(f"plant {site.parent.name}", command, site.parent / "agent.log"))
-        yield
-    finally:
-        stop_all(plants)
-        plants.clear()
+class _Plants:
+    """One agent per plant, each its own process with processes of its own; one that is killed starts again."""
+
+    def __init__(self, layout: Layout, console: Console) -> None:
+        self._sites = layout.sites
+        self._console = console
+        self._agents: dict[str, Child] = {}
+        self._restarts = 0
+
+    def start(self) -> None:
+        for name in self._sites:
+            self._start(name)
+
+    def keep_up(self) -> None:
+        """Start a plant again that was killed, as its service manager would.
+
+        Raises:
+            ProcessError: a plant stopped by itself, or plants keep being killed.
+        """
+        for name, agent in self._agents.items():
+            if agent.exit_code is None:
+                continue
+            if agent.exit_code > 0 or self._restarts >= _RESTARTS:
+                agent.require_running()
+            self._restarts += 1
+            self._console.print(f"plant {name} was killed (signal {-agent.exit_code}); starting it again")
+            self._start(name)
+
+    def stop(self) -> None:
+        stop_all(list(self._agents.values()))
+
+    def _start(self, name: str) -> None:
+        site = self._sites[name]
+        command = [script("fedsparse"), "client", "up", "--config", str(site)]
+        self._agents[name] = Child(f"plant {name}", command, site.parent / "agent.log")
 
 
 def _train_alone(layout: Layout, console: Console) -> dict[str, list[float]]:
@@ -141,6 +165,7 @@ def _summarise(layout: Layout, run: _Run, alone: Mapping[str, list[float]], wall
     space = AdapterSpace.from_proto(federation.space)
     answers = [plant for entry in run.history for plant in entry["plants"] if plant["reason"] is None]
     last = run.history[-1]
+    loads = {name: _base_model_loads(site.parent / "state") for name, site in layout.sites.items()}
     return {
         "rounds": len(run.history),
         "wall_seconds": round(wall_seconds, 1),
@@ -157,15 +182,12 @@ def _summarise(layout: Layout, run: _Run, alone: Mapping[str, list[float]], wall
         "round_overhead_seconds_median": round(
             statistics.median(entry["overhead_seconds"] for entry in run.history), 3
         ),
-        "base_model_loads_per_plant": {
-            name: len((site.parent / "state" / "base_model_loads").read_text().splitlines())
-            for name, site in layout.sites.items()
-        },
+        "base_model_loads_per_plant": max(loads.values()),
         "ledger": _ledgers(layout),
         "adapter_version": last["version"],
         "history": run.history,
         "alone_history": dict(alone),
-        "plants": layout.plants,
+        "plants": {name: {**data, "base_model_loads": loads[name]} for name, data in layout.plants.items()},
         "settings": {
             **settings.training.model_dump(),
             **settings.adapter.model_dump(),
@@ -173,6 +195,11 @@ def _summarise(layout: Layout, run: _Run, alone: Mapping[str, list[float]], wall
         },
         "software": _software(),
     }
+
+
+def _base_model_loads(state: Path) -> int:
+    path = state / "base_model_loads"
+    return len(path.read_text().splitlines()) if path.exists() else 0
 
 
 def _ledgers(layout: Layout) -> dict[str, Any]:

@@ -44,7 +44,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class _Cell:
+class Cell:
     """One electroluminescence image of a solar cell."""
 
     path: Path
@@ -67,13 +67,13 @@ def lay_out(folder: Path, rounds: int, *, thin: int = 1, more: str = "") -> Layo
     address = f"127.0.0.1:{free_port()}"
     authority = create_authority(folder / "pki", "demo")
     issue(authority, Identity(Role.HUB, "hub"), folder / "hub" / "identity", hosts=("127.0.0.1", "localhost"))
-    test, parts = _split(_cells()[::thin])
-    _write_manifest(folder / "test.csv", test)
+    test, parts = _split(read_cells()[::thin])
+    write_manifest(folder / "test.csv", test)
     sites = {}
     for name, cells in zip(PLANTS, parts, strict=True):
         home = folder / "plants" / name
         issue(authority, Identity(Role.PLANT, name), home / "identity")
-        _write_manifest(home / "data.csv", cells)
+        write_manifest(home / "data.csv", cells)
         sites[name] = home / "site.toml"
         sites[name].write_text(_SITE.format(name=name, hub=address), encoding="utf-8")
     federation = folder / "hub" / "federation.toml"
@@ -94,7 +94,7 @@ def lay_out(folder: Path, rounds: int, *, thin: int = 1, more: str = "") -> Layo
     )
 
 
-def _cells() -> list[_Cell]:
+def read_cells() -> list[Cell]:
     """Read the list of images that the elpv-dataset package carries (labels.csv: path, probability, type)."""
     try:
         import elpv_dataset
@@ -109,11 +109,11 @@ def _cells() -> list[_Cell]:
         path, probability, kind = line.split()
         # The protocol of Deitsch et al. 2019: defective where the experts' probability is at least one half.
         label = CLASSES[float(probability) >= 0.5]
-        cells.append(_Cell(folder / path, label, kind))
+        cells.append(Cell(folder / path, label, kind))
     return cells
 
 
-def _split(cells: Sequence[_Cell]) -> tuple[list[_Cell], list[list[_Cell]]]:
+def _split(cells: Sequence[Cell]) -> tuple[list[Cell], list[list[Cell]]]:
     """Return the common test set and each plant's share of the rest."""
     from fedsparse.training.partition import hold_out, partition
 
@@ -123,7 +123,7 @@ def _split(cells: Sequence[_Cell]) -> tuple[list[_Cell], list[list[_Cell]]]:
     return [cells[i] for i in test], [[cells[rest[i]] for i in part] for part in parts]
 
 
-def _write_manifest(path: Path, cells: Sequence[_Cell]) -> None:
+def write_manifest(path: Path, cells: Sequence[Cell]) -> None:
     """Name the images where their package has them; nothing is copied."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:

@@ -68,6 +68,7 @@ class Summary(TypedDict):
 
     ``alone_history`` gives, per plant, the balanced accuracy after each round's worth of training alone;
     ``plants`` its ``samples``, its ``classes`` (label to count) and any further breakdown of its data.
+    ``base_model_loads_per_plant`` is that of the plant that loaded it most often.
     """
 
     rounds: int
@@ -78,7 +79,7 @@ class Summary(TypedDict):
     dense_adapter_bytes: int
     dense_model_bytes: int
     round_overhead_seconds_median: float | None
-    base_model_loads_per_plant: Mapping[str, int]
+    base_model_loads_per_plant: int
     ledger: LedgerFigures
     adapter_version: int
     history: list[CommittedRound]

@@ -235,9 +235,7 @@ def _facts(summary: Summary) -> Table:
     grid = Table.grid(padding=(0, 2))
     overhead = seconds_text(summary["round_overhead_seconds_median"])
     grid.add_row("round overhead", f"{overhead} in the median: a round less its slowest plant's training")
-    once = set(loads.values()) == {1}
-    each = ", ".join(f"{shortened(name, 20)} {times}×" for name, times in loads.items())
-    grid.add_row("base model", Text("loaded once per plant" if once else f"loaded by {each}"))
+    grid.add_row("base model", "loaded once per plant" if loads == 1 else f"loaded {loads}× by one plant")
     state = "verified" if ledger["verified"] else "DOES NOT VERIFY"
     grid.add_row(
         "ledger",

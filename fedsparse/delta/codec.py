@@ -163,7 +163,7 @@ def _decode_indices(message: delta_pb2.TensorDelta, size: int) -> NDArray[np.int
         indices = np.flatnonzero(np.unpackbits(octets, bitorder="little")).astype(np.int64)
     elif message.index_coding == _GAPS:
         octets = np.frombuffer(message.indices, np.uint8)
-        _require_count(np.count_nonzero(octets < 0x80), message)
+        _require_count(int(np.count_nonzero(octets < 0x80)), message)
         indices = np.cumsum(_decode_varints(octets, message.tensor) + 1) - 1
     else:
         raise DeltaError(f"tensor {message.tensor}: index coding {message.index_coding} does not fit")

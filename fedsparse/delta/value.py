@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from fedsparse.errors import DeltaError
 
+_NEGATIVE_ZERO = np.uint32(1 << 31)
+
 
 class Operation(IntEnum):
     """What a delta does to the coordinates it names."""
@@ -57,7 +59,8 @@ class TensorDelta:
             raise DeltaError(f"tensor {self.tensor}: indices must be strictly increasing from 0 on")
         if not np.all(np.isfinite(values)):
             raise DeltaError(f"tensor {self.tensor}: a value is NaN or infinite")
-        values[values == 0] = 0.0
+        bits = values.view(np.uint32)
+        bits[bits == _NEGATIVE_ZERO] = 0
         indices.flags.writeable = values.flags.writeable = False
         object.__setattr__(self, "indices", indices)
         object.__setattr__(self, "values", values)

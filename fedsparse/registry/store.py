@@ -93,9 +93,15 @@ class Registry:
             raise RegistryError(f"version {number} was altered: its state is not what its manifest says")
         return version, state
 
+    def state(self, number: int) -> SparseDelta:
+        """Return a version's whole state, checked against its manifest; 0 is the untouched base."""
+        if number == 0:
+            return SparseDelta.empty(self.space.fingerprint, Operation.SET)
+        return self.load(number)[1]
+
     def delta(self, held: int, target: int) -> SparseDelta:
         """Return the SET delta from version ``held`` to version ``target``; 0 is the untouched base."""
-        return difference(self._loaded(held), self._loaded(target))
+        return difference(self.state(held), self.state(target))
 
     def commit(
         self,
@@ -149,11 +155,6 @@ class Registry:
         except OSError:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
-
-    def _loaded(self, number: int) -> SparseDelta:
-        if number == 0:
-            return SparseDelta.empty(self.space.fingerprint, Operation.SET)
-        return self.load(number)[1]
 
     def _read(self, number: int, name: str) -> bytes:
         folder = self._versions / f"{number:06d}"

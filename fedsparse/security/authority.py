@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedsparse.errors import CertificateError
+from fedsparse.security.credentials import UNREADABLE
 from fedsparse.security.identity import Identity, Role
 
 _AUTHORITY_LIFE = timedelta(days=365)
@@ -62,7 +63,7 @@ def load_authority(folder: Path) -> Authority:
     try:
         certificate = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
         key = serialization.load_pem_private_key((folder / "ca.key").read_bytes(), None)
-    except (OSError, ValueError, TypeError) as error:  # TypeError: the key is encrypted
+    except (OSError, *UNREADABLE) as error:
         raise CertificateError(
             f"{folder} holds no certificate authority: {error}", "Create one with `fedsparse pki init`"
         ) from None

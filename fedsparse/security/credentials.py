@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -15,6 +15,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 from fedsparse.errors import CertificateError
 from fedsparse.security.identity import Identity, Role, identity_of
 
+UNREADABLE = (ValueError, TypeError, x509.InvalidVersion, UnsupportedAlgorithm)  # what hostile bytes raise
 _USAGE = {Role.HUB: ExtendedKeyUsageOID.SERVER_AUTH, Role.PLANT: ExtendedKeyUsageOID.CLIENT_AUTH}
 
 
@@ -73,7 +74,7 @@ def check_certificate(leaf: x509.Certificate, authority: x509.Certificate, role:
             raise CertificateError(f"{what} expired on {end:%Y-%m-%d %H:%M} UTC", "Issue a new one")
     try:
         leaf.verify_directly_issued_by(authority)
-    except (InvalidSignature, ValueError, TypeError):
+    except (InvalidSignature, *UNREADABLE):
         raise CertificateError(
             f"{name} was not issued by the given CA", "Use the certificate and ca.pem of the same federation"
         ) from None
@@ -99,14 +100,14 @@ def _read(path: Path, what: str) -> bytes:
 def _parse(pem: bytes, path: Path) -> x509.Certificate:
     try:
         return x509.load_pem_x509_certificate(pem)
-    except ValueError:
+    except UNREADABLE:
         raise CertificateError(f"{path} is not a PEM certificate") from None
 
 
 def _check_key(leaf: x509.Certificate, pem: bytes, certificate: Path, path: Path) -> None:
     try:
         key = load_pem_private_key(pem, None)
-    except (ValueError, TypeError):
+    except UNREADABLE:
         raise CertificateError(f"{path} is not an unencrypted PEM private key") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey):
         raise CertificateError(f"{path} is not an elliptic-curve key")

@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from fedsparse.errors import CertificateError
-from fedsparse.security.credentials import check_certificate
+from fedsparse.security.credentials import UNREADABLE, check_certificate
 from fedsparse.security.identity import Identity, Role
 
 
@@ -35,7 +35,7 @@ def verify(certificate: bytes, authority: bytes, role: Role, data: bytes, signat
     try:
         leaf = x509.load_der_x509_certificate(certificate)
         ca = x509.load_pem_x509_certificate(authority)
-    except ValueError:
+    except UNREADABLE:
         raise CertificateError("the signer's or the CA's certificate is unreadable") from None
     identity = check_certificate(leaf, ca, role, "the signer's certificate")
     key = leaf.public_key()

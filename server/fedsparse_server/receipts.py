@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import os
 import threading
@@ -10,6 +11,8 @@ import time
 from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
+
+from google.protobuf.message import DecodeError
 
 from fedsparse.errors import LedgerError
 from fedsparse.v1 import link_pb2
@@ -33,18 +36,24 @@ class ReceiptBook:
         self._known: dict[str, dict[str, link_pb2.Receipt]] = {}
 
     def find(self, plant: str, task_id: str) -> link_pb2.Receipt | None:
-        """Return the receipt already given to ``plant`` for ``task_id``, so that a retry changes nothing."""
+        """Return the receipt already given to ``plant`` for ``task_id``, so that a retry changes nothing.
+
+        Raises:
+            LedgerError: what was kept for this plant is unreadable.
+        """
         with self._lock:
             return self._of(plant).get(task_id)
 
     def issue(self, plant: str, task_id: str, payload: bytes, ledger_hash: bytes) -> link_pb2.Receipt:
-        """Return a new receipt, kept on disk first.
+        """Return a new receipt, kept on disk first; a task that has one already keeps that one.
 
         Raises:
             LedgerError: it cannot be written; then nothing was received.
         """
         with self._lock:
             known = self._of(plant)
+            if task_id in known:
+                return known[task_id]
             body = link_pb2.ReceiptBody(
                 plant=plant,
                 task_id=task_id,
@@ -71,24 +80,52 @@ class ReceiptBook:
         return self._known[plant]
 
     def _append(self, plant: str, receipt: link_pb2.Receipt) -> None:
-        line = json.dumps(
-            {
-                "sequence": receipt.body.sequence,
-                "task_id": receipt.body.task_id,
-                "receipt": base64.b64encode(receipt.SerializeToString(deterministic=True)).decode(),
-            }
-        )
+        fields = {
+            "sequence": receipt.body.sequence,
+            "task_id": receipt.body.task_id,
+            "receipt": base64.b64encode(receipt.SerializeToString(deterministic=True)).decode(),
+        }
         try:
-            with self._path(plant).open("a", encoding="ascii") as file:
-                file.write(line + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+            _append_line(self._path(plant), json.dumps(fields).encode() + b"\n")
         except OSError as error:
             raise LedgerError(f"the hub cannot keep a receipt for {plant}: {error}") from error
 
 
+def _append_line(path: Path, line: bytes) -> None:
+    """Append ``line`` whole and synced, or leave the file as it was."""
+    new = not path.exists()
+    with path.open("ab", buffering=0) as file:
+        before = os.fstat(file.fileno()).st_size
+        try:
+            if (written := file.write(line)) != len(line):
+                raise OSError(errno.ENOSPC, f"only {written} of {len(line)} bytes were written")
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(before)  # the next line must not continue half a line
+            raise
+    if new:
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
 def _read(path: Path) -> dict[str, link_pb2.Receipt]:
-    """Return the receipts in ``path`` by task; a last line cut short by a crash was never handed out."""
+    """Return the receipts in ``path`` by task; a last line cut short by a crash was never handed out.
+
+    Raises:
+        LedgerError: another line is no receipt, or the file cannot be read.
+    """
+    try:
+        return _parse(path)
+    except (OSError, ValueError, KeyError, TypeError, DecodeError) as error:
+        raise LedgerError(
+            f"the receipts in {path} are unreadable: {error!r}", "Restore the file from a backup"
+        ) from error
+
+
+def _parse(path: Path) -> dict[str, link_pb2.Receipt]:
     if not path.exists():
         return {}
     data = path.read_bytes()
@@ -97,7 +134,7 @@ def _read(path: Path) -> dict[str, link_pb2.Receipt]:
         with path.open("r+b") as file:
             file.truncate(complete)
     receipts = (
-        link_pb2.Receipt.FromString(base64.b64decode(json.loads(line)["receipt"]))
+        link_pb2.Receipt.FromString(base64.b64decode(json.loads(line)["receipt"], validate=True))
         for line in data[:complete].splitlines()
     )
     return {receipt.body.task_id: receipt for receipt in receipts}

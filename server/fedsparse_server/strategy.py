@@ -207,8 +207,7 @@ class SparseDeltaStrategy(Strategy):
         return None, None
 
     def _commit(self, current: _Round) -> None:
-        _, old = self._registry.load(current.version)
-        state = apply(old, current.accumulator.result(self._rule))
+        state = apply(self._registry.state(current.version), current.accumulator.result(self._rule))
         quality = self._operator.evaluate(state) if self._operator.evaluate else None
         version = self._registry.commit(
             state,

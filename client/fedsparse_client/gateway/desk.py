@@ -65,6 +65,7 @@ class Desk:
         self._waiting: deque[Delivery] = deque()
         self._open: Delivery | None = None
         self._upload: _Upload | None = None
+        self._registrations = 0
         self._changed = threading.Condition()
         self.answers: queue.Queue[Answer] = queue.Queue()
 
@@ -83,14 +84,20 @@ class Desk:
     def restart(self) -> None:
         """Fail what the SuperNode was doing: a new one has registered in its place."""
         with self._changed:
+            self._registrations += 1
+            self._changed.notify_all()
             if self._open is not None:
                 self._close(Answer(self._open.task, reason=Reason.APP_FAILED))
 
     def next(self, timeout: float) -> Delivery | None:
-        """Wait up to ``timeout`` seconds for a task and hand it out."""
+        """Wait up to ``timeout`` seconds for a task and hand it out; never to a SuperNode since replaced."""
         with self._changed:
-            self._changed.wait_for(lambda: self._waiting and self._open is None, timeout)
-            if not self._waiting or self._open is not None:
+            caller = self._registrations
+
+            def ready() -> bool:
+                return caller != self._registrations or (bool(self._waiting) and self._open is None)
+
+            if not self._changed.wait_for(ready, timeout) or caller != self._registrations:
                 return None
             self._open = self._waiting.popleft()
             return self._open
@@ -117,16 +124,24 @@ class Desk:
         """Take one object of the answer; the last one completes it. Return whether it was expected."""
         with self._changed:
             upload = self._upload
-            if self._open is None or upload is None or name not in upload.missing:
+            if self._open is None or upload is None:
                 return False
+            if name not in upload.missing:
+                return name in upload.objects  # a retry: its first attempt arrived
             if sum(map(len, upload.objects.values())) + len(content) > self._max_bytes:
-                self._close(Answer(self._open.task, reason=Reason.REFUSED_BY_GATE))
+                self.refuse_oversized()
                 return False
             upload.objects[name] = content
             upload.missing.discard(name)
             if not upload.missing:
                 self._close(_read_answer(self._open.task, upload))
             return True
+
+    def refuse_oversized(self) -> None:
+        """Close the open task, whose answer is too large to be taken in: the SuperNode does not try again."""
+        with self._changed:
+            if self._open is not None:
+                self._close(Answer(self._open.task, reason=Reason.REFUSED_BY_GATE))
 
     def _close(self, answer: Answer) -> None:
         self._open = None

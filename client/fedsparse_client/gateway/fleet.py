@@ -82,17 +82,24 @@ class FleetApi:
                 ),
                 self._route("get-run", GetRunRequest, self._run),
                 self._route("get-fab", GetFabRequest, self._fab),
-                self._route("push-messages", PushMessagesRequest, self._push),
-                self._route("push-object", PushObjectRequest, self._push_object),
+                self._route("push-messages", PushMessagesRequest, self._push, self._desk.refuse_oversized),
+                self._route("push-object", PushObjectRequest, self._push_object, self._desk.refuse_oversized),
             ]
         )
 
-    def _route(self, name: str, request_type: type[_Request], answer: Callable[[_Request], Message]) -> Route:
+    def _route(
+        self,
+        name: str,
+        request_type: type[_Request],
+        answer: Callable[[_Request], Message],
+        on_oversized: Callable[[], None] = lambda: None,
+    ) -> Route:
         async def endpoint(request: Request) -> Response:
             body = bytearray()
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > self._max_bytes:
+                    on_oversized()
                     return Response(status_code=413)
             try:
                 reply = await run_in_threadpool(answer, request_type.FromString(bytes(body)))

@@ -57,6 +57,8 @@ class Gate:
             task = decode_task(answer.task.round_task, max_bytes=_MAX_TASK_BYTES)
         except FedsparseError:  # the hub's fault: no round to name
             return self._record_reason(task_id, RoundUpdate.refusal(1, 0, Reason.TASK_MALFORMED))
+        if answer.reason is Reason.REFUSED_BY_GATE:  # the desk stopped it before it was whole
+            self._record_refused(task_id, task, b"", "bytes")
         if answer.reason is not Reason.NONE:
             return self._record_reason(task_id, RoundUpdate.refusal(task.round, task.version, answer.reason))
         try:

@@ -11,7 +11,7 @@ from typing import Self
 import grpc
 
 from fedsparse.audit import Recorded
-from fedsparse.errors import LinkError
+from fedsparse.errors import HubUnreachableError, LinkError
 from fedsparse.security import Credentials, channel_credentials, probe
 from fedsparse.v1 import link_pb2, link_pb2_grpc
 
@@ -76,12 +76,14 @@ class Link:
         """Ask what this federation trains.
 
         Raises:
-            LinkError: the hub refused, or is out of reach.
+            HubUnreachableError: it does not answer now.
+            LinkError: the hub refused.
         """
         try:
             return self._stub.Describe(link_pb2.DescribeRequest(protocol=PROTOCOL), timeout=_PUSH_SECONDS)
         except grpc.RpcError as error:
-            raise LinkError(f"the hub at {self._address}: {_reason(error)}") from None
+            kind = HubUnreachableError if error.code() in _RETRYABLE else LinkError
+            raise kind(f"the hub at {self._address}: {_reason(error)}") from None
 
     def attend(self, space: bytes, lost: Callable[[], None]) -> Iterator[link_pb2.Task]:
         """Be present, and yield tasks as they come; dial again whenever the connection drops.

@@ -77,7 +77,9 @@ class Gateway:
                     self._desk.answers.put(Answer(task, reason=Reason.APP_NOT_APPROVED))
         except FedsparseError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
-            os._exit(os.EX_NOPERM if isinstance(error, LinkError) else 1)
+            os._exit(_exit_status(error))
+        except Exception:
+            _stop_on_bug()
 
     def _send(self, gate: Gate, space: AdapterSpace) -> None:
         """Pass every answer through the gate, and on to the hub only what the ledger has recorded."""
@@ -91,6 +93,20 @@ class Gateway:
                 _log.warning("%s", error)
             except FedsparseError as error:  # the ledger cannot record: nothing leaves
                 _log.error("nothing was sent: %s", error)
+            except Exception:
+                _stop_on_bug()
+
+
+def _exit_status(error: FedsparseError) -> int:
+    """Return EX_NOPERM only where the hub refuses this plant for good: the agent does not try again then."""
+    refused = isinstance(error, LinkError) and not isinstance(error, HubUnreachableError)
+    return os.EX_NOPERM if refused else 1
+
+
+def _stop_on_bug() -> None:
+    """End the process, so that the agent starts it anew: without one of its threads it would only look alive."""
+    _log.exception("the gateway stops on an error that nobody foresaw")
+    os._exit(1)
 
 
 def _wait_for_hub(link: Link) -> None:
@@ -130,7 +146,7 @@ def main() -> None:
             Gateway(settings, link, ledger, options.port).run()
     except FedsparseError as error:
         print(f"error: {error}", file=sys.stderr, flush=True)
-        sys.exit(os.EX_NOPERM if isinstance(error, LinkError) else 1)
+        sys.exit(_exit_status(error))
 
 
 if __name__ == "__main__":

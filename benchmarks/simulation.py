@@ -1,0 +1,110 @@
+"""One federation in one process: the plants' own trainer, codec, admission and merging, without a network."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from fedsparse import config
+from fedsparse.adapters import DeltaAdapter, build_space, dense_tensors, load_base
+from fedsparse.aggregation import Accumulator, Rule, admit
+from fedsparse.cli.demo_site import CLASSES, Cell, read_cells, write_manifest
+from fedsparse.delta import (
+    Operation,
+    Reason,
+    RoundUpdate,
+    SparseDelta,
+    TrainingSettings,
+    ValueCoding,
+    apply,
+    compensate,
+    encode,
+    encode_update,
+)
+from fedsparse.training import FLIPS, Evaluator, LocalTrainer, Samples, cached_features, load_samples
+
+_MAX_BYTES = 1 << 30
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A federation after one round.
+
+    Attributes:
+        balanced_accuracy: on the common test set.
+        bytes_up: mean bytes of one plant's update.
+        union_density: share of the space's coordinates that the merged adapter holds.
+    """
+
+    balanced_accuracy: float
+    bytes_up: float
+    union_density: float
+
+
+class Bench:
+    """The solar cells, the base model and everything computed from them once.
+
+    Args:
+        folder: where the frozen prefix's activations are kept.
+        adapter: the adapter settings.
+    """
+
+    def __init__(self, folder: Path, adapter: config.AdapterSettings) -> None:
+        torch.set_num_threads(1)
+        folder.mkdir(parents=True, exist_ok=True)
+        cells = read_cells()
+        write_manifest(folder / "cells.csv", cells)
+        self._samples = load_samples(folder / "cells.csv", CLASSES)
+        by_path = {cell.path: cell for cell in cells}
+        self.cells: list[Cell] = [by_path[path] for path in self._samples.paths]
+        base = load_base("efficientnet-lite0", adapter, CLASSES)
+        self.space = build_space(base, adapter)
+        self._dense = dense_tensors(self.space, adapter)
+        self._features = cached_features(base, self._samples, folder, len(FLIPS))
+        self._adapter = DeltaAdapter(base.suffix, self.space)
+
+    def trainer(self, positions: Sequence[int]) -> LocalTrainer:
+        """Return a plant's trainer on some of the images."""
+        chosen = np.array(positions)
+        samples = Samples(
+            tuple(self._samples.paths[i] for i in positions),
+            self._samples.labels[chosen],
+            tuple(self._samples.digests[i] for i in positions),
+            self._samples.classes,
+        )
+        return LocalTrainer(self._adapter, self._dense, samples, self._features.take(chosen))
+
+    def evaluator(self, positions: Sequence[int]) -> Evaluator:
+        """Return an evaluator on some of the images."""
+        chosen = np.array(positions)
+        return Evaluator(self._adapter, self._samples.labels[chosen], self._features.take(chosen))
+
+
+def federate(
+    trainers: Sequence[LocalTrainer], evaluator: Evaluator, rule: Rule, settings: TrainingSettings, rounds: int
+) -> list[Progress]:
+    """Run a federation of ``trainers`` for ``rounds`` rounds."""
+    space = trainers[0].space
+    state = SparseDelta.empty(space.fingerprint, Operation.SET)
+    residuals = [SparseDelta.empty(space.fingerprint, Operation.ADD)] * len(trainers)
+    history = []
+    for number in range(1, rounds + 1):
+        accumulator = Accumulator(space)
+        sizes = []
+        for place, trainer in enumerate(trainers):
+            trained = trainer.train(state, settings, number)
+            sent, residuals[place] = compensate(trained.delta, residuals[place], ValueCoding.BF16)
+            data = encode(sent, space, ValueCoding.BF16)
+            payload = encode_update(RoundUpdate(number, number - 1, trained.samples, data, Reason.NONE))
+            sizes.append(len(payload))
+            accumulator.add(
+                admit(payload, space, round=number, version=number - 1, max_bytes=_MAX_BYTES, max_density=1.0)
+            )
+        state = apply(state, accumulator.result(rule))
+        quality = evaluator.evaluate(state)
+        history.append(Progress(quality.balanced_accuracy, float(np.mean(sizes)), state.nnz / space.size))
+    return history
