@@ -153,7 +153,7 @@ def pki_issue(
 def main() -> None:
     """Entry point of the `fedsparse` command."""
     try:
-        app()  # exits by itself: 0, 2 on wrong usage, 130 on Ctrl-C, or what a command says
+        app(prog_name="fedsparse")  # exits by itself: 0, 2 on wrong usage, 130 on Ctrl-C, or what a command says
     except FedsparseError as error:
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
         sys.exit(1)

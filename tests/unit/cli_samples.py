@@ -55,7 +55,7 @@ def summary(rounds: int = 6, plants: tuple[str, ...] = ("kiso", "ise", "owari"),
         "dense_adapter_bytes": DENSE_ADAPTER,
         "dense_model_bytes": DENSE_MODEL,
         "round_overhead_seconds_median": 1.7,
-        "base_model_loads_per_plant": dict.fromkeys(plants, 1),
+        "base_model_loads_per_plant": 1,
         "ledger": {"entries": rounds * len(plants), "verified": True, "problems": []},
         "adapter_version": rounds,
         "history": history,
@@ -88,6 +88,7 @@ def _data(index: int) -> dict[str, Any]:
     return {
         "samples": functional + defective,
         "classes": {"functional": functional, "defective": defective},
+        "base_model_loads": 1,
         "cell_types": {
             "mono": 40 + 150 * (index % 3),
             "poly": functional + defective - 40 - 150 * (index % 3),

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fedsparse import config
+from fedsparse.adapters import DeltaAdapter, build_space, dense_tensors, fingerprint, load_base, model_bytes
+from fedsparse.adapters.base import _tensors
+from fedsparse.delta import Operation, SparseDelta, TensorDelta
+from fedsparse.errors import ConfigError, ModelError, SpaceMismatchError
+
+from .training_samples import ADAPTER, CLASSES, base, space
+
+
+@pytest.mark.parametrize("cut", [0, 10, 16])
+def test_prefix_and_suffix_compute_what_the_reference_implementation_computes(cut: int) -> None:
+    from efficientnet_lite_pytorch import EfficientNet
+
+    tensors = _tensors("efficientnet-lite0")
+    reference = EfficientNet.from_name("efficientnet-lite0").eval()
+    reference.load_state_dict(tensors, strict=False)
+    model = load_base("efficientnet-lite0", ADAPTER.model_copy(update={"cut": cut}), CLASSES)
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        expected = reference.extract_features(images)
+        found = model.suffix.top(_blocks(model, model.prefix(images)))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def _blocks(model: object, x: torch.Tensor) -> torch.Tensor:
+    for block in model.suffix.blocks.values():  # type: ignore[attr-defined]
+        x = block(x)
+    return x
+
+
+def test_before_training_every_class_is_equally_likely() -> None:
+    model = base()
+    with torch.inference_mode():
+        logits = model.suffix(model.prefix(torch.randn(3, 3, 32, 32)))
+    assert torch.equal(logits, torch.zeros(3, 2))
+
+
+def test_one_flipped_bit_changes_the_fingerprint() -> None:
+    tensors = {"a": torch.zeros(3), "b": torch.ones(2)}
+    changed = {"a": torch.zeros(3), "b": torch.ones(2)}
+    changed["b"].view(torch.int32)[1] ^= 1
+    assert fingerprint(tensors) != fingerprint(changed)
+    assert fingerprint(tensors) == fingerprint(dict(reversed(tensors.items())))
+
+
+def test_a_tensor_moved_to_another_name_changes_the_fingerprint() -> None:
+    assert fingerprint({"a": torch.zeros(3)}) != fingerprint({"b": torch.zeros(3)})
+
+
+def test_an_unknown_base_model_is_refused() -> None:
+    with pytest.raises(ModelError, match="resnet"):
+        load_base("resnet", ADAPTER, CLASSES)
+
+
+def test_the_models_bytes_leave_the_replaced_classifier_out() -> None:
+    tensors = _tensors("efficientnet-lite0")
+    assert not any(name.startswith("_fc") for name in tensors)
+    assert model_bytes("efficientnet-lite0") == 4 * sum(
+        t.numel() for t in tensors.values() if t.is_floating_point()
+    )
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "I;16", "1", "P"])
+def test_images_of_every_mode_become_one_shape(mode: str) -> None:
+    image = (
+        Image.fromarray(np.full((50, 40), 200, np.uint16), "I;16") if mode == "I;16" else Image.new(mode, (40, 50))
+    )
+    assert base().preprocess(image).shape == (3, 32, 32)
+
+
+def test_the_space_holds_the_included_weights_after_the_cut() -> None:
+    names = [tensor.name for tensor in space().tensors]
+    assert names[-2:] == ["head.weight", "head.bias"]
+    assert all(name.startswith(("blocks.15.", "head.")) for name in names)
+    assert {names[i] for i in dense_tensors(space(), ADAPTER)} == {"head.weight", "head.bias"}
+
+
+def test_a_glob_that_matches_nothing_is_an_error_that_names_it() -> None:
+    with pytest.raises(ConfigError, match=r"adapter.include = 'bocks\.\*'"):
+        build_space(base(), ADAPTER.model_copy(update={"include": ("bocks.*",)}))
+    with pytest.raises(ConfigError, match=r"adapter.dense = 'stem\.\*'"):
+        build_space(base(), ADAPTER.model_copy(update={"dense": ("stem.*",)}))
+
+
+def _adapter() -> tuple[DeltaAdapter, list[torch.Tensor]]:
+    adapter = DeltaAdapter(base().suffix, space())
+    return adapter, [p.detach().clone() for p in adapter.model.parameters()]
+
+
+def _unchanged(adapter: DeltaAdapter, before: list[torch.Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(adapter.model.parameters(), before, strict=True))
+
+
+def _state(value: float) -> SparseDelta:
+    part = TensorDelta(0, np.array([0, 5], np.int64), np.array([value, -value], np.float32))
+    return SparseDelta(space().fingerprint, Operation.SET, (part,))
+
+
+def test_loading_the_empty_state_restores_the_base_bit_by_bit() -> None:
+    adapter, before = _adapter()
+    adapter.load(_state(0.1))
+    assert not _unchanged(adapter, before)
+    adapter.load(SparseDelta.empty(space().fingerprint, Operation.SET))
+    assert _unchanged(adapter, before)
+
+
+def test_a_state_replaces_the_one_before_instead_of_adding_to_it() -> None:
+    adapter, _ = _adapter()
+    once = adapter.load(_state(0.1)).model.get_parameter(space().tensors[0].name).clone()
+    adapter.load(_state(3.0))
+    twice = adapter.load(_state(0.1)).model.get_parameter(space().tensors[0].name)
+    assert torch.equal(once, twice)
+
+
+def test_a_state_of_another_space_is_refused_naming_both() -> None:
+    adapter, _ = _adapter()
+    with pytest.raises(SpaceMismatchError, match=f"{'00' * 8}.*{space().fingerprint.hex()[:16]}"):
+        adapter.load(replace(_state(1.0), space=bytes(32)))
+
+
+def test_detaching_restores_the_weights_bit_by_bit_and_returns_what_was_trained() -> None:
+    adapter, before = _adapter()
+    support = tuple(
+        np.array([1, 3], np.int64) if i == 0 else np.empty(0, np.int64) for i in range(len(space().tensors))
+    )
+    values = adapter.attach(support)
+    with torch.no_grad():
+        values[0].copy_(torch.tensor([0.25, -0.5]))
+    adapter.push_values()
+    assert not _unchanged(adapter, before)
+    delta = adapter.detach()
+    assert _unchanged(adapter, before)
+    assert not any(p.requires_grad for p in adapter.model.parameters())
+    assert delta.operation is Operation.ADD
+    assert [(t.tensor, t.indices.tolist(), t.values.tolist()) for t in delta.tensors] == [
+        (0, [1, 3], [0.25, -0.5])
+    ]
+
+
+def test_nothing_is_loaded_or_attached_while_a_support_is_attached() -> None:
+    adapter, _ = _adapter()
+    support = tuple(np.arange(1) for _ in space().tensors)
+    adapter.attach(support)
+    with pytest.raises(ModelError, match="attached"):
+        adapter.load(_state(1.0))
+    with pytest.raises(ModelError, match="attached already"):
+        adapter.attach(support)
+
+
+def test_settings_of_the_configuration_fit_the_default_base_model() -> None:
+    spec = config.AdapterSettings()
+    found = build_space(load_base("efficientnet-lite0", spec, ("intact", "defective")), spec)
+    assert found.size > 2_000_000
+    assert dense_tensors(found, spec)

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+
+from fedsparse.aggregation import Accumulator, holders_mean, rule_named, shrunk, zero_fill
+from fedsparse.delta import Operation
+from fedsparse.errors import DeltaError, SpaceMismatchError
+from tests.unit.samples import OTHER_SPACE, SPACE, admitted, delta
+
+LEFT = admitted(delta({0: {1: 1.0, 2: 4.0}}), samples=1)
+RIGHT = admitted(delta({0: {2: 8.0}, 1: {0: 3.0}}), samples=3)
+
+
+def both() -> Accumulator:
+    accumulator = Accumulator(SPACE)
+    accumulator.add(LEFT)
+    accumulator.add(RIGHT)
+    return accumulator
+
+
+def test_the_holders_mean_divides_by_those_who_hold_the_coordinate() -> None:
+    assert both().result(holders_mean) == delta({0: {1: 1.0, 2: 7.0}, 1: {0: 3.0}})
+
+
+def test_zero_fill_divides_by_everybody() -> None:
+    assert both().result(zero_fill) == delta({0: {1: 0.25, 2: 7.0}, 1: {0: 2.25}})
+
+
+def test_the_shrunk_rule_lies_between() -> None:
+    assert both().result(shrunk(0.5)) == delta({0: {1: 0.4, 2: 7.0}, 1: {0: 9 / 3.5}})
+
+
+def test_the_result_is_an_addition() -> None:
+    assert both().result(zero_fill).operation is Operation.ADD
+
+
+def test_merging_nothing_is_refused() -> None:
+    with pytest.raises(DeltaError, match="no update to merge"):
+        Accumulator(SPACE).result(zero_fill)
+
+
+def test_an_update_of_another_space_is_refused_naming_both() -> None:
+    with pytest.raises(SpaceMismatchError) as caught:
+        Accumulator(OTHER_SPACE).add(LEFT)
+    assert SPACE.fingerprint.hex()[:16] in str(caught.value)
+    assert OTHER_SPACE.fingerprint.hex()[:16] in str(caught.value)
+
+
+def test_accumulators_of_two_spaces_do_not_merge() -> None:
+    with pytest.raises(SpaceMismatchError):
+        Accumulator(OTHER_SPACE).merge(both())
+
+
+def test_merging_leaves_the_other_accumulator_as_it_was() -> None:
+    one, other = Accumulator(SPACE), Accumulator(SPACE)
+    one.add(LEFT)
+    other.add(RIGHT)
+    before = other.result(zero_fill)
+    one.merge(other)
+    assert one.result(zero_fill) == both().result(zero_fill)
+    assert other.result(zero_fill) == before
+
+
+@pytest.mark.timeout(10)
+def test_an_accumulator_merged_with_itself_counts_every_update_twice() -> None:
+    doubled = both()
+    doubled.merge(doubled)
+    assert doubled.result(zero_fill) == both().result(zero_fill)
+    doubled.add(RIGHT)
+    assert doubled.result(zero_fill) == delta({0: {1: 2 / 11, 2: 80 / 11}, 1: {0: 27 / 11}})
+
+
+def test_the_largest_values_and_weights_merge_without_overflow() -> None:
+    most = 3.4028234663852886e38
+    accumulator = Accumulator(SPACE)
+    for samples in (1 << 40, (1 << 40) - 1):
+        accumulator.add(admitted(delta({0: {1: most}}), samples=samples))
+    assert accumulator.result(holders_mean) == delta({0: {1: most}})
+
+
+def test_sums_do_not_depend_on_order_where_float32_would() -> None:
+    updates = [admitted(delta({0: {0: value}})) for value in (1e8, 1.0, -1e8)]
+    results = []
+    for order in (updates, updates[::-1]):
+        accumulator = Accumulator(SPACE)
+        for update in order:
+            accumulator.add(update)
+        results.append(accumulator.result(zero_fill))
+    assert results == [delta({0: {0: 1 / 3}})] * 2
+
+
+@pytest.mark.parametrize(
+    ("name", "strength", "rule"),
+    [("holders-mean", 0.5, holders_mean), ("zero-fill", 0.5, zero_fill), ("shrunk", 0.25, shrunk(0.25))],
+)
+def test_a_rule_is_found_by_its_name(name: str, strength: float, rule: object) -> None:
+    assert both().result(rule_named(name, strength)) == both().result(rule)  # type: ignore[arg-type]

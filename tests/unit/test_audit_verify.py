@@ -1,0 +1,347 @@
+from __future__ import annotations
+
+import shutil
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from fedsparse.audit import EntryKind, Ledger, verify_ledger
+from fedsparse.audit.entry import entry_hash
+from fedsparse.delta import encode_update
+from fedsparse.delta.rounds import Reason, RoundUpdate
+from fedsparse.errors import LedgerError
+from fedsparse.security import Role
+from fedsparse.v1 import ledger_pb2, link_pb2
+from tests.unit.samples import (
+    LEFT,
+    OTHER_SPACE,
+    REASON_PAYLOAD,
+    REFUSED_PAYLOAD,
+    SPACE,
+    Hub,
+    call_draft,
+    cell,
+    delta,
+    draft_of,
+    tamper,
+    update,
+)
+
+PAYLOADS = {2: update(), 3: REFUSED_PAYLOAD, 4: REASON_PAYLOAD}
+
+
+def problems(folder: Path, hub: Hub) -> tuple[str, ...]:
+    verdict = verify_ledger(folder, hub.authority)
+    assert verdict.verified == (not verdict.problems)
+    return verdict.problems
+
+
+def named(found: tuple[str, ...]) -> set[int]:
+    """Return the entries that problems name."""
+    return {int(problem.split(":")[0].removeprefix("entry ")) for problem in found}
+
+
+def flipped(data: bytes, position: int) -> bytes:
+    changed = bytearray(data)
+    changed[position] ^= 1
+    return bytes(changed)
+
+
+def replace_entry(folder: Path, sequence: int, data: bytes) -> None:
+    """Do it as a careful forger does, with the hash that fits."""
+    tamper(folder, "UPDATE entries SET entry = ?, hash = ? WHERE sequence = ?", data, entry_hash(data), sequence)
+
+
+def forge(folder: Path, at: int, /, **changes: object) -> None:
+    """Change fields of an entry, and rewrite the chain from there on."""
+    previous = None
+    for number in range(at, verify_ledger(folder, None).entries + 1):
+        entry = ledger_pb2.LedgerEntry.FromString(cell(folder, "entries", "entry", number))
+        if number == at:
+            for name, value in changes.items():
+                setattr(entry, name, value)
+        if previous is not None:
+            entry.previous_hash = previous
+        data = entry.SerializeToString(deterministic=True)
+        previous = entry_hash(data)
+        replace_entry(folder, number, data)
+
+
+def test_an_honest_ledger_verifies_and_is_counted(ledger_folder: Path, hub: Hub) -> None:
+    verdict = verify_ledger(ledger_folder, hub.authority)
+    assert verdict.verified
+    assert (verdict.entries, verdict.updates, verdict.refusals, verdict.receipts) == (5, 2, 1, 3)
+    assert verdict.missing_receipts == ()
+
+
+def test_an_empty_ledger_proves_nothing(tmp_path: Path) -> None:
+    with Ledger(tmp_path, bytes(32)):
+        pass
+    verdict = verify_ledger(tmp_path, None)
+    assert (verdict.entries, verdict.problems, verdict.verified) == (0, (), False)
+
+
+def test_a_folder_without_a_ledger_is_told(tmp_path: Path) -> None:
+    with pytest.raises(LedgerError, match="holds no ledger"):
+        verify_ledger(tmp_path, None)
+
+
+def test_a_copy_verifies_elsewhere(ledger_folder: Path, tmp_path: Path, hub: Hub) -> None:
+    shutil.copytree(ledger_folder, tmp_path / "laptop", ignore=shutil.ignore_patterns("lock"))
+    assert problems(tmp_path / "laptop", hub) == ()
+
+
+@pytest.mark.parametrize("sequence", range(1, 6))
+def test_a_changed_entry_is_found(ledger_folder: Path, hub: Hub, sequence: int) -> None:
+    data = flipped(cell(ledger_folder, "entries", "entry", sequence), 10)
+    tamper(ledger_folder, "UPDATE entries SET entry = ? WHERE sequence = ?", data, sequence)
+    assert sequence in named(problems(ledger_folder, hub))
+
+
+@pytest.mark.parametrize("sequence", range(1, 6))
+def test_a_changed_hash_is_found(ledger_folder: Path, hub: Hub, sequence: int) -> None:
+    data = flipped(cell(ledger_folder, "entries", "hash", sequence), 0)
+    tamper(ledger_folder, "UPDATE entries SET hash = ? WHERE sequence = ?", data, sequence)
+    assert named(problems(ledger_folder, hub)) == {sequence}
+
+
+@pytest.mark.parametrize("sequence", range(1, 5))
+def test_a_changed_entry_with_a_fitting_hash_breaks_the_chain(
+    ledger_folder: Path, hub: Hub, sequence: int
+) -> None:
+    entry = ledger_pb2.LedgerEntry.FromString(cell(ledger_folder, "entries", "entry", sequence))
+    entry.time_unix_ms += 1
+    replace_entry(ledger_folder, sequence, entry.SerializeToString(deterministic=True))
+    found = problems(ledger_folder, hub)
+    assert f"entry {sequence + 1}: does not continue the chain" in "\n".join(found)
+    assert named(found) == {sequence + 1} | ({sequence} & LEFT.keys())
+
+
+@pytest.mark.parametrize("sequence", [2, 4, 5])
+def test_a_chain_rewritten_from_an_entry_on_contradicts_the_receipts(
+    ledger_folder: Path, hub: Hub, sequence: int
+) -> None:
+    forge(ledger_folder, sequence, time_unix_ms=1)
+    found = problems(ledger_folder, hub)
+    assert named(found) == {number for number in LEFT if number >= sequence}
+    assert all("its receipt speaks of another payload, entry or task" in problem for problem in found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"round": 9}, "round, version or samples"),
+        ({"version": 9}, "round, version or samples"),
+        ({"samples": 9}, "round, version or samples"),
+        ({"reason": 1}, "tensors or reason"),
+        ({"kind": EntryKind.REASON}, "its kind is another"),
+        ({"kind": 99}, "is of the unknown kind 99"),
+        ({"kind": 0}, "is of the unknown kind 0"),
+        ({"kind": EntryKind.REFUSED}, "its receipt is for nothing that left"),
+        ({"payload_bytes": 1}, "its payload was altered"),
+        ({"payload_bytes": 0}, "its payload was altered"),
+        ({"payload_sha256": bytes(32)}, "its payload is gone"),
+        ({"payload_sha256": sha256(REFUSED_PAYLOAD).digest()}, "its payload was altered"),
+        ({"sequence": 9}, "says that it is entry 9"),
+        ({"format": 2}, "its bytes are no ledger entry"),
+        ({"task_id": "other"}, "its receipt speaks of another payload, entry or task"),
+    ],
+)
+def test_an_entry_that_says_another_thing_than_its_payload_is_found_even_with_a_rewritten_chain(
+    ledger_folder: Path, hub: Hub, changes: dict[str, object], said: str
+) -> None:
+    forge(ledger_folder, 2, **changes)
+    assert any(problem.startswith("entry 2: ") and said in problem for problem in problems(ledger_folder, hub))
+
+
+@pytest.mark.parametrize("field", ["tensors", "metrics"])
+def test_tensors_or_metrics_left_out_of_an_entry_are_found(ledger_folder: Path, hub: Hub, field: str) -> None:
+    entry = ledger_pb2.LedgerEntry.FromString(cell(ledger_folder, "entries", "entry", 5))
+    entry.ClearField(field)
+    replace_entry(ledger_folder, 5, entry.SerializeToString(deterministic=True))
+    assert f"entry 5: {field}" in "\n".join(problems(ledger_folder, hub))
+
+
+def test_an_entry_with_an_unknown_field_is_no_entry(ledger_folder: Path, hub: Hub) -> None:
+    replace_entry(ledger_folder, 5, cell(ledger_folder, "entries", "entry", 5) + b"\xfa\x01\x06hidden")
+    assert "entry 5: its bytes are no ledger entry" in problems(ledger_folder, hub)
+
+
+@pytest.mark.parametrize("sequence", range(1, 5))
+def test_a_deleted_entry_is_found_at_the_next(ledger_folder: Path, hub: Hub, sequence: int) -> None:
+    tamper(ledger_folder, "DELETE FROM entries WHERE sequence = ?", sequence)
+    found = problems(ledger_folder, hub)
+    assert f"entry {sequence + 1}: follows entry {sequence - 1}: what stood between is gone" in found
+
+
+def test_a_deleted_entry_is_found_when_the_others_move_up(ledger_folder: Path, hub: Hub) -> None:
+    tamper(ledger_folder, "DELETE FROM entries WHERE sequence = 3")
+    tamper(ledger_folder, "UPDATE entries SET sequence = sequence - 1 WHERE sequence = 4")
+    tamper(ledger_folder, "UPDATE entries SET sequence = sequence - 1 WHERE sequence = 5")
+    found = problems(ledger_folder, hub)
+    assert "entry 3: says that it is entry 4" in found
+    assert any(problem.startswith("entry 3: does not continue the chain") for problem in found)
+
+
+def test_two_swapped_entries_are_found(ledger_folder: Path, hub: Hub) -> None:
+    for old, new in ((2, 9), (3, 2), (9, 3)):
+        tamper(ledger_folder, "UPDATE entries SET sequence = ? WHERE sequence = ?", new, old)
+    assert {2, 3} <= named(problems(ledger_folder, hub))
+
+
+def test_a_tail_cut_off_is_found_by_the_receipts_left_over(ledger_folder: Path, hub: Hub) -> None:
+    tamper(ledger_folder, "DELETE FROM entries WHERE sequence >= 4")
+    assert problems(ledger_folder, hub) == tuple(
+        f"entry {sequence}: its receipt is for nothing that left" for sequence in (4, 5)
+    )
+
+
+def test_an_inserted_entry_is_found(ledger_folder: Path, hub: Hub) -> None:
+    data = cell(ledger_folder, "entries", "entry", 5)
+    tamper(ledger_folder, "INSERT INTO entries VALUES (6, ?, ?)", data, entry_hash(data))
+    assert named(problems(ledger_folder, hub)) == {6}
+
+
+@pytest.mark.parametrize("sequence", PAYLOADS)
+def test_a_removed_payload_is_found(ledger_folder: Path, hub: Hub, sequence: int) -> None:
+    (ledger_folder / "payloads" / sha256(PAYLOADS[sequence]).hexdigest()).unlink()
+    assert problems(ledger_folder, hub) == (f"entry {sequence}: its payload is gone",)
+
+
+@pytest.mark.parametrize("sequence", PAYLOADS)
+def test_an_altered_payload_is_found(ledger_folder: Path, hub: Hub, sequence: int) -> None:
+    file = ledger_folder / "payloads" / sha256(PAYLOADS[sequence]).hexdigest()
+    for altered in (flipped(PAYLOADS[sequence], 3), PAYLOADS[sequence][:-1], PAYLOADS[sequence] + b"\0", b""):
+        file.write_bytes(altered)
+        assert problems(ledger_folder, hub) == (f"entry {sequence}: its payload was altered",)
+
+
+def test_a_receipt_removed_is_missing(ledger_folder: Path, hub: Hub) -> None:
+    tamper(ledger_folder, "DELETE FROM receipts WHERE sequence = 4")
+    assert verify_ledger(ledger_folder, hub.authority).missing_receipts == (4,)
+
+
+def test_a_receipt_moved_to_another_entry_is_found(ledger_folder: Path, hub: Hub) -> None:
+    for old, new in ((2, 9), (5, 2), (9, 5)):
+        tamper(ledger_folder, "UPDATE receipts SET sequence = ? WHERE sequence = ?", new, old)
+    assert named(problems(ledger_folder, hub)) == {2, 5}
+
+
+def test_a_receipt_of_another_federation_is_found(ledger_folder: Path, hub: Hub, tmp_path: Path) -> None:
+    """Somebody signs the very same words with a hub certificate from a CA of their own."""
+    other = Hub.create(tmp_path / "other")
+    receipt = link_pb2.Receipt.FromString(cell(ledger_folder, "receipts", "receipt", 2))
+    receipt.signature = other.sign(receipt.body.SerializeToString(deterministic=True))
+    receipt.hub_certificate = other.certificate
+    data = receipt.SerializeToString(deterministic=True)
+    tamper(ledger_folder, "UPDATE receipts SET receipt = ? WHERE sequence = 2", data)
+    [problem] = problems(ledger_folder, hub)
+    assert problem.startswith("entry 2: its receipt is not the hub's: ")
+    assert "was not issued by the given CA" in problem
+    assert verify_ledger(ledger_folder, None).problems == ()  # without the CA nobody can know
+
+
+def test_a_receipt_signed_by_a_plant_is_found(tmp_path: Path) -> None:
+    plant = Hub.create(tmp_path / "plant", Role.PLANT)
+    with Ledger(tmp_path / "ledger", bytes(32)) as ledger:
+        recorded = ledger.append(draft_of(REASON_PAYLOAD, "task", EntryKind.REASON), REASON_PAYLOAD)
+        ledger.file_receipt(1, plant.receipt(recorded, "task"))
+    [problem] = problems(tmp_path / "ledger", plant)
+    assert "is a plant's certificate, a hub's is needed" in problem
+
+
+def test_a_receipt_with_another_time_or_plant_is_found_by_its_signature(ledger_folder: Path, hub: Hub) -> None:
+    original = cell(ledger_folder, "receipts", "receipt", 2)
+    for name, value in (("plant", "owari"), ("sequence", 7), ("received_unix_ms", 5)):
+        receipt = link_pb2.Receipt.FromString(original)
+        setattr(receipt.body, name, value)
+        data = receipt.SerializeToString(deterministic=True)
+        tamper(ledger_folder, "UPDATE receipts SET receipt = ? WHERE sequence = 2", data)
+        [problem] = problems(ledger_folder, hub)
+        assert problem.startswith("entry 2: its receipt is not the hub's: the signature")
+
+
+def test_a_receipt_with_something_added_is_found(ledger_folder: Path, hub: Hub) -> None:
+    data = cell(ledger_folder, "receipts", "receipt", 2) + b"\xfa\x01\x06hidden"
+    tamper(ledger_folder, "UPDATE receipts SET receipt = ? WHERE sequence = 2", data)
+    assert problems(ledger_folder, hub) == ("entry 2: its receipt is not in canonical form",)
+
+
+def test_a_receipt_that_is_none_is_found(ledger_folder: Path, hub: Hub) -> None:
+    tamper(ledger_folder, "UPDATE receipts SET receipt = x'ff' WHERE sequence = 2")
+    assert problems(ledger_folder, hub) == ("entry 2: its receipt is unreadable",)
+
+
+@pytest.mark.parametrize("sequence", [1, 3])
+def test_a_receipt_for_what_did_not_leave_is_found(ledger_folder: Path, hub: Hub, sequence: int) -> None:
+    tamper(ledger_folder, "UPDATE receipts SET sequence = ? WHERE sequence = 2", sequence)
+    assert problems(ledger_folder, hub) == (f"entry {sequence}: its receipt is for nothing that left",)
+
+
+def test_an_update_that_cannot_be_decoded_is_named(ledger_folder: Path, hub: Hub) -> None:
+    (ledger_folder / "space.json").unlink()
+    assert problems(ledger_folder, hub) == tuple(
+        f"entry {sequence}: cannot be decoded: space.json is gone" for sequence in (2, 5)
+    )
+
+
+def test_the_space_of_another_federation_is_found(ledger_folder: Path, hub: Hub) -> None:
+    (ledger_folder / "space.json").write_bytes(OTHER_SPACE.to_json())
+    found = problems(ledger_folder, hub)
+    assert named(found) == {2, 5}
+    assert all("belongs to the adapter space" in problem for problem in found)
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", SPACE.to_json() + b" ", b'{"tensors": [{"shape": [1e999]}]}'])
+def test_a_space_file_that_is_none_is_told(ledger_folder: Path, content: bytes) -> None:
+    (ledger_folder / "space.json").write_bytes(content)
+    with pytest.raises(LedgerError, match=r"space\.json does not describe an adapter space"):
+        verify_ledger(ledger_folder, None)
+
+
+@pytest.mark.parametrize("content", [b"", b"no database" * 500])
+def test_a_database_that_is_none_is_told(ledger_folder: Path, content: bytes) -> None:
+    (ledger_folder / "ledger.db").write_bytes(content)
+    with pytest.raises(LedgerError, match="cannot be read"):
+        verify_ledger(ledger_folder, None)
+
+
+def test_a_damaged_schema_is_told(ledger_folder: Path) -> None:
+    file = ledger_folder / "ledger.db"
+    file.write_bytes(file.read_bytes().replace(b"CREATE TABLE entries", b"CREATE TABLE \xc2ntries"))
+    with pytest.raises(LedgerError, match="cannot be read"):
+        verify_ledger(ledger_folder, None)
+    with pytest.raises(LedgerError, match="cannot be opened"):
+        Ledger(ledger_folder, bytes(32))
+
+
+@pytest.mark.parametrize("value", [None, "text", 5])
+def test_a_row_of_another_type_is_told(ledger_folder: Path, value: object) -> None:
+    tamper(ledger_folder, "DROP TABLE receipts")
+    tamper(ledger_folder, "CREATE TABLE receipts (sequence INTEGER PRIMARY KEY, receipt)")
+    tamper(ledger_folder, "INSERT INTO receipts VALUES (2, ?)", value)
+    with pytest.raises(LedgerError, match="a row that no fedsparse wrote, at 2"):
+        verify_ledger(ledger_folder, None)
+
+
+def test_what_leaves_in_the_wrong_form_is_found(tmp_path: Path) -> None:
+    """A gateway that was changed records honestly what it should not have sent."""
+    with Ledger(tmp_path, bytes(32)) as ledger:
+        ledger.set_space(SPACE)
+        ledger.append(draft_of(REASON_PAYLOAD, "task", EntryKind.UPDATE), REASON_PAYLOAD)
+        ledger.append(draft_of(REASON_PAYLOAD, "task", EntryKind.REASON), REASON_PAYLOAD + b"\xfa\x01\x01x")
+        ledger.append(call_draft(EntryKind.UPDATE), encode_update(RoundUpdate(1, 0, 1, b"no delta", Reason.NONE)))
+    found = verify_ledger(tmp_path, None).problems
+    assert found[0] == "entry 1: its kind is another than its payload's"
+    assert found[1].startswith("entry 2: its payload does not decode: ")
+    assert found[2].startswith("entry 3: its payload does not decode: ")
+
+
+def test_what_left_without_a_receipt_is_counted_but_no_contradiction(tmp_path: Path) -> None:
+    with Ledger(tmp_path, bytes(32)) as ledger:
+        ledger.set_space(SPACE)
+        payload = update(delta({0: {1: 1.0}}))
+        ledger.append(draft_of(payload, "task"), payload)
+    verdict = verify_ledger(tmp_path, None)
+    assert (verdict.verified, verdict.missing_receipts) == (True, (1,))

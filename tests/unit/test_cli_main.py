@@ -1,0 +1,301 @@
+"""The command as people type it: exit codes and what is printed, in-process but through the real entry point."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from fedsparse import __version__
+from fedsparse.audit import EntryDraft, EntryKind, Ledger
+from fedsparse.cli.main import main
+from fedsparse.delta import AdapterSpace, Operation, Reason, RoundUpdate, SparseDelta, TensorDelta, encode_update
+from fedsparse.delta import TensorSpec as Spec
+from fedsparse.registry import Contribution, Registry
+from fedsparse.security import Role, load_authority, load_credentials
+from tests.unit.federation_samples import SPACE, settings
+
+Run = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Return exit code, stdout and stderr of one command line."""
+    monkeypatch.setenv("COLUMNS", "200")
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["fedsparse", *map(str, arguments)])
+        with pytest.raises(SystemExit) as caught:
+            main()
+        printed = capsys.readouterr()
+        code = caught.value.code
+        return (code if isinstance(code, int) else 0 if code is None else 1), printed.out, printed.err
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("arguments", "taught"),
+    [
+        ((), "Federated, on-prem fine-tuning"),
+        (("demo",), "Run a whole federation on this machine"),
+        (("server",), "The operator's side"),
+        (("server", "up"), "Start the hub and run the federation's rounds"),
+        (("client",), "The plant's side"),
+        (("client", "up"), "Start this plant"),
+        (("audit",), "What left a site"),
+        (("audit", "verify"), "Check a ledger"),
+        (("registry",), "Adapter versions"),
+        (("registry", "list"), "List adapter versions"),
+        (("registry", "show"), "Show one adapter version"),
+        (("pki",), "Certificates for hub and plants"),
+        (("pki", "init"), "Create a certificate authority"),
+        (("pki", "issue"), "Issue a certificate and key"),
+    ],
+)
+def test_every_command_teaches_itself(run: Run, arguments: tuple[str, ...], taught: str) -> None:
+    code, out, err = run(*arguments, "--help")
+    assert (code, err) == (0, "")
+    assert f"Usage: fedsparse {' '.join(arguments)}".strip() in out
+    assert taught in out
+
+
+def test_the_version_can_be_asked(run: Run) -> None:
+    assert run("--version") == (0, f"fedsparse {__version__}\n", "")
+
+
+@pytest.mark.parametrize("arguments", [(), ("registry",), ("pki",)])
+def test_a_command_without_its_sub_command_shows_what_there_is(run: Run, arguments: tuple[str, ...]) -> None:
+    code, out, err = run(*arguments)
+    assert code in {0, 2}
+    assert "Commands" in out + err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("nonsense",), "No such command 'nonsense'"),
+        (("registry", "lst"), "No such command 'lst'"),
+        (("audit", "verify"), "Missing argument 'LEDGER'"),
+        (("pki", "issue", "plant", "kiso"), "Missing option '--ca'"),
+        (("audit", "verify", "x", "--nonsense"), "No such option"),
+        (("registry", "show", "x", "zero"), "'zero' is not a valid int"),
+        (("registry", "show", "x", "0"), "0 is not in the range x>=1"),
+        (("demo", "--rounds", "0"), "0 is not in the range"),
+        (("registry", "list", "a", "b"), "unexpected extra argument"),
+    ],
+)
+def test_wrong_usage_is_told_with_the_way_to_help_and_exits_2(
+    run: Run, arguments: tuple[str, ...], told: str
+) -> None:
+    code, out, err = run(*arguments)
+    assert (code, out) == (2, "")
+    assert told in err
+    assert "Usage: fedsparse" in err
+    assert "--help" in err
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize("role", ["server", "client"])
+def test_bad_settings_are_told_without_a_traceback(run: Run, tmp_path: Path, role: str) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_text("[hub\n")
+    code, out, err = run(role, "up", "--config", path)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"error: {path} cannot be read as TOML")
+
+
+def test_a_value_in_brackets_is_printed_as_it_stands(run: Run, tmp_path: Path) -> None:
+    path = settings(tmp_path)
+    path.write_text(path.read_text().replace('listen = "127.0.0.1:0"', 'listen = "[red]nowhere[/red]"'))
+    code, _, err = run("server", "up", "--config", path)
+    assert code == 1
+    assert "[red]nowhere[/red]" in err
+
+
+def test_the_installed_command_ends_with_the_same_codes() -> None:
+    command = str(Path(sys.executable).parent / "fedsparse")
+    for arguments, code in ((["--version"], 0), (["nonsense"], 2), (["registry", "list", "/nowhere"], 1)):
+        result = subprocess.run([command, *arguments], capture_output=True, text=True, check=False)
+        assert (result.returncode, "Traceback" in result.stderr) == (code, False)
+
+
+def test_ctrl_c_ends_a_command_with_the_usual_status(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("fedsparse.cli.inspect.list_versions", interrupt)
+    code, _, err = run("registry", "list", "x")
+    assert (code, "Traceback" in err) == (130, False)
+
+
+# audit
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Path:
+    folder = tmp_path / "ledger"
+    with Ledger(folder, peer_fingerprint=bytes(32)) as ledger:
+        ledger.set_space(SPACE)
+        payload = encode_update(RoundUpdate.refusal(1, 0, Reason.TRAINING_FAILED))
+        draft = EntryDraft(
+            kind=EntryKind.REASON,
+            peer="hub:1",
+            policy_sha256=bytes(32),
+            task_id="a" * 64,
+            round=1,
+            reason=Reason.TRAINING_FAILED,
+        )
+        ledger.append(draft, payload)
+    return folder
+
+
+def test_a_ledger_that_verifies_exits_0_and_says_what_was_not_checked(run: Run, ledger: Path) -> None:
+    code, out, err = run("audit", "verify", ledger)
+    assert (code, err) == (0, "")
+    assert "1 entries: 0 updates left, 0 were refused, 0 receipts filed" in out
+    assert "receipts not checked" in out
+    assert out.endswith("verified\n")
+
+
+def test_a_ledger_that_was_altered_exits_1_and_names_the_entry(run: Run, ledger: Path) -> None:
+    (payload,) = (ledger / "payloads").iterdir()
+    payload.write_bytes(b"other bytes")
+    code, out, err = run("audit", "verify", ledger)
+    assert (code, err) == (1, "")
+    assert "entry 1: " in out
+    assert out.endswith("CONTRADICTED\n")
+
+
+def test_a_folder_without_a_ledger_exits_1_with_an_error(run: Run, tmp_path: Path) -> None:
+    code, out, err = run("audit", "verify", tmp_path)
+    assert (code, out) == (1, "")
+    assert err == f"error: {tmp_path} holds no ledger. Name a folder with a ledger.db\n"
+
+
+def test_a_ca_that_is_not_there_exits_1_with_an_error(run: Run, ledger: Path, tmp_path: Path) -> None:
+    code, _, err = run("audit", "verify", ledger, "--ca", tmp_path / "ca.pem")
+    assert code == 1
+    assert err.startswith("error: cannot read the CA certificate")
+
+
+# registry
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Path:
+    space = AdapterSpace(bytes(32), (Spec("conv[red]", (10, 10)), Spec("head", (4,))))
+    registry = Registry(tmp_path / "registry", space)
+    for number in (1, 2):
+        values = np.full(5 * number, 0.5, np.float32)
+        state = SparseDelta(
+            space.fingerprint, Operation.SET, (TensorDelta(0, np.arange(5 * number, dtype=np.int64), values),)
+        )
+        registry.commit(
+            state,
+            round=number,
+            rule="shrunk",
+            contributions=(Contribution("ab" * 32, samples=40, nnz=5),),
+            metrics={"balanced_accuracy": 0.7512} if number == 2 else {},
+            sign=lambda manifest: b"signature",
+        )
+    return tmp_path / "registry"
+
+
+def test_versions_are_listed_with_round_rule_and_quality(run: Run, registry: Path) -> None:
+    code, out, _ = run("registry", "list", registry)
+    rows = [line.split() for line in out.splitlines()[1:]]
+    assert code == 0
+    assert [(row[0], row[1], *row[-3:]) for row in rows] == [
+        ("1", "1", "shrunk", "1", "-"),
+        ("2", "2", "shrunk", "1", "0.751"),
+    ]
+
+
+def test_a_version_is_shown_with_its_lineage_contributions_and_tensors(run: Run, registry: Path) -> None:
+    code, out, _ = run("registry", "show", registry, 2)
+    assert code == 0
+    assert "version 2, round 2" in out
+    assert "parents 1\n" in out
+    assert "(verified)" in out
+    assert "balanced_accuracy 0.7512" in out
+    assert f"from 40 samples, 5 values, update {'ab' * 32}" in out
+    assert out.splitlines()[-1].split() == ["conv[red]", "10", "10.00%"]
+
+
+def test_the_first_version_says_that_it_stands_on_the_base(run: Run, registry: Path) -> None:
+    assert "parents none: the untouched base" in run("registry", "show", registry, 1)[1]
+
+
+def test_a_version_that_is_not_there_exits_1_and_names_the_newest(run: Run, registry: Path) -> None:
+    code, _, err = run("registry", "show", registry, 3)
+    assert code == 1
+    assert err.startswith("error: there is no version 3. The newest is 2")
+
+
+def test_a_version_that_was_altered_exits_1(run: Run, registry: Path) -> None:
+    folder = registry / "versions"
+    state = (folder / "000001" / "adapter.safetensors").read_bytes()
+    (folder / "000002" / "adapter.safetensors").write_bytes(state)
+    code, _, err = run("registry", "show", registry, 2)
+    assert code == 1
+    assert "error: version 2 was altered" in err
+
+
+def test_a_folder_without_a_registry_exits_1_with_an_error(run: Run, tmp_path: Path) -> None:
+    code, _, err = run("registry", "list", tmp_path / "nowhere")
+    assert (code, err) == (
+        1,
+        f"error: {tmp_path / 'nowhere'} holds no registry. Name a folder with a space.json\n",
+    )
+
+
+# pki
+
+
+def test_certificates_can_be_made_from_the_command_line_and_load(run: Run, tmp_path: Path) -> None:
+    ca, home = tmp_path / "ca", tmp_path / "home"
+    code, out, _ = run("pki", "init", ca, "--name", "demo")
+    assert (code, out) == (0, f"created {ca / 'ca.pem'} (share it) and {ca / 'ca.key'} (never share it)\n")
+    hosts = ("--host", "hub.example", "--host", "10.0.0.1")
+    assert run("pki", "issue", "hub", "main", "--ca", ca, "--out", home, *hosts)[0] == 0
+    code, out, _ = run("pki", "issue", "plant", "kiso", "--ca", ca, "--out", home)
+    assert (code, out) == (0, f"created {home / 'kiso'}.pem and {home / 'kiso'}.key\n")
+    for role, name in ((Role.HUB, "main"), (Role.PLANT, "kiso")):
+        load_credentials(home / f"{name}.pem", home / f"{name}.key", home / "ca.pem", role)
+    assert "demo" in load_authority(ca).certificate.subject.rfc4514_string()
+
+
+def test_an_authority_is_not_created_twice(run: Run, tmp_path: Path) -> None:
+    run("pki", "init", tmp_path)
+    code, _, err = run("pki", "init", tmp_path)
+    assert code == 1
+    assert "already holds a certificate authority" in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("king", "x"), "error: no such role: 'king'. Use hub or plant"),
+        (("plant", "Kiso"), "error: 'Kiso' is no name for a plant"),
+        (("hub", "main"), "error: a hub's certificate needs the names at which plants dial it. Add --host"),
+        (("hub", "main", "--host", "hub:8443"), "error: 'hub:8443' is no host name or IP address"),
+        (("plant", "ca"), "error: the name 'ca' is the CA's own"),
+    ],
+)
+def test_what_cannot_be_issued_is_told(run: Run, tmp_path: Path, arguments: tuple[str, ...], told: str) -> None:
+    run("pki", "init", tmp_path / "ca")
+    code, _, err = run("pki", "issue", *arguments, "--ca", tmp_path / "ca", "--out", tmp_path / "out")
+    assert code == 1
+    assert err.startswith(told)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_authority_is_told_with_the_command_that_makes_one(run: Run, tmp_path: Path) -> None:
+    code, _, err = run("pki", "issue", "plant", "kiso", "--ca", tmp_path / "no", "--out", tmp_path / "out")
+    assert code == 1
+    assert "fedsparse pki init" in err

@@ -1,0 +1,212 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fedsparse.config import FederationConfig, SiteConfig, load
+from fedsparse.errors import ConfigError
+
+FEDERATION = """
+[federation]
+name = "demo"
+classes = ["good", "bad"]
+
+[hub]
+listen = "0.0.0.0:8443"
+plants = ["kiso", "ise"]
+
+[hub.identity]
+certificate = "identity/hub.pem"
+key = "identity/hub.key"
+authority = "/etc/fedsparse/ca.pem"
+"""
+SITE = """
+[site]
+name = "kiso"
+hub = "hub.example:8443"
+
+[site.identity]
+certificate = "kiso.pem"
+key = "kiso.key"
+authority = "ca.pem"
+
+[data]
+path = "../images"
+"""
+
+
+def federation(folder: Path, more: str = "", **replaced: str) -> FederationConfig:
+    return load(written(folder, FEDERATION, more, replaced), FederationConfig)
+
+
+def site(folder: Path, more: str = "", **replaced: str) -> SiteConfig:
+    return load(written(folder, SITE, more, replaced), SiteConfig)
+
+
+def written(folder: Path, text: str, more: str, replaced: dict[str, str]) -> Path:
+    """Write ``text`` with the lines of the keys ``replaced``, and ``more`` behind it."""
+    lines = [replaced.get(line.partition(" = ")[0], line) for line in text.splitlines()]
+    path = folder / "settings.toml"
+    path.write_text("\n".join(lines) + "\n" + more, encoding="utf-8")
+    return path
+
+
+def problem(folder: Path, more: str = "", **replaced: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        federation(folder, more, **replaced)
+    return str(caught.value)
+
+
+def site_problem(folder: Path, more: str = "", **replaced: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        site(folder, more, **replaced)
+    return str(caught.value)
+
+
+def test_a_short_file_is_enough_and_the_rest_has_defaults(tmp_path: Path) -> None:
+    loaded = federation(tmp_path)
+    assert loaded.hub.plants == ("kiso", "ise")
+    assert (loaded.rounds.count, loaded.aggregation.rule, loaded.training.epochs) == (6, "shrunk", 1)
+    assert loaded.evaluation is None
+    assert site(tmp_path).egress.max_density == 0.05
+
+
+def test_relative_paths_start_at_the_files_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "home").mkdir()
+    written(tmp_path / "home", FEDERATION, '[evaluation]\npath = "test.csv"\n', {})
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    loaded = load(Path("../home/settings.toml"), FederationConfig)
+    home = tmp_path / "home"
+    assert loaded.hub.identity.certificate == home / "identity" / "hub.pem"
+    assert loaded.hub.identity.authority == Path("/etc/fedsparse/ca.pem")
+    assert loaded.state == home / "state"
+    assert loaded.evaluation is not None
+    assert loaded.evaluation.path == home / "test.csv"
+    assert site(home).data.path == home / ".." / "images"
+
+
+def test_a_missing_file_is_named_with_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"no settings file at .*absent\.toml.*--config"):
+        load(tmp_path / "absent.toml", SiteConfig)
+
+
+@pytest.mark.parametrize("content", [b"[hub", b"a = 1\na = 2", b"\xff\xfe", b"key = value"])
+def test_what_is_not_toml_is_told_with_the_files_name(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "bad.toml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError, match=r"bad\.toml cannot be read as TOML"):
+        load(path, SiteConfig)
+
+
+def test_a_folder_is_no_settings_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read as TOML"):
+        load(tmp_path, SiteConfig)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ("[training]\nepoch = 3", "training.epoch: unknown key; did you mean epochs?"),
+        ("[trainig]\nepochs = 3", "trainig: unknown key; did you mean training?"),
+        ("[evaluation]\npth = 'x'", "evaluation.pth: unknown key; did you mean path?"),
+        ("[aggregation]\nxyz = 1", "aggregation.xyz: unknown key; known keys: rule, strength"),
+    ],
+)
+def test_an_unknown_key_is_named_with_the_nearest_or_all_known_ones(tmp_path: Path, more: str, told: str) -> None:
+    assert told in problem(tmp_path, more)
+
+
+def test_an_unknown_key_inside_a_metric_is_named_with_the_nearest(tmp_path: Path) -> None:
+    told = site_problem(tmp_path, "[egress.metrics.train_loss]\nmaximun = 3.0")
+    assert "egress.metrics.train_loss.maximun: unknown key; did you mean maximum?" in told
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    assert "federation.name: missing; add it" in problem(tmp_path, name="")
+
+
+def test_a_missing_table_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "settings.toml"
+    path.write_text(SITE.partition("[data]")[0])
+    with pytest.raises(ConfigError, match="data: missing; add it"):
+        load(path, SiteConfig)
+
+
+@pytest.mark.parametrize(
+    ("more", "told"),
+    [
+        ("[rounds]\ncount = 'six'", "rounds.count = 'six': input should be a valid integer"),
+        ("[rounds]\ncount = 0", "rounds.count = 0: input should be greater than or equal to 1"),
+        ("[training]\ndensity = 1.5", "training.density = 1.5: input should be less than or equal to 1"),
+        ("[training]\ndensity = 0", "training.density = 0: input should be greater than 0"),
+        ("[training]\ndensity = nan", "training.density = nan: input should be a finite number"),
+        ("[rounds]\ndeadline_seconds = inf", "rounds.deadline_seconds = inf: input should be a finite number"),
+        ("[aggregation]\nrule = 'mean'", "aggregation.rule = 'mean': input should be 'shrunk', 'zero-fill' or"),
+        ("[adapter]\nimage_size = 8", "adapter.image_size = 8: input should be greater than or equal to 32"),
+        ("[adapter]\ninclude = 'head'", "adapter.include = 'head': must be a list"),
+        ("evaluation = 3", "= 3: must be a table"),
+    ],
+)
+def test_a_wrong_value_is_told_with_its_key_and_what_would_be_right(tmp_path: Path, more: str, told: str) -> None:
+    if more.startswith("evaluation"):  # a bare key must come before the tables
+        path = tmp_path / "settings.toml"
+        path.write_text(more + "\n" + FEDERATION)
+        with pytest.raises(ConfigError) as caught:
+            load(path, FederationConfig)
+        assert told in str(caught.value)
+    else:
+        assert told in problem(tmp_path, more)
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["hub", "hub:", ":8443", "hub:port", "hub:65536", "hub:123456", "https://hub:8443", "a b:1", "h:1\\n"],
+)
+def test_what_is_no_address_is_told_with_an_example(tmp_path: Path, address: str) -> None:
+    told = site_problem(tmp_path, hub=f'hub = "{address}"')
+    assert "site.hub = " in told
+    assert 'use "HOST:PORT" with a port up to 65535, e.g. "hub.example:8443"' in told
+
+
+@pytest.mark.parametrize("address", ["hub:1", "hub.example:65535", "10.0.0.1:8443", "[::1]:8443"])
+def test_names_and_addresses_with_a_port_are_addresses(tmp_path: Path, address: str) -> None:
+    assert site(tmp_path, hub=f'hub = "{address}"').site.hub == address
+
+
+@pytest.mark.parametrize("name", ["Kiso", "", "a b", "-a", "木曽", "kiso\\n", "../x", "a" * 64])
+def test_what_is_no_name_is_told_with_the_rule(tmp_path: Path, name: str) -> None:
+    told = site_problem(tmp_path, name=f'name = "{name}"')
+    assert "site.name = " in told
+    assert "use 1 to 63 lower-case letters, digits and hyphens" in told
+
+
+def test_a_wrong_name_in_a_list_is_told_with_its_place(tmp_path: Path) -> None:
+    told = problem(tmp_path, plants='plants = ["kiso", "Ise"]')
+    assert "hub.plants.1 = 'Ise': use 1 to 63" in told
+
+
+def test_more_plants_are_needed_than_there_are_is_told_with_both_numbers(tmp_path: Path) -> None:
+    told = problem(tmp_path, "[rounds]\nmin_plants = 3")
+    assert "rounds.min_plants is 3, but hub.plants names 2; lower it, or name more plants" in told
+
+
+def test_a_plant_named_twice_does_not_count_as_two(tmp_path: Path) -> None:
+    assert "hub.plants" in (told := problem(tmp_path, plants='plants = ["kiso", "kiso"]'))
+    assert "kiso stands there more than once" in told
+
+
+def test_a_class_named_twice_is_refused(tmp_path: Path) -> None:
+    assert "good stands there more than once" in problem(tmp_path, classes='classes = ["good", "good"]')
+
+
+def test_every_problem_of_a_file_is_told_at_once(tmp_path: Path) -> None:
+    told = problem(tmp_path, "[rounds]\ncount = 0\n[training]\nepoch = 1", listen='listen = "nowhere"')
+    assert told.count("\n  ") == 3
+    assert all(key in told for key in ("rounds.count", "training.epoch", "hub.listen"))
+
+
+def test_settings_cannot_be_changed_after_reading(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        federation(tmp_path).rounds.count = 7

@@ -1,0 +1,186 @@
+"""The plant's end of the link, against a hub that behaves as each test says, over real mutual TLS."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import grpc
+import pytest
+from fedsparse_client.gateway import link as link_module
+from fedsparse_client.gateway.link import Link
+
+from fedsparse.audit import EntryDraft, EntryKind, Ledger, Recorded
+from fedsparse.errors import HubUnreachableError, LinkError
+from fedsparse.processes import free_port
+from fedsparse.security import Credentials, Role, server_credentials
+from fedsparse.v1 import link_pb2, link_pb2_grpc
+from tests.unit.federation_samples import Pki, federation, link_task
+
+Step = grpc.StatusCode | link_pb2.Task | link_pb2.Receipt | link_pb2.Federation
+
+
+class ScriptedHub(link_pb2_grpc.LinkServicer):
+    """Answers the n-th call of any kind with the n-th step, and the last one for ever."""
+
+    def __init__(self, *steps: Step) -> None:
+        self._steps = list(steps)
+        self.heard: list[object] = []
+
+    def _next(self, request: object, context: grpc.ServicerContext) -> Step:
+        self.heard.append(request)
+        step = self._steps.pop(0) if len(self._steps) > 1 else self._steps[0]
+        if isinstance(step, grpc.StatusCode):
+            context.abort(step, "the hub's own words")
+        return step
+
+    def Describe(self, request: object, context: grpc.ServicerContext) -> Step:  # type: ignore[override]  # noqa: N802
+        return self._next(request, context)
+
+    def Attend(self, request: object, context: grpc.ServicerContext) -> Iterator[Step]:  # type: ignore[override]  # noqa: N802
+        yield self._next(request, context)
+
+    def Push(self, request: object, context: grpc.ServicerContext) -> Step:  # type: ignore[override]  # noqa: N802
+        return self._next(request, context)
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    return Pki(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture(scope="module")
+def kiso(pki: Pki) -> Credentials:
+    return pki.credentials(Role.PLANT, "kiso")
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(link_module, "_FIRST_BACKOFF_SECONDS", 0.01)
+
+
+Dial = Callable[[ScriptedHub], Link]
+
+
+@pytest.fixture
+def dial(pki: Pki, kiso: Credentials) -> Iterator[Dial]:
+    @contextmanager
+    def served(hub: ScriptedHub) -> Iterator[Link]:
+        server = grpc.server(ThreadPoolExecutor(4))
+        link_pb2_grpc.add_LinkServicer_to_server(hub, server)
+        certificate = server_credentials(pki.credentials(Role.HUB, "hub", "127.0.0.1"))
+        port = server.add_secure_port("127.0.0.1:0", certificate)
+        server.start()
+        with Link(f"127.0.0.1:{port}", kiso, 1 << 20) as link:
+            yield link
+        server.stop(0).wait()
+
+    open_links = []
+
+    def start(hub: ScriptedHub) -> Link:
+        manager = served(hub)
+        open_links.append(manager)
+        return manager.__enter__()
+
+    yield start
+    for manager in open_links:
+        manager.__exit__(None, None, None)
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Recorded:
+    with Ledger(tmp_path / "ledger", peer_fingerprint=bytes(32)) as ledger:
+        return ledger.append(EntryDraft(kind=EntryKind.REASON, peer="hub:1", policy_sha256=b""), b"payload")
+
+
+def test_the_handshake_can_be_checked_by_itself(dial: Dial) -> None:
+    hub = ScriptedHub(federation())
+    dial(hub).check()
+    assert hub.heard == []
+
+
+def test_the_plant_asks_with_its_protocol_and_hears_what_is_trained(dial: Dial) -> None:
+    hub = ScriptedHub(federation())
+    assert dial(hub).describe() == federation()
+    assert hub.heard == [link_pb2.DescribeRequest(protocol=1)]
+
+
+def test_a_refusal_is_told_in_the_hubs_own_words(dial: Dial) -> None:
+    with pytest.raises(LinkError, match="permission denied: the hub's own words") as caught:
+        dial(ScriptedHub(grpc.StatusCode.PERMISSION_DENIED)).describe()
+    assert not isinstance(caught.value, HubUnreachableError)
+
+
+def test_a_hub_that_cannot_answer_now_is_out_of_reach_and_not_refusing(dial: Dial) -> None:
+    with pytest.raises(HubUnreachableError):
+        dial(ScriptedHub(grpc.StatusCode.UNAVAILABLE)).describe()
+
+
+def test_a_hub_that_is_not_there_is_out_of_reach(kiso: Credentials) -> None:
+    with Link(f"127.0.0.1:{free_port()}", kiso, 1 << 20) as link:
+        with pytest.raises(HubUnreachableError):
+            link.check()
+        with pytest.raises(HubUnreachableError):
+            link.describe()
+
+
+@pytest.mark.parametrize("loss", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN])
+def test_presence_survives_a_lost_connection_and_each_loss_is_told(dial: Dial, loss: grpc.StatusCode) -> None:
+    hub = ScriptedHub(loss, link_task("1" * 64), loss, link_task("2" * 64))
+    losses: list[None] = []
+    tasks = dial(hub).attend(b"s" * 32, lambda: losses.append(None))
+    assert [next(tasks).task_id for _ in range(2)] == ["1" * 64, "2" * 64]
+    assert len(losses) == 3  # twice with an error, once because the hub ended the stream
+    assert set(map(str, hub.heard)) == {str(link_pb2.AttendRequest(protocol=1, space=b"s" * 32))}
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNAUTHENTICATED])
+def test_presence_ends_when_the_hub_refuses_this_plant_for_good(dial: Dial, code: grpc.StatusCode) -> None:
+    with pytest.raises(LinkError, match="the hub's own words"):
+        next(dial(ScriptedHub(code)).attend(bytes(32), lambda: None))
+
+
+def test_presence_ends_quietly_when_the_plant_hangs_up(dial: Dial) -> None:
+    link = dial(ScriptedHub(link_task()))
+    tasks = link.attend(bytes(32), lambda: None)
+    next(tasks)
+    link.close()
+    assert list(tasks) == []
+
+
+def test_what_is_pushed_is_what_was_recorded_and_the_receipt_comes_back(dial: Dial, recorded: Recorded) -> None:
+    hub = ScriptedHub(link_pb2.Receipt(signature=b"signed"))
+    assert dial(hub).push("task", recorded).signature == b"signed"
+    assert hub.heard == [link_pb2.Update(task_id="task", round_update=b"payload", ledger_hash=recorded.entry_hash)]
+
+
+def test_a_push_is_tried_again_with_the_same_bytes_while_the_hub_is_away(dial: Dial, recorded: Recorded) -> None:
+    away = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
+    hub = ScriptedHub(*away, link_pb2.Receipt(signature=b"signed"))
+    assert dial(hub).push("task", recorded).signature == b"signed"
+    assert len(hub.heard) == 4
+    assert all(heard == hub.heard[0] for heard in hub.heard)
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.NOT_FOUND, grpc.StatusCode.RESOURCE_EXHAUSTED])
+def test_a_push_that_the_hub_refuses_is_not_tried_again(
+    dial: Dial, recorded: Recorded, code: grpc.StatusCode
+) -> None:
+    hub = ScriptedHub(code)
+    with pytest.raises(LinkError, match="the hub's own words"):
+        dial(hub).push("task", recorded)
+    assert len(hub.heard) == 1
+
+
+def test_a_push_on_a_link_that_was_closed_says_so(dial: Dial, recorded: Recorded) -> None:
+    link = dial(ScriptedHub(link_pb2.Receipt()))
+    link.close()
+    with pytest.raises(LinkError, match="the gateway is stopping"):
+        link.push("task", recorded)
+
+
+def test_nothing_can_be_pushed_that_no_ledger_recorded() -> None:
+    with pytest.raises(TypeError, match=r"only Ledger\.append\(\) records"):
+        Recorded(b"payload", 1, bytes(32), object())

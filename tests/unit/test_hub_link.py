@@ -1,0 +1,496 @@
+"""The hub over real mutual TLS; only Flower's SuperLink behind it is a stand-in."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from hashlib import sha256
+from pathlib import Path
+from queue import Empty, Queue
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import httpx
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from fedsparse_server import hub as hub_module
+from fedsparse_server.hub import Hub, listen
+from fedsparse_server.receipts import ReceiptBook
+from fedsparse_server.superlink import PulledTask
+
+from fedsparse import config
+from fedsparse.delta import AdapterSpace, Operation, Reason, RoundUpdate, encode_update
+from fedsparse.errors import LinkError
+from fedsparse.events import EventLog
+from fedsparse.security import Credentials, Identity, Role, channel_credentials, issue, sign, verify
+from fedsparse.v1 import link_pb2, link_pb2_grpc
+from tests.unit.federation_samples import (
+    SPACE,
+    Pki,
+    change,
+    eventually,
+    federation,
+    pulled_task,
+    read,
+    settings,
+    update,
+)
+
+HASH = b"h" * 32
+TASK = "a" * 64
+ATTEND = link_pb2.AttendRequest(protocol=1, space=SPACE.fingerprint)
+
+
+class FakeSuperLink:
+    """What the hub's nodes see of Flower: tasks that wait, by order of node; answers that came."""
+
+    def __init__(self) -> None:
+        self.nodes: list[FakeNode] = []
+        self.answers: list[tuple[int, str, bytes]] = []
+        self.failures: list[Exception] = []  # raised, one each, by the next replies
+        self.down = False
+        self.pause = threading.Event()  # replies wait for it
+        self.pause.set()
+
+    def present(self) -> list[FakeNode]:
+        return [node for node in self.nodes if node.open]
+
+
+class FakeNode:
+    """As SuperLinkNode, without a SuperLink."""
+
+    def __init__(self, superlink: FakeSuperLink) -> None:
+        self._superlink = superlink
+        self.waiting: Queue[PulledTask | Exception] = Queue()
+        self.open = False
+        self.node_id = 0
+
+    def __enter__(self) -> Self:
+        if self._superlink.down:
+            raise httpx.ConnectError("connection refused")
+        self._superlink.nodes.append(self)
+        self.node_id = len(self._superlink.nodes)
+        self.open = True
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.open = False
+
+    def pull(self) -> PulledTask | None:
+        try:
+            task = self.waiting.get_nowait()
+        except Empty:
+            return None
+        if isinstance(task, Exception):
+            raise task
+        return task
+
+    def reply(self, task: PulledTask, payload: bytes) -> None:
+        self._superlink.pause.wait(30)
+        if self._superlink.failures:
+            raise self._superlink.failures.pop()
+        if not self.open:
+            raise RuntimeError("Cannot send a request, as the client has been closed.")
+        self._superlink.answers.append((self.node_id, task.task_id, payload))
+
+
+@dataclass
+class Bench:
+    """A hub that serves, and plants that dial it."""
+
+    folder: Path
+    pki: Pki
+    superlink: FakeSuperLink
+    port: int
+    receipts: ReceiptBook
+    channels: list[grpc.Channel] = field(default_factory=list)
+    streams: list[Any] = field(default_factory=list)  # a stream that nobody holds is cancelled
+
+    def stub(self, plant: str) -> link_pb2_grpc.LinkStub:
+        """Return a connection of its own."""
+        credentials = self.pki.credentials(Role.PLANT, plant)
+        options = [("grpc.use_local_subchannel_pool", 1)]
+        channel = grpc.secure_channel(f"127.0.0.1:{self.port}", channel_credentials(credentials), options)
+        self.channels.append(channel)
+        return link_pb2_grpc.LinkStub(channel)
+
+    def attend(self, stub: link_pb2_grpc.LinkStub) -> tuple[Any, FakeNode]:
+        """Return a stream of tasks, once the hub holds a new node for it."""
+        before = len(self.superlink.nodes)
+        stream = stub.Attend(ATTEND)
+        self.streams.append(stream)
+        eventually(lambda: len(self.superlink.nodes) > before, "a node")
+        return stream, self.superlink.nodes[-1]
+
+    def with_task(self, plant: str = "kiso", task_id: str = TASK) -> link_pb2_grpc.LinkStub:
+        """Return the connection of a plant that has been given a task."""
+        stub = self.stub(plant)
+        stream, node = self.attend(stub)
+        node.waiting.put(pulled_task(task_id))
+        assert next(stream).task_id == task_id
+        return stub
+
+    def events(self) -> list[tuple[str, str]]:
+        lines = (self.folder / "events.jsonl").read_text().splitlines()
+        return [(event["event"], event["plant"]) for event in map(json.loads, lines)]
+
+    def roster(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads((self.folder / "roster.json").read_text())
+        return found
+
+
+@pytest.fixture(scope="module")
+def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
+    return Pki(tmp_path_factory.mktemp("pki"))
+
+
+@pytest.fixture
+def bench(pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    superlink = FakeSuperLink()
+    monkeypatch.setattr(hub_module, "SuperLinkNode", lambda address: FakeNode(superlink))
+    issue(pki.authority, Identity(Role.HUB, "hub"), tmp_path / "identity", ("127.0.0.1",))
+    credentials = read(tmp_path / "identity", Role.HUB, "hub")
+    certificate = x509.load_pem_x509_certificate(credentials.certificate).public_bytes(Encoding.DER)
+    receipts = ReceiptBook(tmp_path / "receipts", lambda data: sign(credentials.key, data), certificate)
+    loaded = config.load(settings(tmp_path), config.FederationConfig)
+    events = EventLog(tmp_path / "events.jsonl")
+    hub = Hub(loaded, federation(), "127.0.0.1:9", receipts, events, tmp_path / "roster.json")
+    server, port = listen(hub, loaded, credentials)
+    bench = Bench(tmp_path, pki, superlink, port, receipts)
+    yield bench
+    superlink.pause.set()
+    for channel in bench.channels:
+        channel.close()
+    server.stop(0).wait()
+    eventually(lambda: not superlink.present(), "every node's end")
+
+
+def push(
+    stub: link_pb2_grpc.LinkStub, payload: bytes, task_id: str = TASK, hash: bytes = HASH
+) -> link_pb2.Receipt:
+    return stub.Push(link_pb2.Update(task_id=task_id, round_update=payload, ledger_hash=hash), timeout=30)
+
+
+def refused(stub: link_pb2_grpc.LinkStub, payload: bytes, **more: Any) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.RpcError) as caught:
+        push(stub, payload, **more)
+    return caught.value.code(), caught.value.details() or ""
+
+
+# Describe and Attend
+
+
+def test_every_plant_is_told_the_same_of_what_is_trained(bench: Bench) -> None:
+    told = [bench.stub(p).Describe(link_pb2.DescribeRequest(protocol=1), timeout=10) for p in ("kiso", "ise")]
+    assert told == [federation(), federation()]
+
+
+@pytest.mark.parametrize("protocol", [0, 2])
+def test_another_protocol_is_refused_naming_both_on_both_calls(bench: Bench, protocol: int) -> None:
+    stub = bench.stub("kiso")
+    said = f"the plant speaks link protocol {protocol}, this hub 1: update the older side"
+    with pytest.raises(grpc.RpcError, match=said):
+        stub.Describe(link_pb2.DescribeRequest(protocol=protocol), timeout=10)
+    with pytest.raises(grpc.RpcError, match=said):
+        next(stub.Attend(link_pb2.AttendRequest(protocol=protocol, space=SPACE.fingerprint), timeout=10))
+
+
+def test_a_plant_with_another_adapter_space_is_refused_naming_both_fingerprints(bench: Bench) -> None:
+    other = AdapterSpace(bytes(32), SPACE.tensors).fingerprint
+    with pytest.raises(grpc.RpcError) as caught:
+        next(bench.stub("kiso").Attend(link_pb2.AttendRequest(protocol=1, space=other), timeout=10))
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert other.hex()[:16] in caught.value.details()
+    assert SPACE.fingerprint.hex()[:16] in caught.value.details()
+    assert bench.superlink.nodes == []
+
+
+def test_a_task_reaches_the_plant_as_flower_addressed_it(bench: Bench) -> None:
+    stream, node = bench.attend(bench.stub("kiso"))
+    pulled = pulled_task()
+    node.waiting.put(pulled)
+    assert next(stream) == link_pb2.Task(
+        task_id=TASK, run_id=7, bundle_sha256=pulled.bundle_sha256, round_task=pulled.payload
+    )
+
+
+def test_presence_is_told_by_events_and_the_roster_and_ends_with_the_connection(bench: Bench) -> None:
+    stream, _ = bench.attend(bench.stub("kiso"))
+    eventually(lambda: bench.events() == [("plant_joined", "kiso")], "the event")
+    assert bench.roster() == {"nodes": {"1": "kiso"}, "present": ["kiso"]}
+    stream.cancel()
+    eventually(lambda: bench.events()[1:] == [("plant_lost", "kiso")], "the event")
+    assert bench.roster() == {"nodes": {"1": "kiso"}, "present": []}
+    eventually(lambda: not bench.superlink.present(), "the node's end")
+
+
+def test_a_second_connection_of_a_plant_replaces_the_first_which_is_no_loss(bench: Bench) -> None:
+    first, _ = bench.attend(bench.stub("kiso"))
+    second, new = bench.attend(bench.stub("kiso"))
+    assert list(first) == []  # it ends by itself
+    eventually(lambda: bench.superlink.present() == [new], "the older node's end")
+    assert bench.events() == [("plant_joined", "kiso"), ("plant_joined", "kiso")]
+    assert bench.roster()["present"] == ["kiso"]
+    new.waiting.put(pulled_task())
+    assert next(second).task_id == TASK
+
+
+def test_a_superlink_that_is_down_makes_the_plant_dial_again_later(bench: Bench) -> None:
+    bench.superlink.down = True
+    with pytest.raises(grpc.RpcError) as caught:
+        next(bench.stub("kiso").Attend(ATTEND, timeout=10))
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+
+
+@pytest.mark.parametrize("failure", [LinkError("an object is missing"), httpx.ReadTimeout("slow")])
+def test_a_task_that_cannot_be_pulled_makes_the_plant_dial_again(bench: Bench, failure: Exception) -> None:
+    stream, node = bench.attend(bench.stub("kiso"))
+    node.waiting.put(failure)
+    with pytest.raises(grpc.RpcError) as caught:
+        next(stream)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    eventually(lambda: bench.roster()["present"] == [], "the plant's end")
+
+
+def test_a_roster_that_cannot_be_written_leaves_no_half_present_plant(bench: Bench) -> None:
+    (bench.folder / "roster.tmp").mkdir()
+    stub = bench.stub("kiso")
+    with pytest.raises(grpc.RpcError) as caught:
+        next(stub.Attend(ATTEND, timeout=10))
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    (bench.folder / "roster.tmp").rmdir()
+    stream, node = bench.attend(stub)
+    node.waiting.put(pulled_task())
+    assert next(stream).task_id == TASK
+
+
+def test_a_plant_that_opens_streams_without_end_holds_few_and_keeps_no_other_plant_out(bench: Bench) -> None:
+    """Each stream holds a thread of the hub's and a node at the SuperLink."""
+    greedy = [bench.stub("kiso") for _ in range(10)]
+    streams = [stub.Attend(ATTEND) for stub in greedy for _ in range(20)]
+    eventually(lambda: len(bench.superlink.nodes) > 0, "a node")
+    assert len(bench.superlink.present()) <= hub_module._MAX_STREAMS
+    honest, _ = bench.attend(bench.stub("ise"))
+    eventually(lambda: bench.roster()["present"] == ["ise", "kiso"], "both plants")
+    ours = next(n for n in bench.superlink.present() if bench.roster()["nodes"][str(n.node_id)] == "ise")
+    ours.waiting.put(pulled_task())
+    assert next(honest).task_id == TASK
+    for stream in streams:
+        stream.cancel()
+    eventually(lambda: len(bench.superlink.present()) == 1, "the greedy streams' end")
+    bench.attend(bench.stub("kiso"))  # once they have gone, the plant gets in again
+
+
+def test_the_roster_does_not_grow_with_every_connection_of_a_plant(bench: Bench, monkeypatch: Any) -> None:
+    monkeypatch.setattr(hub_module, "_REMEMBERED_NODES", 3)
+    bench.attend(bench.stub("ise"))
+    stub = bench.stub("kiso")
+    for _ in range(8):
+        bench.attend(stub)[0].cancel()
+        eventually(lambda: bench.roster()["present"] == ["ise"], "kiso's end")
+    assert list(bench.roster()["nodes"]) == ["1", "6", "7", "8", "9"]
+
+
+# Push
+
+
+def test_an_update_is_handed_to_flower_and_its_receipt_verifies(bench: Bench) -> None:
+    payload = update()
+    receipt = push(bench.with_task(), payload)
+    assert bench.superlink.answers == [(1, TASK, payload)]
+    body = receipt.body
+    assert (body.plant, body.task_id, body.sequence, body.ledger_hash) == ("kiso", TASK, 1, HASH)
+    assert body.payload_sha256 == sha256(payload).digest()
+    signed = body.SerializeToString(deterministic=True)
+    ca = bench.pki.ca.read_bytes()
+    signer = verify(receipt.hub_certificate, ca, Role.HUB, signed, receipt.signature)
+    assert signer == Identity(Role.HUB, "hub")
+
+
+def test_a_reason_instead_of_a_delta_gets_a_receipt_too(bench: Bench) -> None:
+    payload = encode_update(RoundUpdate.refusal(1, 0, Reason.REFUSED_BY_GATE))
+    assert push(bench.with_task(), payload).body.sequence == 1
+    assert bench.superlink.answers == [(1, TASK, payload)]
+
+
+def test_a_push_without_an_open_task_is_refused(bench: Bench) -> None:
+    code, told = refused(bench.stub("kiso"), update())
+    assert (code, told) == (grpc.StatusCode.NOT_FOUND, f"kiso has no open task {TASK[:12]!r}")
+    assert refused(bench.with_task(), update(), task_id="b" * 64)[0] is grpc.StatusCode.NOT_FOUND
+    assert bench.superlink.answers == []
+
+
+def test_a_plant_cannot_answer_anothers_task(bench: Bench) -> None:
+    bench.with_task("kiso")
+    ise = bench.with_task("ise", "b" * 64)
+    code, told = refused(ise, update())
+    assert (code, told) == (grpc.StatusCode.NOT_FOUND, f"ise has no open task {TASK[:12]!r}")
+    assert bench.superlink.answers == []
+
+
+def test_a_plant_does_not_see_anothers_receipt(bench: Bench) -> None:
+    push(bench.with_task("kiso"), update())
+    ise = bench.with_task("ise", "b" * 64)
+    assert refused(ise, update())[0] is grpc.StatusCode.NOT_FOUND
+
+
+@pytest.mark.parametrize(
+    ("payload", "why"),
+    [
+        (update(round=2), "is for round 2 from version 0, this is round 1 from version 0"),
+        (update(version=3), "is for round 1 from version 3"),
+        (update(change(operation=Operation.SET)), "must be an ADD delta"),
+        (update(samples=0), "claims 0 samples"),
+        (b"", "format 0"),
+        (b"\xff" * 40, "no RoundUpdate"),
+        (update()[:-1], "no RoundUpdate"),
+        (update() + b"\x40\x01", "not in canonical form"),
+    ],
+)
+def test_a_wrong_or_malformed_update_is_refused_and_the_task_stays_open(
+    bench: Bench, payload: bytes, why: str
+) -> None:
+    stub = bench.with_task()
+    code, told = refused(stub, payload)
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+    assert why in told
+    assert bench.superlink.answers == []
+    assert push(stub, update()).body.sequence == 1
+
+
+@pytest.mark.parametrize("length", [0, 31, 33])
+def test_a_ledger_hash_of_another_length_is_refused(bench: Bench, length: int) -> None:
+    code, told = refused(bench.with_task(), update(), hash=bytes(length))
+    assert (code, told) == (grpc.StatusCode.INVALID_ARGUMENT, "ledger_hash must have 32 bytes")
+    assert bench.superlink.answers == []
+
+
+@pytest.mark.parametrize(
+    ("size", "code"),
+    [(4097, grpc.StatusCode.INVALID_ARGUMENT), (100_000, grpc.StatusCode.RESOURCE_EXHAUSTED)],
+)
+def test_an_oversized_update_is_refused(bench: Bench, size: int, code: grpc.StatusCode) -> None:
+    stub = bench.with_task()
+    assert refused(stub, bytes(size))[0] is code
+    assert push(stub, update()).body.sequence == 1
+
+
+def test_a_retry_gets_the_very_same_receipt_and_counts_once(bench: Bench) -> None:
+    stub = bench.with_task()
+    first = push(stub, update())
+    assert push(stub, update()) == first
+    assert len(bench.superlink.answers) == 1
+
+
+def test_a_retry_on_a_new_connection_gets_the_same_receipt(bench: Bench) -> None:
+    first = push(bench.with_task(), update())
+    again = bench.stub("kiso")
+    bench.attend(again)
+    assert push(again, update()) == first
+
+
+def test_a_second_answer_with_other_bytes_is_refused(bench: Bench) -> None:
+    stub = bench.with_task()
+    push(stub, update())
+    for payload, hashed in ((update(samples=101), HASH), (update(), bytes(32))):
+        code, told = refused(stub, payload, hash=hashed)
+        assert code is grpc.StatusCode.ALREADY_EXISTS
+        assert "with other bytes" in told
+    assert len(bench.superlink.answers) == 1
+
+
+def test_of_many_pushes_at_once_one_counts_and_one_receipt_is_issued(bench: Bench) -> None:
+    stub, start = bench.with_task(), threading.Barrier(6)
+
+    def race(_: int) -> bytes | grpc.StatusCode:
+        start.wait()
+        try:
+            return push(stub, update()).SerializeToString(deterministic=True)
+        except grpc.RpcError as error:
+            code: grpc.StatusCode = error.code()
+            return code
+
+    bench.superlink.pause.clear()
+    with ThreadPoolExecutor(6) as pool:
+        racing = [pool.submit(race, n) for n in range(6)]
+        eventually(lambda: sum(future.done() for future in racing) == 5, "five refusals")
+        bench.superlink.pause.set()
+    ends = [future.result() for future in racing]
+    assert ends.count(grpc.StatusCode.UNAVAILABLE) == 5  # the plant tries again, and gets the same receipt
+    assert push(stub, update()).SerializeToString(deterministic=True) in ends
+    assert len(bench.superlink.answers) == 1
+    assert len((bench.folder / "receipts" / "kiso.jsonl").read_text().splitlines()) == 1
+
+
+def test_while_the_superlink_is_away_there_is_no_receipt_and_the_retry_gets_one(bench: Bench) -> None:
+    stub = bench.with_task()
+    bench.superlink.failures.append(httpx.ConnectError("connection refused"))
+    assert refused(stub, update())[0] is grpc.StatusCode.UNAVAILABLE
+    assert bench.receipts.find("kiso", TASK) is None
+    assert push(stub, update()).body.sequence == 1
+    assert len(bench.superlink.answers) == 1
+
+
+def test_an_update_that_flower_has_but_no_receipt_could_be_kept_for_is_not_handed_over_twice(
+    bench: Bench,
+) -> None:
+    stub = bench.with_task()
+    path = bench.folder / "receipts" / "kiso.jsonl"
+    path.symlink_to(bench.folder / "gone" / "kiso.jsonl")  # as if the disk had gone
+    assert refused(stub, update())[0] is grpc.StatusCode.UNAVAILABLE
+    path.unlink()
+    assert refused(stub, update(samples=101))[0] is grpc.StatusCode.ALREADY_EXISTS
+    assert push(stub, update()).body.sequence == 1
+    assert len(bench.superlink.answers) == 1
+
+
+def test_a_task_of_a_replaced_connection_is_no_longer_open(bench: Bench) -> None:
+    """Its Flower node has left, so nobody would hear the answer."""
+    stub = bench.with_task()
+    bench.attend(bench.stub("kiso"))
+    assert refused(stub, update())[0] is grpc.StatusCode.NOT_FOUND
+    assert bench.superlink.answers == []
+
+
+def test_a_push_whose_connection_is_replaced_meanwhile_gets_no_receipt(bench: Bench) -> None:
+    stub = bench.with_task()
+    bench.superlink.pause.clear()
+    with ThreadPoolExecutor(1) as pool:
+        pushing = pool.submit(refused, stub, update())
+        bench.attend(bench.stub("kiso"))
+        eventually(lambda: len(bench.superlink.present()) == 1, "the older node's end")
+        bench.superlink.pause.set()
+        code, _ = pushing.result()
+    assert code in {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.NOT_FOUND}
+    assert bench.superlink.answers == []
+    assert bench.receipts.find("kiso", TASK) is None
+
+
+def test_receipts_that_cannot_be_read_are_no_reason_to_start_counting_anew(bench: Bench) -> None:
+    stub = bench.with_task()
+    (bench.folder / "receipts" / "kiso.jsonl").write_text("spoilt\n")
+    code, told = refused(stub, update())
+    assert code is grpc.StatusCode.UNAVAILABLE
+    assert "unreadable" in told
+    assert bench.superlink.answers == []
+
+
+# Serving
+
+
+def test_an_address_that_is_taken_is_an_error_with_a_remedy(bench: Bench, pki: Pki, tmp_path: Path) -> None:
+    folder = tmp_path / "second"
+    folder.mkdir()
+    loaded = config.load(settings(folder, listen=f"127.0.0.1:{bench.port}"), config.FederationConfig)
+    credentials: Credentials = pki.credentials(Role.HUB, "hub", "127.0.0.1")
+    events = EventLog(folder / "events.jsonl")
+    second = Hub(loaded, federation(), "127.0.0.1:9", bench.receipts, events, folder / "roster.json")
+    with pytest.raises(LinkError, match=rf"cannot listen on 127\.0\.0\.1:{bench.port}.*Free the port"):
+        listen(second, loaded, credentials)

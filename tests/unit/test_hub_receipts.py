@@ -1,0 +1,152 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives.serialization import Encoding
+from fedsparse_server.receipts import ReceiptBook
+
+from fedsparse.errors import LedgerError
+from fedsparse.security import Credentials, Role, sign, verify
+from tests.unit.federation_samples import Pki
+
+HASH = bytes(32)
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Credentials:
+    return Pki(tmp_path_factory.mktemp("pki")).credentials(Role.HUB, "hub")
+
+
+def book(folder: Path) -> ReceiptBook:
+    """Return a book whose signatures nobody checks."""
+    return ReceiptBook(folder, lambda data: b"signed " + sha256(data).digest(), b"certificate")
+
+
+def sequences(folder: Path, plant: str = "kiso") -> list[int]:
+    return [json.loads(line)["sequence"] for line in (folder / f"{plant}.jsonl").read_text().splitlines()]
+
+
+def test_a_receipt_says_what_was_received_and_verifies(tmp_path: Path, hub: Credentials) -> None:
+    certificate = x509.load_pem_x509_certificate(hub.certificate).public_bytes(Encoding.DER)
+    receipts = ReceiptBook(tmp_path, lambda data: sign(hub.key, data), certificate)
+    receipt = receipts.issue("kiso", "task", b"payload", b"h" * 32)
+    body = receipt.body
+    assert (body.plant, body.task_id, body.sequence) == ("kiso", "task", 1)
+    assert (body.payload_sha256, body.ledger_hash) == (sha256(b"payload").digest(), b"h" * 32)
+    signed = body.SerializeToString(deterministic=True)
+    signer = verify(receipt.hub_certificate, hub.authority, Role.HUB, signed, receipt.signature)
+    assert signer.name == "hub"
+
+
+def test_each_plant_counts_from_one_without_gaps(tmp_path: Path) -> None:
+    receipts = book(tmp_path)
+    counted = [receipts.issue(p, f"t{i}", b"", HASH).body.sequence for i in range(3) for p in ("kiso", "ise")]
+    assert counted == [1, 1, 2, 2, 3, 3]
+
+
+def test_a_task_that_has_a_receipt_keeps_it(tmp_path: Path) -> None:
+    receipts = book(tmp_path)
+    first = receipts.issue("kiso", "task", b"one", HASH)
+    assert receipts.issue("kiso", "task", b"two", HASH) == first
+    assert receipts.find("kiso", "task") == first
+    assert receipts.issue("kiso", "next", b"", HASH).body.sequence == 2
+    assert sequences(tmp_path) == [1, 2]
+
+
+def test_a_receipt_is_found_only_for_its_own_plant(tmp_path: Path) -> None:
+    receipts = book(tmp_path)
+    receipts.issue("kiso", "task", b"", HASH)
+    assert receipts.find("ise", "task") is None
+
+
+def test_many_threads_get_one_receipt_per_task_and_no_gaps(tmp_path: Path) -> None:
+    receipts, start = book(tmp_path), threading.Barrier(8)
+
+    def issue_all(_: int) -> list[bytes]:
+        start.wait()
+        return [receipts.issue("kiso", f"t{i}", b"", HASH).signature for i in range(10)]
+
+    with ThreadPoolExecutor(8) as pool:
+        seen = list(pool.map(issue_all, range(8)))
+    assert all(signatures == seen[0] for signatures in seen)
+    assert sequences(tmp_path) == list(range(1, 11))
+
+
+def test_a_restarted_hub_goes_on_counting_and_knows_what_it_gave(tmp_path: Path) -> None:
+    given = [book(tmp_path).issue("kiso", f"t{i}", b"", HASH) for i in range(3)]
+    again = book(tmp_path)
+    assert [again.find("kiso", f"t{i}") for i in range(3)] == given
+    assert again.issue("kiso", "t3", b"", HASH).body.sequence == 4
+    assert sequences(tmp_path) == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("kept", [1, 30, -1])
+def test_a_last_line_cut_short_by_a_crash_was_never_given(tmp_path: Path, kept: int) -> None:
+    receipts = book(tmp_path)
+    receipts.issue("kiso", "t0", b"", HASH)
+    path = tmp_path / "kiso.jsonl"
+    whole = path.read_bytes()
+    receipts.issue("kiso", "t1", b"", HASH)
+    path.write_bytes(whole + path.read_bytes()[len(whole) :][:kept])
+    again = book(tmp_path)
+    assert again.find("kiso", "t1") is None
+    assert again.issue("kiso", "t1", b"", HASH).body.sequence == 2
+    assert sequences(tmp_path) == [1, 2]
+
+
+@pytest.mark.parametrize(
+    "line", ["{}", "no json", "[]", '{"receipt": "!"}', '{"receipt": 1}', '{"receipt": "/////w=="}']
+)
+def test_a_spoilt_line_is_an_error_with_the_files_name_and_not_a_new_count(tmp_path: Path, line: str) -> None:
+    book(tmp_path).issue("kiso", "t0", b"", HASH)
+    path = tmp_path / "kiso.jsonl"
+    path.write_text(line + "\n" + path.read_text())
+    again = book(tmp_path)
+    with pytest.raises(LedgerError, match=r"kiso\.jsonl are unreadable.*backup"):
+        again.find("kiso", "t0")
+    with pytest.raises(LedgerError):
+        again.issue("kiso", "t1", b"", HASH)
+
+
+def test_where_nothing_can_be_written_nothing_is_received(tmp_path: Path) -> None:
+    receipts = book(tmp_path)
+    (tmp_path / "kiso.jsonl").symlink_to(tmp_path / "gone" / "kiso.jsonl")
+    with pytest.raises(LedgerError, match="cannot keep a receipt for kiso"):
+        receipts.issue("kiso", "t0", b"", HASH)
+    assert receipts.find("kiso", "t0") is None
+
+
+def test_a_line_that_a_full_disk_cut_does_not_spoil_the_next_one(tmp_path: Path) -> None:
+    """The size limit of the process cuts the second line in the middle, as a full disk does."""
+    code = f"""
+import resource, signal
+from pathlib import Path
+from fedsparse.errors import LedgerError
+from fedsparse_server.receipts import ReceiptBook
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+folder = Path({str(tmp_path)!r})
+receipts = ReceiptBook(folder, lambda data: b"signature", b"")
+receipts.issue("kiso", "t0", b"", bytes(32))
+size = (folder / "kiso.jsonl").stat().st_size
+resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, resource.RLIM_INFINITY))
+try:
+    receipts.issue("kiso", "t1", b"", bytes(32))
+    raise SystemExit("the limit had no effect")
+except LedgerError:
+    print((folder / "kiso.jsonl").stat().st_size - size, receipts.find("kiso", "t1"))
+resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+print(receipts.issue("kiso", "t1", b"", bytes(32)).body.sequence)
+"""
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    assert (result.stdout.split(), result.stderr) == (["0", "None", "2"], "")
+    assert sequences(tmp_path) == [1, 2]
+    again = book(tmp_path)
+    assert again.find("kiso", "t1") is not None
