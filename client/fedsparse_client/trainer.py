@@ -9,13 +9,14 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
 
 from fedsparse import config
-from fedsparse.delta import AdapterSpace, decode_task, encode_update
+from fedsparse.delta import AdapterSpace, RoundTask, decode_task, encode_update
 from fedsparse.errors import FedsparseError, ModelError, SpaceMismatchError
 from fedsparse.security import Role, verify
 from fedsparse.v1 import link_pb2, trainer_pb2, trainer_pb2_grpc
@@ -96,8 +97,8 @@ def build_runner(settings: config.SiteConfig, trainer: LocalTrainer) -> RoundRun
     """Put the trainer together with the adapter version that this plant holds."""
     authority = settings.site.identity.authority.read_bytes()
 
-    def verify_manifest(manifest: bytes, signature: bytes, certificate: bytes) -> None:
-        verify(certificate, authority, Role.HUB, manifest, signature)
+    def verify_manifest(task: RoundTask, created: datetime) -> None:
+        verify(task.hub_certificate, authority, Role.HUB, task.manifest, task.manifest_signature, created)
 
     folder = settings.state / "trainer"
     return RoundRunner(trainer, HeldVersion(folder / "version", trainer.space, verify_manifest), folder)

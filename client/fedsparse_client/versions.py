@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
@@ -15,8 +16,8 @@ from fedsparse.registry import AdapterVersion
 _MAX_STATE_BYTES = 1 << 40  # our own file, checked against its digest
 _log = logging.getLogger("trainer")
 
-Verify = Callable[[bytes, bytes, bytes], None]
-"""Checks that a manifest was signed by the hub: manifest, signature, certificate (DER); raises if not."""
+Verify = Callable[[RoundTask, datetime], None]
+"""Checks that the hub signed a task's manifest at the given time; raises if not."""
 
 
 class VersionNotHeldError(DeltaError):
@@ -86,8 +87,8 @@ class HeldVersion:
         return apply(start, delta)
 
     def _check(self, task: RoundTask, state: SparseDelta) -> AdapterVersion:
-        self._verify(task.manifest, task.manifest_signature, task.hub_certificate)
         manifest = AdapterVersion.from_bytes(task.manifest)
+        self._verify(task, _created(manifest))
         found = sha256(encode(state, self._space, ValueCoding.FP32)).hexdigest()
         facts = {
             "number": (manifest.number, task.version),
@@ -124,6 +125,13 @@ class HeldVersion:
             self._manifest = manifest
         except (OSError, FedsparseError) as error:  # the hub sends it again, whole
             _log.warning("the version held in %s is unusable: %s", self._folder, error)
+
+
+def _created(manifest: AdapterVersion) -> datetime:
+    try:
+        return datetime.fromtimestamp(manifest.created_unix_ms / 1000, UTC)
+    except (OverflowError, ValueError, OSError):
+        raise RegistryError(f"version {manifest.number} is dated {manifest.created_unix_ms} ms: no time") from None
 
 
 def _replace(path: Path, data: bytes) -> None:

@@ -50,9 +50,10 @@ class Recorded:
 
 
 class Ledger:
-    """A plant's record of what left, in one folder: ``ledger.db``, ``payloads/SHA256`` and ``space.json``.
+    """A plant's record of what left.
 
-    One process writes; any number may read and verify meanwhile.
+    Layout of its folder: ``ledger.db``, ``payloads/SHA256`` and ``spaces/FINGERPRINT.json``. One process
+    writes; any number may read and verify meanwhile.
 
     Args:
         folder: created if absent.
@@ -69,6 +70,7 @@ class Ledger:
         self._guard = threading.Lock()
         try:
             self._payloads.mkdir(parents=True, exist_ok=True)
+            (folder / "spaces").mkdir(exist_ok=True)
             self._lock_file = (folder / "lock").open("w")
         except OSError as error:
             raise LedgerError(f"the ledger {folder} cannot be opened: {error}") from error
@@ -101,8 +103,8 @@ class Ledger:
         self._lock_file.close()
 
     def set_space(self, space: AdapterSpace) -> None:
-        """Keep the adapter space beside the entries, so that an auditor can decode them anywhere."""
-        self._write(self._folder / "space.json", space.to_json())
+        """Keep an adapter space beside the entries, so that an auditor can decode them anywhere."""
+        self._write(self._folder / "spaces" / f"{space.fingerprint.hex()}.json", space.to_json())
 
     def append(self, draft: EntryDraft, payload: bytes) -> Recorded:
         """Record ``payload``: its bytes first, then the entry, both synced to disk.

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
 from fedsparse.audit.entry import FORMAT, GENESIS, EntryKind, describe_delta, entry_hash, facts_to_proto
-from fedsparse.delta import AdapterSpace, Reason, decode, decode_update
+from fedsparse.delta import AdapterSpace, Reason, decode, decode_update, space_of
 from fedsparse.errors import CertificateError, FedsparseError, LedgerError
 from fedsparse.security import Role
 from fedsparse.security import verify as verify_signature
@@ -58,7 +59,7 @@ def verify_ledger(folder: Path, authority: bytes | None) -> Verdict:
         LedgerError: there is no readable ledger.
     """
     rows, receipts = _read(folder)
-    space = _read_space(folder / "space.json")
+    spaces = _read_spaces(folder / "spaces")
     problems: list[str] = []
     kinds: list[EntryKind] = []
     sent: dict[int, ledger_pb2.LedgerEntry] = {}
@@ -69,7 +70,7 @@ def verify_ledger(folder: Path, authority: bytes | None) -> Verdict:
         if entry is None:
             found.append("its bytes are no ledger entry")
         else:
-            found += _check_entry(entry, sequence, folder / "payloads", space)
+            found += _check_entry(entry, sequence, folder / "payloads", spaces)
             if int(entry.kind) in _LEFT:
                 sent[sequence] = entry
             if int(entry.kind) in set(map(int, EntryKind)):
@@ -97,28 +98,30 @@ def _read(folder: Path) -> tuple[list[tuple[int, bytes, bytes]], dict[int, bytes
     if not path.exists():
         raise LedgerError(f"{folder} holds no ledger", "Name a folder with a ledger.db")
     try:
-        database = sqlite3.connect(path)
+        database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)  # evidence is only read
         try:
             rows = database.execute("SELECT sequence, entry, hash FROM entries ORDER BY sequence").fetchall()
             receipts = database.execute("SELECT sequence, receipt FROM receipts").fetchall()
         finally:
             database.close()
     except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter from a damaged schema
-        raise LedgerError(f"the ledger {folder} cannot be read: {error}") from None
+        raise LedgerError(f"the ledger {folder} cannot be read: {error}", "Copy it to a writable disk") from None
     for row in (*rows, *receipts):
         if not isinstance(row[0], int) or not all(isinstance(cell, bytes) for cell in row[1:]):
             raise LedgerError(f"the ledger {folder} holds a row that no fedsparse wrote, at {row[0]!r}")
     return rows, dict(receipts)
 
 
-def _read_space(path: Path) -> AdapterSpace | None:
-    """Return the space that payloads decode against; None before the first task."""
-    if not path.exists():
-        return None
-    try:
-        return AdapterSpace.from_json(path.read_bytes())
-    except (OSError, FedsparseError) as error:
-        raise LedgerError(f"{path} does not describe an adapter space: {error}") from None
+def _read_spaces(folder: Path) -> dict[bytes, AdapterSpace]:
+    """Return the spaces that payloads decode against, by fingerprint."""
+    spaces = {}
+    for path in sorted(folder.glob("*.json")):
+        try:
+            space = AdapterSpace.from_json(path.read_bytes())
+        except (OSError, FedsparseError) as error:
+            raise LedgerError(f"{path} does not describe an adapter space: {error}") from None
+        spaces[space.fingerprint] = space
+    return spaces
 
 
 def _parse(data: bytes) -> ledger_pb2.LedgerEntry | None:
@@ -142,7 +145,7 @@ def _check_place(expected: int, sequence: int, data: bytes, stored_hash: bytes, 
 
 
 def _check_entry(
-    entry: ledger_pb2.LedgerEntry, sequence: int, payloads: Path, space: AdapterSpace | None
+    entry: ledger_pb2.LedgerEntry, sequence: int, payloads: Path, spaces: Mapping[bytes, AdapterSpace]
 ) -> Iterator[str]:
     if entry.sequence != sequence:
         yield f"says that it is entry {entry.sequence}"
@@ -158,17 +161,20 @@ def _check_entry(
     if sha256(payload).digest() != entry.payload_sha256 or len(payload) != entry.payload_bytes:
         yield "its payload was altered"
     elif int(entry.kind) in _LEFT:
-        yield from _check_facts(entry, payload, space)
+        yield from _check_facts(entry, payload, spaces)
 
 
-def _check_facts(entry: ledger_pb2.LedgerEntry, payload: bytes, space: AdapterSpace | None) -> Iterator[str]:
+def _check_facts(
+    entry: ledger_pb2.LedgerEntry, payload: bytes, spaces: Mapping[bytes, AdapterSpace]
+) -> Iterator[str]:
     """Decode what left again, and compare it with what the entry says."""
     try:
         update = decode_update(payload, max_bytes=_UNLIMITED)
         facts = []
         if update.delta:
+            space = spaces.get(space_of(update.delta))
             if space is None:
-                yield "cannot be decoded: space.json is gone"
+                yield "cannot be decoded: the file of its adapter space is gone from spaces/"
                 return
             facts = facts_to_proto(describe_delta(decode(update.delta, space, max_bytes=_UNLIMITED), space))
     except FedsparseError as error:
@@ -205,6 +211,9 @@ def _check_receipt(
     if authority is not None:
         try:
             signed = body.SerializeToString(deterministic=True)
-            verify_signature(receipt.hub_certificate, authority, Role.HUB, signed, receipt.signature)
+            at = datetime.fromtimestamp(body.received_unix_ms / 1000, UTC)
+            verify_signature(receipt.hub_certificate, authority, Role.HUB, signed, receipt.signature, at)
+        except (OverflowError, ValueError, OSError):
+            yield "is dated at no possible time"
         except CertificateError as error:
             yield f"is not the hub's: {error}"

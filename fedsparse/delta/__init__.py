@@ -1,6 +1,6 @@
 """What travels: sparse deltas of an adapter, their canonical bytes, and the messages of one round."""
 
-from fedsparse.delta.codec import decode, encode, quantise
+from fedsparse.delta.codec import decode, encode, quantise, space_of
 from fedsparse.delta.feedback import compensate
 from fedsparse.delta.rounds import (
     Reason,
@@ -38,4 +38,5 @@ __all__ = [
     "encode_task",
     "encode_update",
     "quantise",
+    "space_of",
 ]

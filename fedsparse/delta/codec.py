@@ -101,6 +101,18 @@ def decode(data: bytes, space: AdapterSpace, *, max_bytes: int) -> SparseDelta:
     return delta
 
 
+def space_of(data: bytes) -> bytes:
+    """Return the fingerprint of the space that ``data`` claims to belong to, before it can be decoded.
+
+    Raises:
+        DeltaError: the bytes are no delta.
+    """
+    try:
+        return delta_pb2.SparseDelta.FromString(data).space
+    except DecodeError:
+        raise DeltaError("the bytes are no SparseDelta message") from None
+
+
 def _require_space(fingerprint: bytes, space: AdapterSpace) -> None:
     if fingerprint != space.fingerprint:
         raise SpaceMismatchError(

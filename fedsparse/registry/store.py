@@ -28,7 +28,8 @@ from fedsparse.registry.manifest import AdapterVersion, Contribution
 class Registry:
     """One federation's adapter versions.
 
-    Layout: ``space.json`` and ``versions/000001/{adapter.safetensors, manifest.json, manifest.sig}``.
+    Layout: ``space.json`` and ``versions/000001/{adapter.safetensors, manifest.json, manifest.sig,
+    manifest.der}``, the last the signer's certificate.
     One process commits; any number read.
 
     Args:
@@ -81,6 +82,10 @@ class Registry:
         """Return the signature over :meth:`manifest`."""
         return self._read(number, "manifest.sig")
 
+    def certificate(self, number: int) -> bytes:
+        """Return the certificate of whoever signed, DER."""
+        return self._read(number, "manifest.der")
+
     def load(self, number: int) -> tuple[AdapterVersion, SparseDelta]:
         """Return a version and its whole state, after checking the state against the manifest.
 
@@ -112,8 +117,13 @@ class Registry:
         contributions: tuple[Contribution, ...],
         metrics: Mapping[str, float],
         sign: Callable[[bytes], bytes],
+        certificate: bytes,
     ) -> AdapterVersion:
         """Make ``state`` the next version; after a crash it is there whole, or not at all.
+
+        Args:
+            sign: signs the manifest.
+            certificate: the signer's, DER; kept beside the signature, so that it outlives the signer's next one.
 
         Raises:
             RegistryError: it cannot be written.
@@ -136,6 +146,7 @@ class Registry:
             "adapter.safetensors": save(_arrays(state, self.space)),
             "manifest.json": manifest,
             "manifest.sig": sign(manifest),
+            "manifest.der": certificate,
         }
         try:
             self._install(version.number, files)

@@ -58,13 +58,18 @@ def load_credentials(certificate: Path, key: Path, authority: Path, role: Role) 
     return Credentials(pem, key_pem, authority_pem, identity)
 
 
-def check_certificate(leaf: x509.Certificate, authority: x509.Certificate, role: Role, name: str) -> Identity:
+def check_certificate(
+    leaf: x509.Certificate, authority: x509.Certificate, role: Role, name: str, at: datetime | None = None
+) -> Identity:
     """Return whom ``leaf`` speaks for, once dates, issuer, use and role are right.
+
+    Args:
+        at: when both certificates must be valid; now, if not given.
 
     Raises:
         CertificateError: names the check that failed.
     """
-    now = datetime.now(UTC)
+    now = at or datetime.now(UTC)
     for certificate, what in ((leaf, name), (authority, "the CA certificate")):
         if now < certificate.not_valid_before_utc:
             start = certificate.not_valid_before_utc

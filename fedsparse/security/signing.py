@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
@@ -21,13 +23,17 @@ def sign(key: bytes, data: bytes) -> bytes:
     return private.sign(data, ec.ECDSA(hashes.SHA256()))
 
 
-def verify(certificate: bytes, authority: bytes, role: Role, data: bytes, signature: bytes) -> Identity:
+def verify(
+    certificate: bytes, authority: bytes, role: Role, data: bytes, signature: bytes, at: datetime | None = None
+) -> Identity:
     """Return who signed ``data``.
 
     Args:
         certificate: the signer's, DER.
         authority: the federation's CA certificate, PEM.
         role: what the signer must be.
+        at: when it was signed, in UTC: a certificate that has expired since does not undo what it signed. An old
+            key in the wrong hands can write an old date, so a fresh signature is checked without it.
 
     Raises:
         CertificateError: the certificate or the signature is not right.
@@ -37,7 +43,7 @@ def verify(certificate: bytes, authority: bytes, role: Role, data: bytes, signat
         ca = x509.load_pem_x509_certificate(authority)
     except UNREADABLE:
         raise CertificateError("the signer's or the CA's certificate is unreadable") from None
-    identity = check_certificate(leaf, ca, role, "the signer's certificate")
+    identity = check_certificate(leaf, ca, role, "the signer's certificate", at)
     key = leaf.public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise CertificateError("the signer's key is not an elliptic-curve key")

@@ -216,6 +216,7 @@ class SparseDeltaStrategy(Strategy):
             contributions=tuple(sorted(current.contributions, key=lambda c: c.update_sha256)),
             metrics=quality or {},
             sign=self._operator.sign,
+            certificate=self._operator.certificate,
         )
         seconds = time.monotonic() - current.started
         slowest = max(plant.train_seconds for plant in current.plants.values())
@@ -292,6 +293,6 @@ class SparseDeltaStrategy(Strategy):
             delta=delta,
             manifest=self._registry.manifest(version) if version else b"",
             manifest_signature=self._registry.signature(version) if version else b"",
-            hub_certificate=self._operator.certificate,
+            hub_certificate=self._registry.certificate(version) if version else b"",
             training=TrainingSettings(**self._settings.training.model_dump()),
         )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from fedsparse.audit import verify_ledger
 from fedsparse.errors import LedgerError
-from tests.unit.samples import LEFT, Hub, cell, fill_ledger, tamper
+from tests.unit.samples import LEFT, SPACE, Hub, cell, fill_ledger, tamper
 
 CELLS = [("entries", column, sequence) for column in ("entry", "hash") for sequence in range(1, 6)]
 CELLS += [("receipts", "receipt", sequence) for sequence in LEFT]
@@ -48,7 +48,7 @@ def test_any_changed_byte_of_any_row_is_found_and_names_the_row(
 def test_any_changed_byte_of_any_file_beside_the_rows_is_found(
     honest: Path, hub: Hub, data: st.DataObject
 ) -> None:
-    files = sorted(path.relative_to(honest) for path in [*honest.glob("payloads/*"), honest / "space.json"])
+    files = sorted(path.relative_to(honest) for path in honest.glob("*/*"))
     name = data.draw(st.sampled_from(files))
     altered = draw_altered(data, (honest / name).read_bytes())
     with tempfile.TemporaryDirectory() as scratch:
@@ -57,7 +57,7 @@ def test_any_changed_byte_of_any_file_beside_the_rows_is_found(
         try:
             assert not verify_ledger(folder, hub.authority).verified
         except LedgerError:
-            assert name == Path("space.json")
+            assert name == Path("spaces", f"{SPACE.fingerprint.hex()}.json")
 
 
 @settings(max_examples=100, deadline=None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
@@ -118,7 +119,7 @@ class Hub:
             payload_sha256=sha256(recorded.payload if payload is None else payload).digest(),
             ledger_hash=recorded.entry_hash,
             sequence=recorded.sequence,
-            received_unix_ms=1_795_000_000_000,
+            received_unix_ms=time.time_ns() // 1_000_000,
         )
         return link_pb2.Receipt(
             body=body,

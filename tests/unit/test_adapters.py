@@ -71,10 +71,7 @@ def test_the_models_bytes_leave_the_replaced_classifier_out() -> None:
 
 @pytest.mark.parametrize("mode", ["L", "RGB", "RGBA", "I;16", "1", "P"])
 def test_images_of_every_mode_become_one_shape(mode: str) -> None:
-    image = (
-        Image.fromarray(np.full((50, 40), 200, np.uint16), "I;16") if mode == "I;16" else Image.new(mode, (40, 50))
-    )
-    assert base().preprocess(image).shape == (3, 32, 32)
+    assert base().preprocess(Image.new(mode, (40, 50))).shape == (3, 32, 32)
 
 
 def test_the_space_holds_the_included_weights_after_the_cut() -> None:

@@ -228,4 +228,4 @@ def test_nobody_makes_a_recorded_payload_by_hand(ledger: Ledger) -> None:
 
 
 def test_the_space_is_kept_beside_the_entries(ledger: Ledger, folder: Path) -> None:
-    assert AdapterSpace.from_json((folder / "space.json").read_bytes()) == SPACE
+    assert AdapterSpace.from_json((folder / "spaces" / f"{SPACE.fingerprint.hex()}.json").read_bytes()) == SPACE

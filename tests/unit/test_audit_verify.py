@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from hashlib import sha256
 from pathlib import Path
 
@@ -253,7 +254,11 @@ def test_a_receipt_signed_by_a_plant_is_found(tmp_path: Path) -> None:
 
 def test_a_receipt_with_another_time_or_plant_is_found_by_its_signature(ledger_folder: Path, hub: Hub) -> None:
     original = cell(ledger_folder, "receipts", "receipt", 2)
-    for name, value in (("plant", "owari"), ("sequence", 7), ("received_unix_ms", 5)):
+    for name, value in (
+        ("plant", "owari"),
+        ("sequence", 7),
+        ("received_unix_ms", time.time_ns() // 1_000_000 + 7),
+    ):
         receipt = link_pb2.Receipt.FromString(original)
         setattr(receipt.body, name, value)
         data = receipt.SerializeToString(deterministic=True)
@@ -280,23 +285,24 @@ def test_a_receipt_for_what_did_not_leave_is_found(ledger_folder: Path, hub: Hub
 
 
 def test_an_update_that_cannot_be_decoded_is_named(ledger_folder: Path, hub: Hub) -> None:
-    (ledger_folder / "space.json").unlink()
+    (ledger_folder / "spaces" / f"{SPACE.fingerprint.hex()}.json").unlink()
     assert problems(ledger_folder, hub) == tuple(
-        f"entry {sequence}: cannot be decoded: space.json is gone" for sequence in (2, 5)
+        f"entry {sequence}: cannot be decoded: the file of its adapter space is gone from spaces/"
+        for sequence in (2, 5)
     )
 
 
 def test_the_space_of_another_federation_is_found(ledger_folder: Path, hub: Hub) -> None:
-    (ledger_folder / "space.json").write_bytes(OTHER_SPACE.to_json())
+    (ledger_folder / "spaces" / f"{SPACE.fingerprint.hex()}.json").write_bytes(OTHER_SPACE.to_json())
     found = problems(ledger_folder, hub)
     assert named(found) == {2, 5}
-    assert all("belongs to the adapter space" in problem for problem in found)
+    assert all("the file of its adapter space is gone" in problem for problem in found)
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", SPACE.to_json() + b" ", b'{"tensors": [{"shape": [1e999]}]}'])
 def test_a_space_file_that_is_none_is_told(ledger_folder: Path, content: bytes) -> None:
-    (ledger_folder / "space.json").write_bytes(content)
-    with pytest.raises(LedgerError, match=r"space\.json does not describe an adapter space"):
+    (ledger_folder / "spaces" / f"{SPACE.fingerprint.hex()}.json").write_bytes(content)
+    with pytest.raises(LedgerError, match=r"\.json does not describe an adapter space"):
         verify_ledger(ledger_folder, None)
 
 

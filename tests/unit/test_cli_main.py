@@ -202,6 +202,7 @@ def registry(tmp_path: Path) -> Path:
             contributions=(Contribution("ab" * 32, samples=40, nnz=5),),
             metrics={"balanced_accuracy": 0.7512} if number == 2 else {},
             sign=lambda manifest: b"signature",
+            certificate=b"certificate",
         )
     return tmp_path / "registry"
 

@@ -38,6 +38,7 @@ def commit(
         contributions=(Contribution("a" * 64, samples=40, nnz=3),),
         metrics=metrics or {"accuracy": 0.75},
         sign=sign,
+        certificate=b"certificate",
     )
 
 
@@ -261,7 +262,7 @@ def test_a_disk_too_full_for_even_a_folder_is_told_as_a_registry_error(
         commit(registry, FIRST)
 
 
-@pytest.mark.parametrize("call", range(1, 6))
+@pytest.mark.parametrize("call", range(1, 7))
 def test_a_commit_killed_at_any_sync_is_there_whole_or_not_at_all(
     registry: Registry, tmp_path: Path, call: int
 ) -> None:
@@ -273,8 +274,8 @@ def test_a_commit_killed_at_any_sync_is_there_whole_or_not_at_all(
         os._exit(0)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
     after = Registry(tmp_path / "registry", SPACE)
-    assert after.head() == (2 if call == 5 else 1)  # the fifth sync is that of the folder after the rename
-    assert after.load(after.head())[1] == (SECOND if call == 5 else FIRST)
+    assert after.head() == (2 if call == 6 else 1)  # the sixth sync is that of the folder after the rename
+    assert after.load(after.head())[1] == (SECOND if call == 6 else FIRST)
     assert commit(after, SECOND).number == after.head()
 
 

@@ -16,7 +16,7 @@ from fedsparse.training import FLIPS, LocalTrainer, cached_features, load_sample
 CLASSES = ("dark", "light")
 ADAPTER = config.AdapterSettings(cut=15, image_size=32, include=("blocks.*.weight", "head.*"))
 SETTINGS = TrainingSettings(
-    density=0.02, epochs=2, batch_size=8, learning_rate=1e-3, head_learning_rate=1e-2, seed=3
+    density=0.02, epochs=6, batch_size=8, learning_rate=1e-3, head_learning_rate=1e-2, seed=3
 )
 
 
