@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fedsparse import config
-from fedsparse.errors import LinkError, ProcessError
+from fedsparse.errors import CertificateError, LinkError, ProcessError
 from fedsparse.processes import FLOWER_ENVIRONMENT, Child, free_port, script, stop_all
 from fedsparse.security import Role, load_credentials
 from fedsparse_client.app import SOCKET_VARIABLE
@@ -45,7 +45,12 @@ class Agent:
             FedsparseError: says which setting, certificate, file or process is not right.
         """
         identity = self._settings.site.identity
-        load_credentials(identity.certificate, identity.key, identity.authority, Role.PLANT)
+        credentials = load_credentials(identity.certificate, identity.key, identity.authority, Role.PLANT)
+        if credentials.identity.name != self._settings.site.name:
+            raise CertificateError(
+                f"the certificate is {credentials.identity.name!r}'s, site.name is {self._settings.site.name!r}",
+                f"Use {self._settings.site.name}'s own certificate, or correct site.name",
+            )
         self._check_data()
         self._state.mkdir(parents=True, exist_ok=True)
         for name in ("federation.pb", "trainer.ready", "gateway.ready", "attending"):

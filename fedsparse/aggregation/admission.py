@@ -10,6 +10,7 @@ from fedsparse.errors import DeltaError
 
 _DOOR = object()
 _MAX_SAMPLES = 1 << 40
+_MAX_MAGNITUDE = 2.0**20  # no step of a weight is so large; sums of such steps stay finite
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,9 @@ def admit(
     delta = decode(update.delta, space, max_bytes=max_bytes)
     if delta.operation is not Operation.ADD:
         raise DeltaError("a plant's update must be an ADD delta")
+    largest = max((float(abs(tensor.values).max()) for tensor in delta.tensors), default=0.0)
+    if largest > _MAX_MAGNITUDE:
+        raise DeltaError(f"the update holds the value {largest:g}, the limit is {_MAX_MAGNITUDE:g}")
     if delta.nnz / space.size > max_density:
         raise DeltaError(
             f"the update names {delta.nnz} of {space.size} coordinates, the limit is {max_density:.2%}"

@@ -28,6 +28,15 @@ def verify(ledger: Path, authority: Path | None, console: Console) -> bool:
         f"{verdict.receipts} receipts filed",
         highlight=False,
     )
+    if verdict.missing_receipts:
+        numbers = ", ".join(map(str, verdict.missing_receipts[:10])) + (
+            ", …" * (len(verdict.missing_receipts) > 10)
+        )
+        console.print(
+            f"no receipt for {numbers}: under way, never delivered, or the hub's word was lost; "
+            "the hub's own record tells",
+            highlight=False,
+        )
     if pem is None:
         console.print("receipts not checked: name the federation's CA certificate with --ca")
     for problem in verdict.problems:

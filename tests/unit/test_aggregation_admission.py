@@ -90,3 +90,9 @@ def test_nobody_makes_an_admitted_update_by_hand() -> None:
         Admitted(delta({0: {1: 0.5}}), 1.0, bytes(32), object())
     with pytest.raises(TypeError, match="only admit"):
         replace(taken(update()), door=None)
+
+
+@pytest.mark.parametrize("value", [3e38, -(2.0**20 + 1)])
+def test_a_value_that_could_overflow_the_merge_is_refused(value: float) -> None:
+    with pytest.raises(DeltaError, match=r"the limit is 1\.04858e\+06"):
+        taken(update(delta({0: {1: value}})))

@@ -1,0 +1,215 @@
+"""A plant's part in a round, with the real trainer, real signatures and real files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fedsparse_client.rounds import RoundRunner
+from fedsparse_client.versions import HeldVersion
+
+from fedsparse.delta import (
+    Operation,
+    Reason,
+    RoundTask,
+    SparseDelta,
+    TensorDelta,
+    ValueCoding,
+    decode,
+    encode,
+)
+from fedsparse.errors import RegistryError
+from fedsparse.registry import Contribution, Registry
+from fedsparse.security import Role, verify
+from fedsparse.training import LocalTrainer
+
+from .samples import Hub
+from .training_samples import SETTINGS, space, trainer
+
+SPACE = space()
+
+
+@pytest.fixture(scope="module")
+def local(tmp_path_factory: pytest.TempPathFactory) -> LocalTrainer:
+    return trainer(tmp_path_factory.mktemp("site"))
+
+
+@pytest.fixture(scope="module")
+def federation_hub(tmp_path_factory: pytest.TempPathFactory) -> Hub:
+    return Hub.create(tmp_path_factory.mktemp("pki"))
+
+
+def _state(value: float) -> SparseDelta:
+    part = TensorDelta(0, np.array([3, 9], np.int64), np.array([value, -value], np.float32))
+    return SparseDelta(SPACE.fingerprint, Operation.SET, (part,))
+
+
+@pytest.fixture
+def registry(tmp_path: Path, federation_hub: Hub) -> Registry:
+    """Three versions, each another value at the same coordinates."""
+    made = Registry(tmp_path / "registry", SPACE)
+    for number in (1, 2, 3):
+        _commit(made, federation_hub, number, 0.01 * number)
+    return made
+
+
+def _commit(registry: Registry, signer: Hub, round: int, value: float) -> None:
+    registry.commit(
+        _state(value),
+        round=round,
+        rule="shrunk",
+        contributions=(Contribution("a" * 64, samples=40, nnz=2),),
+        metrics={},
+        sign=signer.sign,
+        certificate=signer.certificate,
+    )
+
+
+@pytest.fixture
+def plant(tmp_path: Path, local: LocalTrainer, federation_hub: Hub) -> Callable[[], RoundRunner]:
+    """Start the plant's runner, again and again on the same folder, as after a restart."""
+
+    def check(task: RoundTask, created: datetime) -> None:
+        verify(
+            task.hub_certificate,
+            federation_hub.authority,
+            Role.HUB,
+            task.manifest,
+            task.manifest_signature,
+            created,
+        )
+
+    def start() -> RoundRunner:
+        return RoundRunner(local, HeldVersion(tmp_path / "version", SPACE, check), tmp_path)
+
+    return start
+
+
+def task(registry: Registry | None = None, version: int = 0, held: int = 0, number: int = 1) -> RoundTask:
+    if registry is None or version == 0:
+        return RoundTask(number, SPACE.fingerprint, 0, 0, b"", b"", b"", b"", SETTINGS)
+    change = encode(registry.delta(held, version), SPACE, ValueCoding.FP32) if held != version else b""
+    return RoundTask(
+        number,
+        SPACE.fingerprint,
+        version,
+        held,
+        change,
+        registry.manifest(version),
+        registry.signature(version),
+        registry.certificate(version),
+        SETTINGS,
+    )
+
+
+def test_the_first_task_is_answered_with_a_quantised_delta_and_allow_listed_metrics(
+    plant: Callable[[], RoundRunner],
+) -> None:
+    update = plant().answer(task())
+    assert update.reason is Reason.NONE
+    delta = decode(update.delta, SPACE, max_bytes=len(update.delta))
+    assert 0 < delta.nnz <= SETTINGS.density * SPACE.size
+    assert encode(delta, SPACE, ValueCoding.BF16) == update.delta
+    assert set(update.metrics) == {"holdout_balanced_accuracy", "train_loss", "train_seconds"}
+    assert update.samples == 28
+
+
+def test_a_version_is_taken_as_a_delta_against_the_one_held_also_after_a_restart(
+    plant: Callable[[], RoundRunner], registry: Registry
+) -> None:
+    assert plant().answer(task(registry, version=1)).reason is Reason.NONE
+    assert plant().answer(task(registry, version=3, held=1)).reason is Reason.NONE
+    restarted = plant()
+    assert restarted._held.number == 3
+    assert restarted._held.state == _state(0.01 * 3)
+    assert restarted.answer(task(registry, version=3, held=3)).reason is Reason.NONE
+
+
+def test_a_delta_against_a_version_not_held_asks_for_the_whole(
+    plant: Callable[[], RoundRunner], registry: Registry
+) -> None:
+    assert plant().answer(task(registry, version=3, held=2)).reason is Reason.VERSION_NOT_HELD
+    assert plant().answer(task(registry, version=3)).reason is Reason.NONE
+
+
+def test_the_way_back_to_an_older_version_is_refused(plant: Callable[[], RoundRunner], registry: Registry) -> None:
+    runner = plant()
+    assert runner.answer(task(registry, version=2)).reason is Reason.NONE
+    assert runner.answer(task(registry, version=1)).reason is Reason.VERSION_UNVERIFIED
+    assert runner.answer(task()).reason is Reason.VERSION_UNVERIFIED
+    with pytest.raises(RegistryError, match="version 1 is offered, but version 2 was seen"):
+        runner._held.accept(task(registry, version=1))
+
+
+def test_a_version_signed_by_a_stranger_is_refused_and_the_held_one_stays(
+    plant: Callable[[], RoundRunner], registry: Registry, tmp_path: Path
+) -> None:
+    runner = plant()
+    runner.answer(task(registry, version=1))
+    stranger = Hub.create(tmp_path / "stranger")
+    forged = replace(
+        task(registry, version=2, held=1),
+        manifest_signature=stranger.sign(registry.manifest(2)),
+        hub_certificate=stranger.certificate,
+    )
+    assert runner.answer(forged).reason is Reason.VERSION_UNVERIFIED
+    assert runner._held.number == 1
+    assert plant()._held.state == _state(0.01)
+
+
+def test_a_delta_that_does_not_give_the_signed_state_is_refused(
+    plant: Callable[[], RoundRunner], registry: Registry
+) -> None:
+    other = encode(_state(0.5), SPACE, ValueCoding.FP32)
+    assert plant().answer(replace(task(registry, version=1), delta=other)).reason is Reason.VERSION_UNVERIFIED
+
+
+def test_a_version_number_signed_twice_is_refused(
+    plant: Callable[[], RoundRunner], registry: Registry, federation_hub: Hub, tmp_path: Path
+) -> None:
+    runner = plant()
+    runner.answer(task(registry, version=1))
+    fork = Registry(tmp_path / "fork", SPACE)
+    _commit(fork, federation_hub, 1, 0.7)
+    assert runner.answer(task(fork, version=1)).reason is Reason.VERSION_UNVERIFIED
+
+
+def test_a_damaged_held_version_is_asked_for_again(
+    plant: Callable[[], RoundRunner], registry: Registry, tmp_path: Path
+) -> None:
+    plant().answer(task(registry, version=1))
+    (state,) = (path for path in (tmp_path / "version").iterdir() if path.name != "manifest.json")
+    state.write_bytes(state.read_bytes()[:-1])
+    runner = plant()
+    assert runner.answer(task(registry, version=2, held=1)).reason is Reason.VERSION_NOT_HELD
+    assert runner.answer(task(registry, version=2)).reason is Reason.NONE
+
+
+def test_a_task_of_another_space_is_answered_with_a_code(plant: Callable[[], RoundRunner]) -> None:
+    assert plant().answer(replace(task(), space=bytes(32))).reason is Reason.SPACE_MISMATCH
+
+
+def test_an_exception_leaves_as_a_code_and_its_text_stays_in_the_log(
+    plant: Callable[[], RoundRunner], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "residual.tmp").mkdir()  # the residual cannot be written: a real exception, its text has the path
+    update = plant().answer(task())
+    assert update.reason is Reason.TRAINING_FAILED
+    assert (update.delta, dict(update.metrics), update.samples) == (b"", {}, 0)
+    assert str(tmp_path) in caplog.text
+
+
+def test_what_rounding_took_is_kept_across_a_restart_and_a_damaged_residual_starts_anew(
+    plant: Callable[[], RoundRunner], tmp_path: Path
+) -> None:
+    plant().answer(task())
+    kept = decode((tmp_path / "residual").read_bytes(), SPACE, max_bytes=1 << 20)
+    assert kept.nnz > 0
+    assert plant()._residual() == kept
+    (tmp_path / "residual").write_bytes(b"half a fi")
+    assert plant()._residual().nnz == 0
+    assert plant().answer(task()).reason is Reason.NONE
