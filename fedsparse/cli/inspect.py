@@ -13,6 +13,8 @@ from fedsparse.audit import verify_ledger
 from fedsparse.errors import CertificateError
 from fedsparse.registry import Registry
 
+_NAMED_AT_MOST = 10
+
 
 def verify(ledger: Path, authority: Path | None, console: Console) -> bool:
     """Print a ledger's verdict; return whether it verifies."""
@@ -29,9 +31,8 @@ def verify(ledger: Path, authority: Path | None, console: Console) -> bool:
         highlight=False,
     )
     if verdict.missing_receipts:
-        numbers = ", ".join(map(str, verdict.missing_receipts[:10])) + (
-            ", …" * (len(verdict.missing_receipts) > 10)
-        )
+        more = ", …" if len(verdict.missing_receipts) > _NAMED_AT_MOST else ""
+        numbers = ", ".join(map(str, verdict.missing_receipts[:_NAMED_AT_MOST])) + more
         console.print(
             f"no receipt for {numbers}: under way, never delivered, or the hub's word was lost; "
             "the hub's own record tells",

@@ -5,17 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from hashlib import sha256
 from pathlib import Path
 
 import grpc
 import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+from cryptography.x509 import load_pem_x509_certificate
 from fedsparse_client.gateway import link as link_module
 from fedsparse_client.gateway.link import Link
 
 from fedsparse.audit import EntryDraft, EntryKind, Ledger, Recorded
 from fedsparse.errors import HubUnreachableError, LinkError
 from fedsparse.processes import free_port
-from fedsparse.security import Credentials, Role, server_credentials
+from fedsparse.security import Credentials, Role, server_credentials, sign
 from fedsparse.v1 import link_pb2, link_pb2_grpc
 from tests.unit.federation_samples import Pki, federation, link_task
 
@@ -150,16 +153,63 @@ def test_presence_ends_quietly_when_the_plant_hangs_up(dial: Dial) -> None:
     assert list(tasks) == []
 
 
-def test_what_is_pushed_is_what_was_recorded_and_the_receipt_comes_back(dial: Dial, recorded: Recorded) -> None:
-    hub = ScriptedHub(link_pb2.Receipt(signature=b"signed"))
-    assert dial(hub).push("task", recorded).signature == b"signed"
+Sign = Callable[..., link_pb2.Receipt]
+
+
+@pytest.fixture
+def signed(pki: Pki, recorded: Recorded) -> Sign:
+    """Return a function that gives the hub's receipt for ``recorded``, with some of its facts changed."""
+    hub = pki.credentials(Role.HUB, "hub")
+
+    def receipt(signer: Credentials = hub, **changes: object) -> link_pb2.Receipt:
+        facts = {
+            "plant": "kiso",
+            "task_id": "task",
+            "payload_sha256": sha256(recorded.payload).digest(),
+            "ledger_hash": recorded.entry_hash,
+            "sequence": 1,
+        }
+        body = link_pb2.ReceiptBody(**(facts | changes))  # type: ignore[arg-type]
+        return link_pb2.Receipt(
+            body=body,
+            signature=sign(signer.key, body.SerializeToString(deterministic=True)),
+            hub_certificate=load_pem_x509_certificate(signer.certificate).public_bytes(Encoding.DER),
+        )
+
+    return receipt
+
+
+@pytest.mark.parametrize(
+    "changes", [{"plant": "ise"}, {"task_id": "other"}, {"payload_sha256": bytes(32)}, {"ledger_hash": bytes(32)}]
+)
+def test_a_receipt_for_something_else_is_refused(
+    dial: Dial, recorded: Recorded, signed: Sign, changes: dict[str, object]
+) -> None:
+    with pytest.raises(LinkError, match="receipt for another plant, task, payload or entry"):
+        dial(ScriptedHub(signed(**changes))).push("task", recorded)
+
+
+def test_a_receipt_that_a_plant_signed_is_refused(
+    dial: Dial, recorded: Recorded, signed: Sign, kiso: Credentials
+) -> None:
+    with pytest.raises(LinkError, match="receipt that does not verify"):
+        dial(ScriptedHub(signed(kiso))).push("task", recorded)
+
+
+def test_what_is_pushed_is_what_was_recorded_and_the_receipt_comes_back(
+    dial: Dial, recorded: Recorded, signed: Sign
+) -> None:
+    hub = ScriptedHub(receipt := signed())
+    assert dial(hub).push("task", recorded) == receipt
     assert hub.heard == [link_pb2.Update(task_id="task", round_update=b"payload", ledger_hash=recorded.entry_hash)]
 
 
-def test_a_push_is_tried_again_with_the_same_bytes_while_the_hub_is_away(dial: Dial, recorded: Recorded) -> None:
+def test_a_push_is_tried_again_with_the_same_bytes_while_the_hub_is_away(
+    dial: Dial, recorded: Recorded, signed: Sign
+) -> None:
     away = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
-    hub = ScriptedHub(*away, link_pb2.Receipt(signature=b"signed"))
-    assert dial(hub).push("task", recorded).signature == b"signed"
+    hub = ScriptedHub(*away, receipt := signed())
+    assert dial(hub).push("task", recorded) == receipt
     assert len(hub.heard) == 4
     assert all(heard == hub.heard[0] for heard in hub.heard)
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterator
+from hashlib import sha256
 from types import TracebackType
 from typing import Self
 
 import grpc
 
 from fedsparse.audit import Recorded
-from fedsparse.errors import HubUnreachableError, LinkError
-from fedsparse.security import Credentials, channel_credentials, probe
+from fedsparse.errors import CertificateError, HubUnreachableError, LinkError
+from fedsparse.security import Credentials, Role, channel_credentials, probe, verify
 from fedsparse.v1 import link_pb2, link_pb2_grpc
 
 PROTOCOL = 1
@@ -119,13 +120,15 @@ class Link:
         A retry is harmless: the hub answers the same task with the same receipt.
 
         Raises:
-            LinkError: the hub refused it, or this gateway is stopping.
+            LinkError: the hub refused it, gave a receipt for something else, or this gateway is stopping.
         """
         update = link_pb2.Update(task_id=task_id, round_update=recorded.payload, ledger_hash=recorded.entry_hash)
         backoff = _FIRST_BACKOFF_SECONDS
         while not self._stop.is_set():
             try:
-                return self._stub.Push(update, timeout=_PUSH_SECONDS)
+                receipt = self._stub.Push(update, timeout=_PUSH_SECONDS)
+                self._check_receipt(receipt, task_id, recorded)
+                return receipt
             except grpc.RpcError as error:
                 if error.code() not in _RETRYABLE:
                     raise LinkError(f"the hub at {self._address}: {_reason(error)}") from None
@@ -133,6 +136,24 @@ class Link:
             self._stop.wait(backoff)
             backoff = min(2 * backoff, _LAST_BACKOFF_SECONDS)
         raise LinkError("the gateway is stopping; the update was recorded but not delivered")
+
+    def _check_receipt(self, receipt: link_pb2.Receipt, task_id: str, recorded: Recorded) -> None:
+        """A wrong receipt must not get into the ledger, where it would contradict an honest record."""
+        body = receipt.body
+        said = (body.plant, body.task_id, body.payload_sha256, body.ledger_hash)
+        true = (
+            self._credentials.identity.name,
+            task_id,
+            sha256(recorded.payload).digest(),
+            recorded.entry_hash,
+        )
+        if said != true:
+            raise LinkError(f"the hub at {self._address} gave a receipt for another plant, task, payload or entry")
+        signed = body.SerializeToString(deterministic=True)
+        try:
+            verify(receipt.hub_certificate, self._credentials.authority, Role.HUB, signed, receipt.signature)
+        except CertificateError as error:
+            raise LinkError(f"the hub at {self._address} gave a receipt that does not verify: {error}") from None
 
 
 def _reason(error: grpc.RpcError) -> str:
