@@ -26,10 +26,15 @@ FLOWER_ENVIRONMENT: Mapping[str, str] = {
 }
 
 
-def launch(parent: int, command: Sequence[str]) -> None:
-    """Become ``command``, killed by the kernel the moment the process ``parent`` dies (Linux prctl(2))."""
+def die_with_parent() -> None:
+    """Have the kernel kill this process the moment its parent dies (Linux prctl(2))."""
     if sys.platform == "linux":
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def launch(parent: int, command: Sequence[str]) -> None:
+    """Become ``command``, and die with the process ``parent``."""
+    die_with_parent()
     if os.getppid() != parent:  # it died before the line above took effect
         sys.exit(1)
     os.execvp(command[0], list(command))  # noqa: S606 - a fixed command, no shell

@@ -16,6 +16,7 @@ from fedsparse import config
 from fedsparse.aggregation import rule_named
 from fedsparse.delta import AdapterSpace, Operation, SparseDelta
 from fedsparse.events import EventLog
+from fedsparse.processes import die_with_parent
 from fedsparse.registry import Registry
 from fedsparse.security import sign
 from fedsparse.v1 import link_pb2
@@ -31,6 +32,7 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     """Run the rounds that are left."""
+    die_with_parent()  # an orphan must not commit versions beside its successor
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
     settings = config.load(Path(os.environ[CONFIG_VARIABLE]), config.FederationConfig)
     events = EventLog(settings.state / "events.jsonl")

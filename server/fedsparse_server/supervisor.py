@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import time
 from collections.abc import Callable
@@ -58,6 +59,7 @@ class ServerSupervisor:
         identity = settings.hub.identity
         load_credentials(identity.certificate, identity.key, identity.authority, Role.HUB)
         settings.state.mkdir(parents=True, exist_ok=True)
+        self._take_state()
         for name in ("evaluator.ready", "hub.ready", "federation.pb"):
             (settings.state / name).unlink(missing_ok=True)
         self._say("loading the base model")
@@ -117,6 +119,17 @@ class ServerSupervisor:
         """Stop everything that was started."""
         stop_all(self._children)
         self._children.clear()
+
+    def _take_state(self) -> None:
+        """Hold the state folder until this process ends: two servers would commit versions beside each other."""
+        self._lock = (self._settings.state / "lock").open("w")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise ProcessError(
+                f"another server runs on the state folder {self._settings.state}",
+                "Stop it first, or name another folder with `state`",
+            ) from None
 
     def _module(self, name: str) -> list[str]:
         return [script("python"), "-u", "-m", f"fedsparse_server.{name}"]

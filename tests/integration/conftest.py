@@ -24,7 +24,7 @@ cut = 14
 image_size = 64
 
 [training]
-epochs = 1
+epochs = 4
 """
 
 
@@ -56,10 +56,13 @@ class Federation:
     def log(self, name: str) -> Path:
         return self.folder / f"{name}.out"
 
-    def kill(self, name: str) -> None:
-        """Kill the agent (or supervisor) with SIGKILL; everything under it must fall with it."""
+    def kill(self, name: str) -> list[psutil.Process]:
+        """Kill the agent (or supervisor) with SIGKILL; return what of it is still there ten seconds later."""
+        home = self.layout.federation.parent if name == "server" else self.layout.sites[name].parent
+        whole = [process for process in self.processes() if _belongs(process, home)]
         os.kill(self._processes[name].pid, signal.SIGKILL)
         self._processes.pop(name).wait()
+        return psutil.wait_procs(whole, timeout=10)[1]
 
     def events(self) -> list[dict[str, Any]]:
         path = self.state / "events.jsonl"
@@ -83,12 +86,7 @@ class Federation:
 
     def processes(self) -> list[psutil.Process]:
         """Return every process that belongs to this federation, whoever its parent is now."""
-        mine = []
-        for process in psutil.process_iter():
-            with contextlib.suppress(psutil.Error):
-                if str(self.folder) in " ".join(process.cmdline()) + process.environ().get("FLWR_HOME", ""):
-                    mine.append(process)
-        return mine
+        return [process for process in psutil.process_iter() if _belongs(process, self.folder)]
 
     def stop(self) -> None:
         for process in self._processes.values():
@@ -100,6 +98,13 @@ class Federation:
         for process in self.processes():
             with contextlib.suppress(psutil.Error):
                 process.kill()
+
+
+def _belongs(process: psutil.Process, folder: Path) -> bool:
+    try:
+        return str(folder) in " ".join(process.cmdline()) + process.environ().get("FLWR_HOME", "")
+    except psutil.Error:
+        return False
 
 
 @pytest.fixture(scope="module")

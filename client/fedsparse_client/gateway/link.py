@@ -138,7 +138,7 @@ class Link:
         raise LinkError("the gateway is stopping; the update was recorded but not delivered")
 
     def _check_receipt(self, receipt: link_pb2.Receipt, task_id: str, recorded: Recorded) -> None:
-        """A wrong receipt must not get into the ledger, where it would contradict an honest record."""
+        """Refuse a wrong receipt: in the ledger it would contradict an honest record."""
         body = receipt.body
         said = (body.plant, body.task_id, body.payload_sha256, body.ledger_hash)
         true = (
