@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint protos bench-merge clean
+.PHONY: help demo test test-fast lint protos bench bench-demo bench-merge clean
 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -34,6 +34,11 @@ lint: $(VENV)/.installed ## format, lint, types, import contracts, generated cod
 
 protos: $(VENV)/.installed ## regenerate fedsparse/v1 from protos/
 	$(BIN)/python scripts/generate_protos.py
+
+bench: bench-demo bench-merge ## every benchmark; each writes benchmarks/results/NAME.json
+
+bench-demo: $(VENV)/.installed ## the demo's promises, and rounds of bare Flower beside it
+	$(BIN)/python -m benchmarks.demo
 
 bench-merge: $(VENV)/.installed ## merging rules on label-skewed plants, side by side
 	$(BIN)/python -m benchmarks.merge_rules
