@@ -8,6 +8,7 @@ import time
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
+from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 
@@ -112,14 +113,20 @@ class Hub:
     def sign(self, data: bytes) -> bytes:
         return sign(self.key, data)
 
-    def receipt(self, recorded: Recorded, task_id: str, payload: bytes | None = None) -> bytes:
+    def receipt(
+        self,
+        recorded: Recorded,
+        task_id: str,
+        payload: bytes | None = None,
+        age: timedelta = timedelta(),
+    ) -> bytes:
         body = link_pb2.ReceiptBody(
             plant="ise",
             task_id=task_id,
             payload_sha256=sha256(recorded.payload if payload is None else payload).digest(),
             ledger_hash=recorded.entry_hash,
             sequence=recorded.sequence,
-            received_unix_ms=time.time_ns() // 1_000_000,
+            received_unix_ms=time.time_ns() // 1_000_000 - age // timedelta(milliseconds=1),
         )
         return link_pb2.Receipt(
             body=body,

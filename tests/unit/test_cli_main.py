@@ -64,6 +64,12 @@ def test_every_command_teaches_itself(run: Run, arguments: tuple[str, ...], taug
     assert taught in out
 
 
+def test_the_help_explains_arguments_and_options(run: Run) -> None:
+    _, out, _ = run("pki", "issue", "--help")
+    assert "hub or plant." in out
+    assert "Folder of the CA." in out
+
+
 def test_the_version_can_be_asked(run: Run) -> None:
     assert run("--version") == (0, f"fedsparse {__version__}\n", "")
 
