@@ -14,9 +14,19 @@ from fedsparse.processes import FLOWER_ENVIRONMENT, Child, free_port, script, st
 from fedsparse.security import Role, load_credentials
 from fedsparse_client.app import SOCKET_VARIABLE
 
+PROGRESS_FILE = "trainer.progress"  # holds "read total", both in images
 _RESTARTS = 10  # of one process, before the agent gives up
 _RESTART_SECONDS = 1.0
 _FEATURES_SECONDS = 6 * 3600.0
+
+
+def read_progress(state: Path) -> tuple[int, int] | None:
+    """Return how many images of how many the trainer has read, or None before the first."""
+    try:
+        done, total = (state / PROGRESS_FILE).read_text().split()
+    except (OSError, ValueError):
+        return None
+    return int(done), int(total)
 
 
 class Agent:
@@ -37,6 +47,7 @@ class Agent:
         self._runtime_port = free_port()
         self._children: dict[str, Child] = {}
         self._restarts: dict[str, int] = {}
+        self._quarter = 0  # of the images
 
     def start(self) -> None:
         """Start gateway, trainer, SuperNode and executor; return when the plant is present at the hub.
@@ -53,7 +64,7 @@ class Agent:
             )
         self._check_data()
         self._state.mkdir(parents=True, exist_ok=True)
-        for name in ("federation.pb", "trainer.ready", "gateway.ready", "attending"):
+        for name in ("federation.pb", "trainer.ready", "attending", PROGRESS_FILE):
             (self._state / name).unlink(missing_ok=True)
         self._write_secret()
         self._say(f"dialling the hub at {self._settings.site.hub}")
@@ -63,9 +74,18 @@ class Agent:
         trainer = self._spawn("trainer")
         self._spawn("supernode")
         self._spawn("executor")
-        trainer.wait_until((self._state / "trainer.ready").exists, timeout=_FEATURES_SECONDS)
+        trainer.wait_until(self._trainer_ready, timeout=_FEATURES_SECONDS)
         gateway.wait_until((self._state / "attending").exists, timeout=3600)
         self._say("present at the hub")
+
+    def _trainer_ready(self) -> bool:
+        """Say how far the reading of the images is, and return whether the trainer is ready."""
+        if (progress := read_progress(self._state)) is not None:
+            done, total = progress
+            if (quarter := 4 * done // total) > self._quarter:
+                self._quarter = quarter
+                self._say(f"the frozen activations of {done} of {total} images are cached")
+        return (self._state / "trainer.ready").exists()
 
     def run(self) -> None:
         """Watch the processes until interrupted; restart one that stops.

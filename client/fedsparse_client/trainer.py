@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ from fedsparse.delta import AdapterSpace, RoundTask, decode_task, encode_update
 from fedsparse.errors import FedsparseError, ModelError, SpaceMismatchError
 from fedsparse.security import Role, verify
 from fedsparse.v1 import link_pb2, trainer_pb2, trainer_pb2_grpc
+from fedsparse_client.agent import PROGRESS_FILE
 from fedsparse_client.rounds import RoundRunner
 from fedsparse_client.versions import HeldVersion
 
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from fedsparse.training import LocalTrainer
 
 _MAX_TASK_BYTES = 1 << 30
-_LOGGED_IMAGES = 128
 _UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 _log = logging.getLogger("trainer")
 
@@ -84,13 +85,19 @@ def build_trainer(settings: config.SiteConfig, federation: link_pb2.Federation) 
         )
     torch.set_num_threads(settings.trainer.threads)
     folder = settings.state / "trainer"
-    features = cached_features(base, samples, folder, len(FLIPS), _log_progress)
+    features = cached_features(base, samples, folder, len(FLIPS), _progress_in(settings.state / PROGRESS_FILE))
     return LocalTrainer(DeltaAdapter(base.suffix, space), dense_tensors(space, adapter), samples, features)
 
 
-def _log_progress(done: int, total: int) -> None:
-    if done == total or done % _LOGGED_IMAGES == 0:
-        _log.info("activations of %d of %d images", done, total)
+def _progress_in(path: Path) -> Callable[[int, int], None]:
+    """Return a function that tells others through a file how far the reading of the images is."""
+
+    def tell(done: int, total: int) -> None:
+        scratch = path.with_suffix(".tmp")
+        scratch.write_text(f"{done} {total}")
+        scratch.replace(path)
+
+    return tell
 
 
 def build_runner(settings: config.SiteConfig, trainer: LocalTrainer) -> RoundRunner:

@@ -95,6 +95,10 @@ def _federate(layout: Layout, rounds: int, console: Console) -> _Run:
             console.print("three plants load the base model and cache its frozen activations, once")
 
             def watch() -> None:
+                if (share := plants.new_quarter()) is not None:
+                    view.handle(
+                        {"event": "phase", "name": "images", "detail": f"{share:.0%} read", "time": time.time()}
+                    )
                 for event in follower.new():
                     run.see(event)
                     view.handle(event)
@@ -115,6 +119,7 @@ class _Plants:
         self._console = console
         self._agents: dict[str, Child] = {}
         self._restarts = 0
+        self._quarter = 0
 
     def start(self) -> None:
         for name in self._sites:
@@ -134,6 +139,20 @@ class _Plants:
             self._restarts += 1
             self._console.print(f"plant {name} was killed (signal {-agent.exit_code}); starting it again")
             self._start(name)
+
+    def new_quarter(self) -> float | None:
+        """Return what share of all images has been read, each time another quarter is done."""
+        from fedsparse_client.agent import read_progress
+
+        found = [read_progress(site.parent / "state") for site in self._sites.values()]
+        read = [progress for progress in found if progress is not None]
+        if len(read) < len(found):
+            return None
+        share = sum(done for done, _ in read) / sum(total for _, total in read)
+        if int(4 * share) <= self._quarter:
+            return None
+        self._quarter = int(4 * share)
+        return share
 
     def stop(self) -> None:
         stop_all(list(self._agents.values()))
