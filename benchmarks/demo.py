@@ -65,7 +65,7 @@ def main() -> None:
     table = Table("what", "fedsparse", "what a user would otherwise pick", box=None)
     table.add_row(
         "round without training",
-        f"{summary['round_overhead_seconds_median']:.1f} s (evaluation of 656 images included)",
+        f"{summary['round_overhead_seconds_median']:.1f} s (merging, evaluation and commit included)",
         f"{statistics.median(bare):.1f} s: a no-op round of bare Flower, {_PLANTS} nodes",
     )
     table.add_row(

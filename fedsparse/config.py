@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from fedsparse.errors import ConfigError
+from fedsparse.errors import ConfigError, DataError
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
@@ -124,7 +124,7 @@ class AggregationSettings(_Settings):
     """
 
     rule: Literal["shrunk", "zero-fill", "holders-mean"] = "shrunk"
-    strength: Annotated[float, Field(ge=0, le=1)] = 0.5
+    strength: Annotated[float, Field(ge=0, le=1)] = 0.25
 
 
 class HubSettings(_Settings):
@@ -231,6 +231,25 @@ def load(path: Path, kind: type[Config]) -> Config:
     except ValidationError as error:
         problems = [_explain(problem, kind) for problem in error.errors()]
         raise ConfigError(f"{path} is not valid:\n  " + "\n  ".join(problems)) from None
+
+
+def require_source(path: Path, key: str) -> None:
+    """Check that ``path`` can name labelled images: a folder or a CSV file. Nothing is read.
+
+    Args:
+        key: the setting that names it.
+
+    Raises:
+        DataError: it is neither; names key and path.
+    """
+    if path.is_dir() or (path.is_file() and path.suffix.lower() == ".csv"):
+        return
+    if path.exists():
+        raise DataError(f"{key} = {path} is neither a folder nor a .csv file", "Name one of both")
+    raise DataError(
+        f"{key} = {path} does not exist",
+        "Name a folder with one sub-folder per class, or a CSV file with the columns path,label",
+    )
 
 
 def _rooted(settings: Any, folder: Path) -> Any:

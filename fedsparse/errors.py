@@ -73,5 +73,9 @@ class HubUnreachableError(LinkError):
     """Nothing answers at the hub's address, at least not now."""
 
 
+class ReceiptError(LinkError):
+    """The hub took an update, but gave no receipt that could be filed."""
+
+
 class ProcessError(FedsparseError):
     """A process that belongs to the federation did not start or stopped unexpectedly."""

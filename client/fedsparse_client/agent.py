@@ -10,12 +10,14 @@ from pathlib import Path
 
 from fedsparse import config
 from fedsparse.errors import CertificateError, LinkError, ProcessError
+from fedsparse.files import hold, private_folder, require_socket_path
 from fedsparse.processes import FLOWER_ENVIRONMENT, Child, free_port, script, stop_all
 from fedsparse.security import Role, load_credentials
 from fedsparse_client.app import SOCKET_VARIABLE
 
 PROGRESS_FILE = "trainer.progress"  # holds "read total", both in images
-_RESTARTS = 10  # of one process, before the agent gives up
+_RESTARTS = 10  # of one process within _RESTART_WINDOW_SECONDS, before the agent gives up
+_RESTART_WINDOW_SECONDS = 600.0
 _RESTART_SECONDS = 1.0
 _FEATURES_SECONDS = 6 * 3600.0
 
@@ -46,7 +48,7 @@ class Agent:
         self._gateway_port = free_port()
         self._runtime_port = free_port()
         self._children: dict[str, Child] = {}
-        self._restarts: dict[str, int] = {}
+        self._restarts: dict[str, list[float]] = {}
         self._quarter = 0  # of the images
 
     def start(self) -> None:
@@ -62,8 +64,9 @@ class Agent:
                 f"the certificate is {credentials.identity.name!r}'s, site.name is {self._settings.site.name!r}",
                 f"Use {self._settings.site.name}'s own certificate, or correct site.name",
             )
-        self._check_data()
-        self._state.mkdir(parents=True, exist_ok=True)
+        config.require_source(self._settings.data.path, "data.path")
+        require_socket_path(self._state / "trainer.sock")
+        self._lock = hold(private_folder(self._state) / "lock", "plant")
         for name in ("federation.pb", "trainer.ready", "attending", PROGRESS_FILE):
             (self._state / name).unlink(missing_ok=True)
         self._write_secret()
@@ -106,11 +109,15 @@ class Agent:
 
     def _restart(self, name: str, child: Child) -> None:
         if name == "gateway" and child.exit_code == os.EX_NOPERM:
-            raise LinkError(child.last_words(1))
-        self._restarts[name] = self._restarts.get(name, 0) + 1
-        if self._restarts[name] > _RESTARTS:
+            raise LinkError(child.last_words(1).removeprefix("error: "))
+        now = time.monotonic()
+        recent = [then for then in self._restarts.get(name, []) if now - then < _RESTART_WINDOW_SECONDS]
+        self._restarts[name] = [*recent, now]
+        if len(recent) >= _RESTARTS:
             raise ProcessError(
-                f"{name} stopped {_RESTARTS} times:\n{child.last_words()}", f"Its whole log is {child.log}"
+                f"{name} stopped {len(recent) + 1} times in {_RESTART_WINDOW_SECONDS / 60:.0f} minutes:\n"
+                f"{child.last_words()}",
+                f"Its whole log is {child.log}",
             )
         self._say(f"{name} stopped with status {child.exit_code}; starting it again")
         if name == "trainer":
@@ -155,9 +162,3 @@ class Agent:
         path.unlink(missing_ok=True)
         path.touch(mode=0o600)
         path.write_text(secrets.token_hex(32))
-
-    def _check_data(self) -> None:
-        """Say at once, not after a minute of loading, that there is no data."""
-        from fedsparse.training.data import require_source
-
-        require_source(self._settings.data.path)

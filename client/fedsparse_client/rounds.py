@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-import os
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,6 +20,7 @@ from fedsparse.delta import (
     encode,
 )
 from fedsparse.errors import CertificateError, DataError, FedsparseError, RegistryError, SpaceMismatchError
+from fedsparse.files import write_atomic
 from fedsparse_client.versions import HeldVersion, VersionNotHeldError
 
 if TYPE_CHECKING:
@@ -44,19 +45,21 @@ class RoundRunner:
         trainer: the warm local trainer.
         held: the adapter version that this plant holds.
         folder: where the error-feedback residual lies.
+        metrics: names of those that this site lets out; no other is offered.
     """
 
-    def __init__(self, trainer: LocalTrainer, held: HeldVersion, folder: Path) -> None:
+    def __init__(self, trainer: LocalTrainer, held: HeldVersion, folder: Path, metrics: Collection[str]) -> None:
         self._trainer = trainer
         self._held = held
         self._space = trainer.space
         self._residual_path = folder / "residual"
+        self._metrics = metrics
 
     def answer(self, task: RoundTask) -> RoundUpdate:
         """Return the update for ``task``; an exception's text stays in this process's log, a code leaves."""
         started = time.monotonic()
         try:
-            update = self._run(task, started)
+            update = self._run(task)
         except Exception as error:  # whatever it is, its text may quote data
             _log.exception("round %d failed", task.round)
             update = RoundUpdate.refusal(task.round, task.version, reason_of(error))
@@ -69,23 +72,26 @@ class RoundRunner:
         )
         return update
 
-    def _run(self, task: RoundTask, started: float) -> RoundUpdate:
+    def _run(self, task: RoundTask) -> RoundUpdate:
         if task.space != self._space.fingerprint:
             raise SpaceMismatchError(
                 f"the task is of the adapter space {task.space.hex()[:16]}, "
                 f"here the space is {self._space.fingerprint.hex()[:16]}"
             )
         state = self._held.accept(task)
+        started = time.monotonic()
         trained = self._trainer.train(state, task.training, task.round)
+        seconds = time.monotonic() - started
         sent, residual = compensate(trained.delta, self._residual(), _CODING)
         data = encode(sent, self._space, _CODING)
         self._keep(residual)
         metrics = {
             "holdout_balanced_accuracy": trained.received.balanced_accuracy,
             "train_loss": trained.loss,
-            "train_seconds": time.monotonic() - started,
+            "train_seconds": seconds,
         }
-        return RoundUpdate(task.round, task.version, trained.samples, data, Reason.NONE, metrics)
+        offered = {name: value for name, value in metrics.items() if name in self._metrics}
+        return RoundUpdate(task.round, task.version, trained.samples, data, Reason.NONE, offered)
 
     def _residual(self) -> SparseDelta:
         try:
@@ -97,12 +103,7 @@ class RoundRunner:
         return SparseDelta.empty(self._space.fingerprint, Operation.ADD)
 
     def _keep(self, residual: SparseDelta) -> None:
-        scratch = self._residual_path.with_suffix(".tmp")
-        with scratch.open("wb") as file:
-            file.write(encode(residual, self._space, ValueCoding.FP32))
-            file.flush()
-            os.fsync(file.fileno())
-        scratch.replace(self._residual_path)
+        write_atomic(self._residual_path, encode(residual, self._space, ValueCoding.FP32), 0o600)
 
 
 def reason_of(error: Exception) -> Reason:

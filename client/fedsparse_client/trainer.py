@@ -19,6 +19,7 @@ import grpc
 from fedsparse import config
 from fedsparse.delta import AdapterSpace, RoundTask, decode_task, encode_update
 from fedsparse.errors import FedsparseError, ModelError, SpaceMismatchError
+from fedsparse.files import write_atomic
 from fedsparse.security import Role, verify
 from fedsparse.v1 import link_pb2, trainer_pb2, trainer_pb2_grpc
 from fedsparse_client.agent import PROGRESS_FILE
@@ -93,9 +94,7 @@ def _progress_in(path: Path) -> Callable[[int, int], None]:
     """Return a function that tells others through a file how far the reading of the images is."""
 
     def tell(done: int, total: int) -> None:
-        scratch = path.with_suffix(".tmp")
-        scratch.write_text(f"{done} {total}")
-        scratch.replace(path)
+        write_atomic(path, f"{done} {total}".encode())
 
     return tell
 
@@ -108,7 +107,8 @@ def build_runner(settings: config.SiteConfig, trainer: LocalTrainer) -> RoundRun
         verify(task.hub_certificate, authority, Role.HUB, task.manifest, task.manifest_signature, created)
 
     folder = settings.state / "trainer"
-    return RoundRunner(trainer, HeldVersion(folder / "version", trainer.space, verify_manifest), folder)
+    held = HeldVersion(folder / "version", trainer.space, verify_manifest)
+    return RoundRunner(trainer, held, folder, settings.egress.metrics.keys())
 
 
 def serve(settings: config.SiteConfig, federation: link_pb2.Federation) -> None:
@@ -122,10 +122,7 @@ def serve(settings: config.SiteConfig, federation: link_pb2.Federation) -> None:
     trainer_pb2_grpc.add_TrainerServicer_to_server(_Service(runner), server)
     server.add_insecure_port(f"unix:{socket}")
     server.start()
-    ready = settings.state / "trainer.ready"
-    scratch = ready.with_suffix(".tmp")
-    scratch.write_text(trainer.space.fingerprint.hex())
-    scratch.replace(ready)
+    write_atomic(settings.state / "trainer.ready", trainer.space.fingerprint.hex().encode())
     _log.info("ready: %d samples, %d coordinates", len(trainer.samples), trainer.space.size)
     threading.Event().wait()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -11,6 +10,7 @@ from pathlib import Path
 
 from fedsparse.delta import AdapterSpace, Operation, RoundTask, SparseDelta, ValueCoding, apply, decode, encode
 from fedsparse.errors import DeltaError, FedsparseError, RegistryError
+from fedsparse.files import write_atomic
 from fedsparse.registry import AdapterVersion
 
 _MAX_STATE_BYTES = 1 << 40  # our own file, checked against its digest
@@ -41,6 +41,7 @@ class HeldVersion:
         self._space = space
         self._verify = verify
         self._manifest: AdapterVersion | None = None
+        self._seen = 0
         self.state = SparseDelta.empty(space.fingerprint, Operation.SET)
         self._restore()
 
@@ -57,9 +58,9 @@ class HeldVersion:
             RegistryError: signature, digest or lineage does not verify; what was held stays.
             DeltaError: the delta is malformed.
         """
-        if task.version < self.number:
+        if task.version < self._seen:
             raise RegistryError(
-                f"version {task.version} is offered, but version {self.number} was seen here: no way back",
+                f"version {task.version} is offered, but version {self._seen} was seen here: no way back",
                 f"If the operator began anew, remove {self._folder}",
             )
         if task.version == 0:
@@ -105,12 +106,12 @@ class HeldVersion:
 
     def _keep(self, data: bytes, manifest: AdapterVersion, state: SparseDelta) -> None:
         """Write the state first, then the manifest that points to it; then forget the state before."""
-        _replace(self._folder / manifest.state_sha256, encode(state, self._space, ValueCoding.FP32))
-        _replace(self._folder / "manifest.json", data)
+        write_atomic(self._folder / manifest.state_sha256, encode(state, self._space, ValueCoding.FP32))
+        write_atomic(self._folder / "manifest.json", data)
         for path in self._folder.iterdir():
             if path.name not in ("manifest.json", manifest.state_sha256):
                 path.unlink()
-        self._manifest, self.state = manifest, state
+        self._manifest, self.state, self._seen = manifest, state, manifest.number
 
     def _restore(self) -> None:
         path = self._folder / "manifest.json"
@@ -118,6 +119,7 @@ class HeldVersion:
             return
         try:
             manifest = AdapterVersion.from_bytes(path.read_bytes())
+            self._seen = manifest.number  # also where its state is lost
             data = (self._folder / manifest.state_sha256).read_bytes()
             if sha256(data).hexdigest() != manifest.state_sha256:
                 raise RegistryError(f"the state of version {manifest.number} was altered")
@@ -132,13 +134,3 @@ def _created(manifest: AdapterVersion) -> datetime:
         return datetime.fromtimestamp(manifest.created_unix_ms / 1000, UTC)
     except (OverflowError, ValueError, OSError):
         raise RegistryError(f"version {manifest.number} is dated {manifest.created_unix_ms} ms: no time") from None
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Put ``data`` at ``path`` whole or not at all, synced."""
-    scratch = path.with_name(f".{path.name}.tmp")
-    with scratch.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    scratch.replace(path)

@@ -65,7 +65,9 @@ class BaseModel:
     image_size: int
 
     def preprocess(self, image: Image.Image) -> Tensor:
-        """Turn an image of any mode and size into a normalised tensor (3, s, s)."""
+        """Turn an image of any mode and size into a normalised tensor (3, s, s); 16 bits are scaled to 8."""
+        if image.mode.startswith("I"):  # Pillow's own conversion would clip everything above 255 to white
+            image = Image.fromarray((np.asarray(image) >> 8).clip(0, 255).astype(np.uint8))
         small = image.convert("RGB").resize((self.image_size, self.image_size), Image.Resampling.BILINEAR)
         pixels = np.asarray(small, dtype=np.float32) / 255
         normal = (pixels - _IMAGENET_MEAN) / _IMAGENET_DEVIATION

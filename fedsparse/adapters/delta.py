@@ -95,16 +95,21 @@ class DeltaAdapter:
 
     @torch.no_grad()
     def detach(self) -> SparseDelta:
-        """Stop training: restore the weights bit by bit and return the trained values as an addition."""
+        """Stop training: restore the weights bit by bit and return the trained values as an addition.
+
+        Raises:
+            DeltaError: training diverged, a value is NaN or infinite; the weights are restored all the same.
+        """
         for flat, where, origin in zip(self._flat, self._support, self._origin, strict=True):
             flat[where] = origin
         self.require_gradients(False)
+        trained = list(zip(self._support, self.values, strict=True))
+        self.values, self._support, self._origin = (), [], []
         parts = tuple(
             TensorDelta(position, where.numpy().copy(), values.detach().numpy().copy())
-            for position, (where, values) in enumerate(zip(self._support, self.values, strict=True))
+            for position, (where, values) in enumerate(trained)
             if len(where)
         )
-        self.values, self._support, self._origin = (), [], []
         return SparseDelta(self.space.fingerprint, Operation.ADD, parts)
 
     def require_gradients(self, required: bool) -> None:

@@ -63,6 +63,8 @@ def admit(
     delta = decode(update.delta, space, max_bytes=max_bytes)
     if delta.operation is not Operation.ADD:
         raise DeltaError("a plant's update must be an ADD delta")
+    if delta.nnz == 0:
+        raise DeltaError("the update names no coordinate")
     largest = max((float(abs(tensor.values).max()) for tensor in delta.tensors), default=0.0)
     if largest > _MAX_MAGNITUDE:
         raise DeltaError(f"the update holds the value {largest:g}, the limit is {_MAX_MAGNITUDE:g}")

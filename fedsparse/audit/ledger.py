@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import os
 import sqlite3
 import threading
 import time
@@ -16,6 +15,7 @@ from typing import Self
 from fedsparse.audit.entry import FORMAT, GENESIS, EntryDraft, entry_hash, facts_to_proto, metrics_to_proto
 from fedsparse.delta import AdapterSpace
 from fedsparse.errors import LedgerError
+from fedsparse.files import write_atomic
 from fedsparse.v1 import ledger_pb2, round_pb2
 
 _DOOR = object()
@@ -159,18 +159,7 @@ class Ledger:
             raise LedgerError(f"the ledger {self._folder} cannot be written: {error}") from error
 
     def _write(self, path: Path, data: bytes) -> None:
-        """Put ``data`` at ``path`` whole or not at all, synced."""
-        scratch = path.with_name(f".{path.name}.tmp")
         try:
-            with scratch.open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            scratch.replace(path)
-            folder = os.open(path.parent, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            write_atomic(path, data)
         except OSError as error:
             raise LedgerError(f"the ledger cannot keep {path.name[:16]}: {error}") from error

@@ -5,18 +5,16 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
 from fedsparse.audit.entry import FORMAT, GENESIS, EntryKind, describe_delta, entry_hash, facts_to_proto
+from fedsparse.audit.receipt import Receipted, check_receipt, read_receipts
 from fedsparse.delta import AdapterSpace, Reason, decode, decode_update, space_of
-from fedsparse.errors import CertificateError, FedsparseError, LedgerError
-from fedsparse.security import Role
-from fedsparse.security import verify as verify_signature
-from fedsparse.v1 import ledger_pb2, link_pb2
+from fedsparse.errors import FedsparseError, LedgerError
+from fedsparse.v1 import ledger_pb2
 
 _UNLIMITED = 1 << 40
 _LEFT = (int(EntryKind.UPDATE), int(EntryKind.REASON))
@@ -48,12 +46,13 @@ class Verdict:
         return self.entries > 0 and not self.problems
 
 
-def verify_ledger(folder: Path, authority: bytes | None) -> Verdict:
+def verify_ledger(folder: Path, authority: bytes | None, hub_receipts: Path | None = None) -> Verdict:
     """Check every entry, payload and receipt.
 
     Args:
         folder: the ledger's folder, or a copy of it.
         authority: the federation's CA certificate, PEM; None leaves receipts' signatures unchecked.
+        hub_receipts: what the hub kept of this plant; None leaves a shortened ledger unnoticed.
 
     Raises:
         LedgerError: there is no readable ledger.
@@ -62,7 +61,7 @@ def verify_ledger(folder: Path, authority: bytes | None) -> Verdict:
     spaces = _read_spaces(folder / "spaces")
     problems: list[str] = []
     kinds: list[EntryKind] = []
-    sent: dict[int, ledger_pb2.LedgerEntry] = {}
+    sent: dict[int, Receipted] = {}
     previous = GENESIS
     for expected, (sequence, data, stored_hash) in enumerate(rows, start=1):
         found = list(_check_place(expected, sequence, data, stored_hash, previous))
@@ -72,17 +71,19 @@ def verify_ledger(folder: Path, authority: bytes | None) -> Verdict:
         else:
             found += _check_entry(entry, sequence, folder / "payloads", spaces)
             if int(entry.kind) in _LEFT:
-                sent[sequence] = entry
+                sent[sequence] = Receipted(entry.task_id, entry.payload_sha256, entry_hash(data))
             if int(entry.kind) in set(map(int, EntryKind)):
                 kinds.append(EntryKind(entry.kind))
         problems += [f"entry {sequence}: {problem}" for problem in found]
         previous = entry_hash(data)
-    hashes = {sequence: entry_hash(data) for sequence, data, _ in rows}
     for sequence, receipt in receipts.items():
-        problems += [
-            f"entry {sequence}: its receipt {problem}"
-            for problem in _check_receipt(receipt, sent.get(sequence), hashes.get(sequence), authority)
-        ]
+        if sequence not in sent:
+            problems.append(f"entry {sequence}: its receipt is for nothing that left")
+            continue
+        found = list(check_receipt(receipt, sent[sequence], authority))
+        problems += [f"entry {sequence}: its receipt {problem}" for problem in found]
+    if hub_receipts is not None:
+        problems += _check_hub_receipts(hub_receipts, sent, authority)
     return Verdict(
         entries=len(rows),
         updates=kinds.count(EntryKind.UPDATE),
@@ -98,7 +99,9 @@ def _read(folder: Path) -> tuple[list[tuple[int, bytes, bytes]], dict[int, bytes
     if not path.exists():
         raise LedgerError(f"{folder} holds no ledger", "Name a folder with a ledger.db")
     try:
-        database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)  # evidence is only read
+        # Evidence is only read. Where nobody writes, SQLite needs no files of its own beside it.
+        mode = "mode=ro" if path.with_name("ledger.db-wal").exists() else "mode=ro&immutable=1"
+        database = sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True)
         try:
             rows = database.execute("SELECT sequence, entry, hash FROM entries ORDER BY sequence").fetchall()
             receipts = database.execute("SELECT sequence, receipt FROM receipts").fetchall()
@@ -191,29 +194,16 @@ def _check_facts(
         yield "its kind is another than its payload's"
 
 
-def _check_receipt(
-    data: bytes, entry: ledger_pb2.LedgerEntry | None, hashed: bytes | None, authority: bytes | None
-) -> Iterator[str]:
-    if entry is None:
-        yield "is for nothing that left"
-        return
-    try:
-        receipt = link_pb2.Receipt.FromString(data)
-    except DecodeError:
-        yield "is unreadable"
-        return
-    receipt.DiscardUnknownFields()
-    if receipt.SerializeToString(deterministic=True) != data:
-        yield "is not in canonical form"
-    body = receipt.body
-    if (body.payload_sha256, body.ledger_hash, body.task_id) != (entry.payload_sha256, hashed, entry.task_id):
-        yield "speaks of another payload, entry or task"
-    if authority is not None:
-        try:
-            signed = body.SerializeToString(deterministic=True)
-            at = datetime.fromtimestamp(body.received_unix_ms / 1000, UTC)
-            verify_signature(receipt.hub_certificate, authority, Role.HUB, signed, receipt.signature, at)
-        except (OverflowError, ValueError, OSError):
-            yield "is dated at no possible time"
-        except CertificateError as error:
-            yield f"is not the hub's: {error}"
+def _check_hub_receipts(path: Path, sent: Mapping[int, Receipted], authority: bytes | None) -> Iterator[str]:
+    """Compare with the hub's own record: a log by itself cannot show that nothing is missing from its end."""
+    by_entry = {expected.ledger_hash: expected for expected in sent.values()}
+    for number, receipt in enumerate(read_receipts(path), start=1):
+        where = f"the hub's receipt {number}"
+        if receipt.body.sequence != number:
+            yield f"{where} has the number {receipt.body.sequence}: what stood between is gone"
+        expected = by_entry.get(receipt.body.ledger_hash)
+        if expected is None:
+            yield f"{where} is for an update that this ledger does not have: entries are gone, or never were"
+            continue
+        data = receipt.SerializeToString(deterministic=True)
+        yield from (f"{where} {problem}" for problem in check_receipt(data, expected, authority))

@@ -12,6 +12,7 @@ from fedsparse import config
 from fedsparse.adapters import DeltaAdapter, build_space, dense_tensors, load_base
 from fedsparse.delta import TrainingSettings
 from fedsparse.errors import FedsparseError
+from fedsparse.files import write_atomic
 from fedsparse.training import FLIPS, Evaluator, LocalTrainer, cached_features, load_samples, train_alone
 
 
@@ -33,10 +34,8 @@ def main(site: Path, federation: Path) -> None:
     trainer = LocalTrainer(adapter, dense_tensors(space, settings.adapter), samples, features)
     training = TrainingSettings(**settings.training.model_dump())
     qualities = train_alone(trainer, training, settings.rounds.count, evaluator)
-    target = site.parent / "alone.json"
-    scratch = target.with_suffix(".tmp")
-    scratch.write_text(json.dumps([round(quality.balanced_accuracy, 6) for quality in qualities]))
-    scratch.replace(target)
+    scores = [round(quality.balanced_accuracy, 6) for quality in qualities]
+    write_atomic(site.parent / "alone.json", json.dumps(scores).encode())
 
 
 if __name__ == "__main__":

@@ -8,19 +8,21 @@ import statistics
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from rich.console import Console
 
 from fedsparse import config
 from fedsparse.audit import verify_ledger
 from fedsparse.cli.demo_site import Layout, lay_out
-from fedsparse.cli.progress import ProgressView, final_table
+from fedsparse.cli.progress import ProgressView, final_table, say
 from fedsparse.cli.summary import write_summary
 from fedsparse.delta import AdapterSpace
 from fedsparse.errors import FedsparseError
 from fedsparse.events import EventFollower
+from fedsparse.files import hold
 from fedsparse.processes import Child, interrupt_on_terminate, script, stop_all
 from fedsparse.v1 import link_pb2
 
@@ -48,8 +50,12 @@ def run_demo(folder: Path, rounds: int, *, alone: bool, console: Console) -> Non
     started = time.monotonic()
     interrupt_on_terminate()
     folder = folder.resolve()
-    _clear(folder)
-    console.print(f"writing to {folder}", highlight=False)
+    with _clear(folder):
+        _run_in(folder, rounds, alone=alone, console=console, started=started)
+
+
+def _run_in(folder: Path, rounds: int, *, alone: bool, console: Console, started: float) -> None:
+    console.print(f"writing to {folder}", highlight=False, markup=False)
     layout = lay_out(folder, rounds)
     run = _federate(layout, rounds, console)
     if not run.history:
@@ -58,25 +64,26 @@ def run_demo(folder: Path, rounds: int, *, alone: bool, console: Console) -> Non
     summary = _summarise(layout, run, alone_history, time.monotonic() - started)
     write_summary(summary, folder)
     console.print(final_table(summary))
-    console.print(f"{folder / 'summary.html'}  {folder / 'summary.json'}", highlight=False)
+    say(console, f"{folder / 'summary.html'}  {folder / 'summary.json'}")
     if not summary["ledger"]["verified"]:
         raise FedsparseError("a ledger does not verify", "See the problems listed in summary.json")
 
 
-def _clear(folder: Path) -> None:
-    """Remove an earlier demo's files, and nothing else."""
+def _clear(folder: Path) -> IO[str]:
+    """Remove an earlier demo's files, and nothing else; return what holds the folder while it is open."""
     if folder.exists() and any(folder.iterdir()) and not (folder / _MARKER).exists():
         raise FedsparseError(
             f"{folder} holds files that are not an earlier demo's", "Name another folder with --folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / _MARKER).touch()
+    lock = hold(folder / _MARKER, "demo")
     for name in _OWN:
         path = folder / name
         if path.is_dir():
             shutil.rmtree(path)
         else:
             path.unlink(missing_ok=True)
+    return lock
 
 
 def _federate(layout: Layout, rounds: int, console: Console) -> _Run:
@@ -86,7 +93,7 @@ def _federate(layout: Layout, rounds: int, console: Console) -> _Run:
     settings = config.load(layout.federation, config.FederationConfig)
     run = _Run()
     follower = EventFollower(settings.state / "events.jsonl")
-    supervisor = ServerSupervisor(layout.federation, settings, console.print)
+    supervisor = ServerSupervisor(layout.federation, settings, partial(say, console))
     plants = _Plants(layout, console)
     try:
         supervisor.start()
@@ -137,7 +144,7 @@ class _Plants:
             if agent.exit_code > 0 or self._restarts >= _RESTARTS:
                 agent.require_running()
             self._restarts += 1
-            self._console.print(f"plant {name} was killed (signal {-agent.exit_code}); starting it again")
+            say(self._console, f"plant {name} was killed (signal {-agent.exit_code}); starting it again")
             self._start(name)
 
     def new_quarter(self) -> float | None:

@@ -16,7 +16,7 @@ from fedsparse.registry import Registry
 _NAMED_AT_MOST = 10
 
 
-def verify(ledger: Path, authority: Path | None, console: Console) -> bool:
+def verify(ledger: Path, authority: Path | None, hub_receipts: Path | None, console: Console) -> bool:
     """Print a ledger's verdict; return whether it verifies."""
     pem = None
     if authority is not None:
@@ -24,7 +24,7 @@ def verify(ledger: Path, authority: Path | None, console: Console) -> bool:
             pem = authority.read_bytes()
         except OSError as error:
             raise CertificateError(f"cannot read the CA certificate {authority}: {error.strerror}") from None
-    verdict = verify_ledger(ledger, pem)
+    verdict = verify_ledger(ledger, pem, hub_receipts)
     console.print(
         f"{verdict.entries} entries: {verdict.updates} updates left, {verdict.refusals} were refused, "
         f"{verdict.receipts} receipts filed",
@@ -39,7 +39,9 @@ def verify(ledger: Path, authority: Path | None, console: Console) -> bool:
             highlight=False,
         )
     if pem is None:
-        console.print("receipts not checked: name the federation's CA certificate with --ca")
+        console.print("signatures of receipts not checked: name the federation's CA certificate with --ca")
+    if hub_receipts is None:
+        console.print("not compared with the hub's record, which alone shows missing entries: --hub-receipts")
     for problem in verdict.problems:
         console.print(f"  {problem}", style="red", markup=False, highlight=False)
     console.print("verified" if verdict.verified else "CONTRADICTED", style="bold")
@@ -70,7 +72,7 @@ def show_version(folder: Path, number: int, console: Console) -> None:
     console.print(f"parents {', '.join(map(str, version.parents)) or 'none: the untouched base'}")
     console.print(f"base {version.base_fingerprint}")
     console.print(f"space {version.space_fingerprint}")
-    console.print(f"state {version.state_sha256} (verified)")
+    console.print(f"state {version.state_sha256} (matches its manifest)")
     for name, value in version.metrics.items():
         console.print(f"{name} {value:.4f}", markup=False)
     for update in version.contributions:

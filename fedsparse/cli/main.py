@@ -83,11 +83,15 @@ def audit_verify(
     authority: Annotated[
         Path | None, typer.Option("--ca", help="The federation's CA certificate, to check receipts.")
     ] = None,
+    hub_receipts: Annotated[
+        Path | None,
+        typer.Option(help="The hub's own record of this plant, state/receipts/NAME.jsonl: shows missing entries."),
+    ] = None,
 ) -> None:
     """Check a ledger: chain, payloads, what the entries say of them, and the hub's receipts."""
     from fedsparse.cli.inspect import verify
 
-    if not verify(ledger, authority, Console()):
+    if not verify(ledger, authority, hub_receipts, Console()):
         raise typer.Exit(1)
 
 

@@ -188,6 +188,11 @@ class ProgressView:
         self._console.print(whole, soft_wrap=True)
 
 
+def say(console: Console, line: str) -> None:
+    """Print a line as it is: what looks like markup in a path or address is none."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
 def final_table(summary: Mapping[str, Any]) -> RenderableType:
     """Return the figures of a finished run, as ``figures.Summary``, and its verdict, to print to a console."""
     typed = cast(Summary, summary)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -19,6 +17,7 @@ from fedsparse.cli import figures
 from fedsparse.cli.figures import Summary
 from fedsparse.cli.plots import draw_plots
 from fedsparse.cli.svg import HEIGHT, WIDTH
+from fedsparse.files import write_atomic
 
 
 def write_summary(summary: Mapping[str, Any], folder: Path) -> None:
@@ -32,8 +31,8 @@ def write_summary(summary: Mapping[str, Any], folder: Path) -> None:
     text = json.dumps(finite, ensure_ascii=False, indent=2, sort_keys=True, allow_nan=False) + "\n"
     page = render_summary(finite)
     folder.mkdir(parents=True, exist_ok=True)
-    _replace(folder / "summary.json", text)
-    _replace(folder / "summary.html", page)
+    write_atomic(folder / "summary.json", text.encode())
+    write_atomic(folder / "summary.html", page.encode())
 
 
 def render_summary(summary: Summary) -> str:
@@ -105,18 +104,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _replace(path: Path, text: str) -> None:
-    """Put a new file in the place of ``path`` at once."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    temporary = Path(name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

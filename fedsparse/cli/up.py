@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
 
 from fedsparse import config
-from fedsparse.cli.progress import ProgressView
+from fedsparse.cli.figures import count_text
+from fedsparse.cli.progress import ProgressView, say
 from fedsparse.events import EventFollower
 from fedsparse.processes import interrupt_on_terminate
 
@@ -18,12 +20,13 @@ def run_server(path: Path, console: Console) -> None:
 
     settings = config.load(path, config.FederationConfig)
     interrupt_on_terminate()
-    supervisor = ServerSupervisor(path.resolve(), settings, console.print)
+    supervisor = ServerSupervisor(path.resolve(), settings, partial(say, console))
     follower = EventFollower(settings.state / "events.jsonl")
     list(follower.new())  # what an earlier run told is history
     try:
         supervisor.start()
-        console.print(f"hub listens on {settings.hub.listen}; waiting for {settings.rounds.min_plants} plants")
+        plants = count_text(settings.rounds.min_plants, "plant")
+        say(console, f"hub listens on {settings.hub.listen}; waiting for {plants}")
         with ProgressView(console, settings.rounds.count) as view:
 
             def watch() -> None:
@@ -31,7 +34,7 @@ def run_server(path: Path, console: Console) -> None:
                     view.handle(event)
 
             supervisor.run(watch)
-        console.print(f"done: fedsparse registry list {settings.state / 'registry'}")
+        say(console, f"done: fedsparse registry list {settings.state / 'registry'}")
     finally:
         supervisor.stop()
 
@@ -42,7 +45,7 @@ def run_client(path: Path, console: Console) -> None:
 
     settings = config.load(path, config.SiteConfig)
     interrupt_on_terminate()
-    agent = Agent(path.resolve(), settings, console.print)
+    agent = Agent(path.resolve(), settings, partial(say, console))
     try:
         agent.start()
         agent.run()

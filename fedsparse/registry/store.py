@@ -22,6 +22,7 @@ from fedsparse.delta import (
     digest,
 )
 from fedsparse.errors import DeltaError, RegistryError, SpaceMismatchError
+from fedsparse.files import sync_folder, write_atomic
 from fedsparse.registry.manifest import AdapterVersion, Contribution
 
 
@@ -45,10 +46,8 @@ class Registry:
         self._versions.mkdir(parents=True, exist_ok=True)
         self.space = space
         if not (path / "space.json").exists():
-            _write_synced(path / ".space.json", write_space(space))
-            (path / ".space.json").rename(path / "space.json")
-            _sync_folder(path)
-        elif read_space(path / "space.json").fingerprint != space.fingerprint:
+            write_atomic(path / "space.json", space.to_json())
+        elif _read_space(path / "space.json").fingerprint != space.fingerprint:
             raise SpaceMismatchError(
                 f"the registry {path} belongs to another adapter space than {space.fingerprint.hex()[:16]}",
                 "Start with a new state folder, or restore the base model and adapter settings",
@@ -63,7 +62,7 @@ class Registry:
         """
         if not (path / "space.json").exists():
             raise RegistryError(f"{path} holds no registry", "Name a folder with a space.json")
-        return cls(path, read_space(path / "space.json"))
+        return cls(path, _read_space(path / "space.json"))
 
     def head(self) -> int:
         """Return the newest version's number; 0 when there is none."""
@@ -159,10 +158,10 @@ class Registry:
         try:
             for name, data in files.items():
                 _write_synced(scratch / name, data)
-            _sync_folder(scratch)
+            sync_folder(scratch)
             scratch.chmod(0o755)
             scratch.rename(self._versions / f"{number:06d}")
-            _sync_folder(self._versions)
+            sync_folder(self._versions)
         except OSError:
             shutil.rmtree(scratch, ignore_errors=True)
             raise
@@ -208,12 +207,7 @@ def _state_of(arrays: dict[str, np.ndarray], space: AdapterSpace) -> SparseDelta
     return SparseDelta(space.fingerprint, Operation.SET, tuple(tensors))
 
 
-def write_space(space: AdapterSpace) -> bytes:
-    """Return the content of a space.json file."""
-    return space.to_json()
-
-
-def read_space(path: Path) -> AdapterSpace:
+def _read_space(path: Path) -> AdapterSpace:
     """Read a space.json file.
 
     Raises:
@@ -230,11 +224,3 @@ def _write_synced(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync_folder(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

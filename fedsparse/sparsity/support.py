@@ -26,6 +26,22 @@ def choose_support(
     Raises:
         ConfigError: the dense tensors alone are more than ``density`` allows.
     """
+    budget = sparse_budget(space, density, dense)
+    sparse = [position for position in range(len(space.tensors)) if position not in dense]
+    best = _best([scores[position] for position in sparse], budget)
+    chosen = dict(zip(sparse, best, strict=True))
+    return tuple(
+        np.arange(tensor.size) if position in dense else chosen[position]
+        for position, tensor in enumerate(space.tensors)
+    )
+
+
+def sparse_budget(space: AdapterSpace, density: float, dense: Collection[int]) -> int:
+    """Return how many coordinates ``density`` leaves besides the dense tensors.
+
+    Raises:
+        ConfigError: the dense tensors alone are more than ``density`` allows.
+    """
     whole = sum(space.tensors[position].size for position in dense)
     budget = int(density * space.size) - whole
     if budget < 0:
@@ -34,13 +50,7 @@ def choose_support(
             f"but the dense tensors alone have {whole}",
             f"Raise training.density to at least {whole / space.size:.4g}, or name less in adapter.dense",
         )
-    sparse = [position for position in range(len(space.tensors)) if position not in dense]
-    best = _best([scores[position] for position in sparse], budget)
-    chosen = dict(zip(sparse, best, strict=True))
-    return tuple(
-        np.arange(tensor.size) if position in dense else chosen[position]
-        for position, tensor in enumerate(space.tensors)
-    )
+    return budget
 
 
 def _best(scores: Sequence[Tensor], count: int) -> list[np.ndarray[tuple[int], np.dtype[np.int64]]]:

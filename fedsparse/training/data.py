@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsparse.config import require_source
 from fedsparse.errors import DataError
 
 _SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
@@ -65,22 +66,6 @@ class Samples:
         return np.setdiff1d(np.arange(len(self)), holdout), holdout
 
 
-def require_source(path: Path) -> None:
-    """Check that ``path`` is a folder or a CSV file, without reading images.
-
-    Raises:
-        DataError: it is neither; names it.
-    """
-    if path.is_dir() or (path.is_file() and path.suffix.lower() == ".csv"):
-        return
-    if path.exists():
-        raise DataError(f"data.path {path} is neither a folder nor a .csv file", "Name one of both")
-    raise DataError(
-        f"the data folder {path} does not exist",
-        "Let data.path name a folder with one sub-folder per class, or a CSV file with the columns path,label",
-    )
-
-
 def load_samples(path: Path, classes: Sequence[str]) -> Samples:
     """Read a folder with one sub-folder per class, or a CSV file with the columns ``path,label``.
 
@@ -91,7 +76,7 @@ def load_samples(path: Path, classes: Sequence[str]) -> Samples:
         DataError: the source is absent, a label is unknown, an image is corrupt (up to ten are named) or has
             two labels, or a class has too few images.
     """
-    require_source(path)
+    require_source(path, "the path of the images")
     listed = list(_from_manifest(path) if path.is_file() else _from_folder(path))
     _check_labels(path, {label for _, label in listed}, classes)
     found: dict[str, tuple[Path, str]] = {}
@@ -148,14 +133,19 @@ def _decoded(listed: Iterable[tuple[Path, str]]) -> Iterator[tuple[str, Path, st
             data = path.read_bytes()
             with Image.open(BytesIO(data)) as image:
                 image.load()
+                mode = image.mode
         except Exception as error:  # Pillow raises many types on damaged files
             broken.append(f"{path} ({type(error).__name__})")
         else:
+            if mode == "F":
+                broken.append(f"{path} (pixels are floating-point numbers of no known scale)")
+                continue
             yield hashlib.sha256(data).hexdigest(), path, label
     if broken:
         more = f"\n  and {len(broken) - _NAMED_AT_MOST} more" if len(broken) > _NAMED_AT_MOST else ""
         names = "\n  ".join(broken[:_NAMED_AT_MOST])
-        raise DataError(f"{len(broken)} images cannot be decoded:\n  {names}{more}", "Repair or remove them")
+        what = "1 image" if len(broken) == 1 else f"{len(broken)} images"
+        raise DataError(f"{what} cannot be decoded:\n  {names}{more}", "Repair or remove them")
 
 
 def _check_labels(path: Path, found: set[str], classes: Sequence[str]) -> None:

@@ -47,10 +47,12 @@ def main(grid: Grid, context: Context) -> None:
         events,
         operator,
     )
-    if operator.evaluate is not None:
+    rounds = strategy.rounds_left()
+    if rounds < settings.rounds.count:
+        events.emit("phase", name="resuming", detail=f"{rounds} rounds are left")
+    elif operator.evaluate is not None:
         untouched = SparseDelta.empty(space.fingerprint, Operation.SET)
         events.emit("baseline", **operator.evaluate(untouched))
-    rounds = strategy.rounds_left()
     strategy.start(
         PromptGrid(grid, strategy.receive),
         ArrayRecord(),

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import sys
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,6 +20,8 @@ import grpc
 
 from fedsparse import config
 from fedsparse.delta import SparseDelta, ValueCoding, decode, encode
+from fedsparse.errors import FedsparseError
+from fedsparse.files import write_atomic
 from fedsparse.v1 import link_pb2, space_pb2, trainer_pb2, trainer_pb2_grpc
 
 if TYPE_CHECKING:
@@ -66,41 +69,21 @@ class _Service(trainer_pb2_grpc.EvaluatorServicer):
         )
 
 
-def _write(path: Path, data: bytes) -> None:
-    scratch = path.with_suffix(".tmp")
-    scratch.write_bytes(data)
-    scratch.replace(path)
+def serve(settings: config.FederationConfig) -> None:
+    """Derive the adapter space, check what depends on it, and serve evaluations until killed.
 
-
-def main() -> None:
-    """Run as a process of the supervisor's."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--config", type=Path, required=True)
-    options = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
-    settings = config.load(options.config, config.FederationConfig)
-
-    from fedsparse.adapters import DeltaAdapter, build_space, load_base  # torch: seconds
+    Raises:
+        FedsparseError: base model, adapter, density or test set are not right; says which.
+    """
+    from fedsparse.adapters import DeltaAdapter, build_space, dense_tensors, load_base  # torch: seconds
+    from fedsparse.sparsity import sparse_budget
     from fedsparse.training import Evaluator, cached_features, load_samples
 
     base = load_base(settings.base.model, settings.adapter, settings.federation.classes)
     space = build_space(base, settings.adapter)
-    federation = link_pb2.Federation(
-        protocol=1,
-        name=settings.federation.name,
-        base_model=settings.base.model,
-        base_fingerprint=base.fingerprint,
-        adapter=space_pb2.AdapterSpec(
-            kind=settings.adapter.kind,
-            include=settings.adapter.include,
-            dense=settings.adapter.dense,
-            cut=settings.adapter.cut,
-            image_size=settings.adapter.image_size,
-        ),
-        space=space.to_proto(),
-        classes=settings.federation.classes,
-    )
-    _write(settings.state / "federation.pb", federation.SerializeToString(deterministic=True))
+    sparse_budget(space, settings.training.density, dense_tensors(space, settings.adapter))
+    federation = _describe(settings, base.fingerprint, space)
+    write_atomic(settings.state / "federation.pb", federation.SerializeToString(deterministic=True))
     if settings.evaluation is None:
         return
     samples = load_samples(settings.evaluation.path, settings.federation.classes)
@@ -114,8 +97,41 @@ def main() -> None:
     server.add_insecure_port(f"unix:{socket}")
     server.start()
     _log.info("ready: %d test samples", len(samples))
-    _write(settings.state / "evaluator.ready", str(os.getpid()).encode())
+    write_atomic(settings.state / "evaluator.ready", str(os.getpid()).encode())
     Event().wait()
+
+
+def _describe(
+    settings: config.FederationConfig, base_fingerprint: bytes, space: AdapterSpace
+) -> link_pb2.Federation:
+    adapter = settings.adapter
+    return link_pb2.Federation(
+        protocol=1,
+        name=settings.federation.name,
+        base_model=settings.base.model,
+        base_fingerprint=base_fingerprint,
+        adapter=space_pb2.AdapterSpec(
+            kind=adapter.kind,
+            include=adapter.include,
+            dense=adapter.dense,
+            cut=adapter.cut,
+            image_size=adapter.image_size,
+        ),
+        space=space.to_proto(),
+        classes=settings.federation.classes,
+    )
+
+
+def main() -> None:
+    """Run as a process of the supervisor's."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--config", type=Path, required=True)
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(name)s %(message)s")
+    try:
+        serve(config.load(options.config, config.FederationConfig))
+    except FedsparseError as error:
+        sys.exit(f"error: {error}")
 
 
 if __name__ == "__main__":

@@ -128,6 +128,7 @@ class Hub(link_pb2_grpc.LinkServicer):
                     session = _Session(node)
                     try:
                         self._enter(plant, session)
+                        context.send_initial_metadata(())  # tells the plant that it is in
                         yield from self._tasks(plant, session, context)
                     finally:
                         self._leave(plant, session)
@@ -172,13 +173,26 @@ class Hub(link_pb2_grpc.LinkServicer):
         if session.delivered.get(request.task_id, digest) != digest:
             _refuse_other_bytes(plant, request, context)
         if request.task_id not in session.delivered:
-            session.node.reply(task, request.round_update)
+            self._deliver(session, task, request, context)
             session.delivered[request.task_id] = digest
         receipt = self._receipts.issue(plant, request.task_id, request.round_update, request.ledger_hash)
         session.outstanding.pop(request.task_id, None)
         session.delivered.pop(request.task_id, None)
         session.wake.set()
         return receipt
+
+    def _deliver(
+        self, session: _Session, task: PulledTask, request: link_pb2.Update, context: grpc.ServicerContext
+    ) -> None:
+        """Hand an update to Flower; one that Flower will never take again is refused for good."""
+        try:
+            session.node.reply(task, request.round_update)
+        except httpx.HTTPStatusError as error:
+            if not error.response.is_client_error:
+                raise
+            session.outstanding.pop(request.task_id, None)
+            session.wake.set()
+            _refuse(context, grpc.StatusCode.NOT_FOUND, f"the run of the task {request.task_id[:12]!r} has ended")
 
     def _check(self, payload: bytes, task: PulledTask) -> None:
         """Decode ``payload`` as a stranger's, and check that it answers ``task``.
@@ -195,7 +209,7 @@ class Hub(link_pb2_grpc.LinkServicer):
                 round=expected.round,
                 version=expected.version,
                 max_bytes=limit,
-                max_density=1.0,
+                max_density=expected.training.density,
             )
 
     def _authenticate(self, context: grpc.ServicerContext) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import base64
 import errno
-import json
 import os
 import threading
 import time
@@ -12,9 +10,9 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
-from google.protobuf.message import DecodeError
-
+from fedsparse.audit import read_receipts, receipt_line
 from fedsparse.errors import LedgerError
+from fedsparse.files import sync_folder
 from fedsparse.v1 import link_pb2
 
 
@@ -80,13 +78,8 @@ class ReceiptBook:
         return self._known[plant]
 
     def _append(self, plant: str, receipt: link_pb2.Receipt) -> None:
-        fields = {
-            "sequence": receipt.body.sequence,
-            "task_id": receipt.body.task_id,
-            "receipt": base64.b64encode(receipt.SerializeToString(deterministic=True)).decode(),
-        }
         try:
-            _append_line(self._path(plant), json.dumps(fields).encode() + b"\n")
+            _append_line(self._path(plant), receipt_line(receipt))
         except OSError as error:
             raise LedgerError(f"the hub cannot keep a receipt for {plant}: {error}") from error
 
@@ -104,37 +97,18 @@ def _append_line(path: Path, line: bytes) -> None:
             file.truncate(before)  # the next line must not continue half a line
             raise
     if new:
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)
 
 
 def _read(path: Path) -> dict[str, link_pb2.Receipt]:
-    """Return the receipts in ``path`` by task; a last line cut short by a crash was never handed out.
+    """Return the receipts in ``path`` by task, and cut off a last line that a crash cut short.
 
     Raises:
         LedgerError: another line is no receipt, or the file cannot be read.
     """
-    try:
-        return _parse(path)
-    except (OSError, ValueError, KeyError, TypeError, DecodeError) as error:
-        raise LedgerError(
-            f"the receipts in {path} are unreadable: {error!r}", "Restore the file from a backup"
-        ) from error
-
-
-def _parse(path: Path) -> dict[str, link_pb2.Receipt]:
     if not path.exists():
         return {}
-    data = path.read_bytes()
-    complete = data.rfind(b"\n") + 1
-    if complete < len(data):
-        with path.open("r+b") as file:
-            file.truncate(complete)
-    receipts = (
-        link_pb2.Receipt.FromString(base64.b64decode(json.loads(line)["receipt"], validate=True))
-        for line in data[:complete].splitlines()
-    )
+    receipts = read_receipts(path)
+    with path.open("r+b") as file:
+        file.truncate(file.read().rfind(b"\n") + 1)
     return {receipt.body.task_id: receipt for receipt in receipts}

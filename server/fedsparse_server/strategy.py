@@ -46,8 +46,8 @@ class _PlantRound:
 
     @property
     def train_seconds(self) -> float:
-        """Seconds the plant's trainer worked, by its own count."""
-        return self.metrics.get("train_seconds", 0.0)
+        """Seconds the plant trained, by its own count; 0 where its policy keeps that to itself."""
+        return max(0.0, self.metrics.get("train_seconds", 0.0))
 
 
 @dataclass
@@ -132,7 +132,8 @@ class SparseDeltaStrategy(Strategy):
         self._round = _Round(number, version, time.monotonic(), Accumulator(self._space))
         messages = []
         for node in nodes:
-            payload = encode_task(self._task(number, version, self._held.get(node, 0)))
+            # A plant that fails to answer may or may not hold the new version: then it gets the next one whole.
+            payload = encode_task(self._task(number, version, self._held.pop(node, 0)))
             self._round.plants[node] = _PlantRound(bytes_down=len(payload))
             ttl = self._settings.rounds.deadline_seconds + 60
             messages.append(Message(wrap(payload), node, "train", ttl=ttl, group_id=str(number)))
@@ -148,13 +149,10 @@ class SparseDeltaStrategy(Strategy):
         if current is None or node not in current.plants:
             return
         plant = current.plants[node]
-        try:
-            payload = unwrap(reply)
-            plant.bytes_up = len(payload)
-            self._merge(current, node, plant, payload)
-        except FedsparseError as error:
-            plant.reason = "invalid"
-            _log.warning("answer of node %d: %s", node, error)
+        if reply.has_error():  # Flower's word that the plant's connection has ended
+            plant.reason = "left"
+        else:
+            self._take(current, node, plant, reply)
         self._events.emit(
             "update_received",
             round=current.number,
@@ -164,14 +162,21 @@ class SparseDeltaStrategy(Strategy):
             reason=plant.reason,
         )
 
+    def _take(self, current: _Round, node: int, plant: _PlantRound, reply: Message) -> None:
+        try:
+            payload = unwrap(reply)
+            plant.bytes_up = len(payload)
+            self._merge(current, node, plant, payload)
+        except FedsparseError as error:
+            plant.reason = "invalid"
+            _log.warning("answer of node %d: %s", node, error)
+
     def _merge(self, current: _Round, node: int, plant: _PlantRound, payload: bytes) -> None:
         limit = self._settings.hub.max_update_bytes
         update: RoundUpdate = decode_update(payload, max_bytes=limit)
         plant.metrics = dict(update.metrics)
         if update.reason is not Reason.NONE:
             plant.reason = update.reason.name.lower()
-            if update.reason is Reason.VERSION_NOT_HELD:
-                self._held[node] = 0  # next time it gets the version whole
             return
         admitted = admit(
             payload,
@@ -179,15 +184,14 @@ class SparseDeltaStrategy(Strategy):
             round=current.number,
             version=current.version,
             max_bytes=limit,
-            max_density=1.0,
+            max_density=self._settings.training.density,
         )
+        contribution = Contribution(admitted.digest.hex(), samples=update.samples, nnz=admitted.delta.nnz)
         current.accumulator.add(admitted)
+        current.contributions.append(contribution)
         self._held[node] = current.version
         plant.samples = update.samples
         plant.reason = None
-        current.contributions.append(
-            Contribution(admitted.digest.hex(), samples=update.samples, nnz=admitted.delta.nnz)
-        )
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -219,7 +223,7 @@ class SparseDeltaStrategy(Strategy):
             certificate=self._operator.certificate,
         )
         seconds = time.monotonic() - current.started
-        slowest = max(plant.train_seconds for plant in current.plants.values())
+        slowest = min(seconds, max(plant.train_seconds for plant in current.plants.values()))
         self._events.emit(
             "round_committed",
             round=current.number,
@@ -275,7 +279,7 @@ class SparseDeltaStrategy(Strategy):
                     return nodes
             elif now - start > rounds.start_timeout_seconds:
                 raise ProcessError(
-                    f"{len(nodes)} plants are present after {rounds.start_timeout_seconds:.0f} s, "
+                    f"plants present after {rounds.start_timeout_seconds:.0f} s: {len(nodes)}; "
                     f"rounds.min_plants is {rounds.min_plants}"
                 )
             time.sleep(0.2)

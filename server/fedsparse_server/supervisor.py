@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import time
 from collections.abc import Callable
@@ -19,10 +18,13 @@ from fedsparse import config
 from fedsparse.bundle import build_bundle
 from fedsparse.errors import ProcessError
 from fedsparse.events import EventLog
+from fedsparse.files import hold, private_folder, require_socket_path
 from fedsparse.processes import FLOWER_ENVIRONMENT, Child, free_port, script, stop_all
+from fedsparse.registry import Registry
 from fedsparse.security import Role, load_credentials
 from fedsparse.security.handshakes import VERBOSITY
 from fedsparse_server.app import CONFIG_VARIABLE
+from fedsparse_server.evaluation import socket_path
 
 _ATTEMPTS = 5  # runs without a single new version before the supervisor gives up
 
@@ -58,8 +60,10 @@ class ServerSupervisor:
         settings = self._settings
         identity = settings.hub.identity
         load_credentials(identity.certificate, identity.key, identity.authority, Role.HUB)
-        settings.state.mkdir(parents=True, exist_ok=True)
-        self._take_state()
+        if settings.evaluation is not None:
+            config.require_source(settings.evaluation.path, "evaluation.path")
+        require_socket_path(socket_path(settings))
+        self._lock = hold(private_folder(settings.state) / "lock", "server")
         for name in ("evaluator.ready", "hub.ready", "federation.pb"):
             (settings.state / name).unlink(missing_ok=True)
         self._say("loading the base model")
@@ -69,7 +73,6 @@ class ServerSupervisor:
             [
                 *[script("flower-superlink"), "--insecure", "--host", "127.0.0.1"],
                 *["--port", self._superlink.rpartition(":")[2]],
-                *["--database", str(settings.state / "superlink.db")],
                 "--disable-runtime-dependency-installation",
             ],
         )
@@ -95,41 +98,46 @@ class ServerSupervisor:
             ProcessError: one of the processes stopped, or attempts no longer bring a new version.
         """
         client = self._control()
+        attempts, head = 0, self._last_round()
         try:
-            for _ in range(_ATTEMPTS):
-                run_id = self._submit(client)
-                while (status := self._status(client, run_id)).status != "finished":
-                    watch()
-                    for child in self._children:
-                        if child.name != "evaluator" or self._settings.evaluation is not None:
-                            child.require_running()
-                    time.sleep(0.3)
-                watch()
-                if self._finished():
+            while attempts < _ATTEMPTS:
+                status = self._run_once(client, watch)
+                if (reached := self._last_round()) >= self._settings.rounds.count:
                     return
-                self._say(f"run {run_id} ended as {status.sub_status} before its last round: {status.details}")
+                attempts, head = (attempts + 1, head) if reached == head else (1, reached)
+                why = f" ({status.details})" if status.details else ""
+                committed = f"{head} of {self._settings.rounds.count} rounds are committed"
+                self._say(f"the run ended as {status.sub_status}{why}: {committed}; starting the others again")
         finally:
             client.close()
         raise ProcessError(
-            f"the run failed {_ATTEMPTS} times",
-            f"Read {self._settings.state / 'logs' / 'superlink.log'}",
+            f"{_ATTEMPTS} runs in a row brought no new version",
+            f"Read the reasons above and {self._settings.state / 'logs' / 'superlink.log'}",
         )
+
+    def _run_once(self, client: ControlHttpClient, watch: Callable[[], None]) -> RunStatus:
+        """Submit the run and watch it to its end."""
+        try:
+            run_id = self._submit(client)
+            while (status := self._status(client, run_id)).status != "finished":
+                watch()
+                self._require_running()
+                time.sleep(0.3)
+        except httpx.HTTPError as error:
+            self._require_running()
+            raise ProcessError(f"the SuperLink does not answer: {error}", "Start again") from None
+        watch()
+        return status
+
+    def _require_running(self) -> None:
+        for child in self._children:
+            if child.name != "evaluator" or self._settings.evaluation is not None:
+                child.require_running()
 
     def stop(self) -> None:
         """Stop everything that was started."""
         stop_all(self._children)
         self._children.clear()
-
-    def _take_state(self) -> None:
-        """Hold the state folder until this process ends: two servers would commit versions beside each other."""
-        self._lock = (self._settings.state / "lock").open("w")
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            raise ProcessError(
-                f"another server runs on the state folder {self._settings.state}",
-                "Stop it first, or name another folder with `state`",
-            ) from None
 
     def _module(self, name: str) -> list[str]:
         return [script("python"), "-u", "-m", f"fedsparse_server.{name}"]
@@ -172,11 +180,8 @@ class ServerSupervisor:
     def _status(self, client: ControlHttpClient, run_id: int) -> RunStatus:
         return client.ListRuns(ListRunsRequest(run_id=run_id)).run_dict[run_id].status
 
-    def _finished(self) -> bool:
-        from fedsparse.registry import Registry
-
+    def _last_round(self) -> int:
+        """Return the round of the newest version, 0 before the first."""
         folder = self._settings.state / "registry"
-        if not folder.exists():
-            return False
-        versions = Registry.open(folder).versions()
-        return bool(versions) and versions[-1].round >= self._settings.rounds.count
+        versions = Registry.open(folder).versions() if folder.exists() else []
+        return versions[-1].round if versions else 0

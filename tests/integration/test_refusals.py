@@ -121,7 +121,7 @@ def test_a_corrupt_image_is_named_before_anything_is_sent(federation: Federation
     with (site / "data.csv").open("a") as file:
         file.write("broken.png,defective\n")
     printed = _up(site)
-    assert "1 images cannot be decoded" in printed
+    assert "1 image cannot be decoded" in printed
     assert "broken.png" in printed
     assert _nothing_but_the_question_left(site)
 
@@ -146,8 +146,8 @@ def test_another_base_model_is_refused_naming_both_fingerprints(
 def test_a_failed_training_and_a_refused_update_reach_the_server_as_codes_alone(federation: Federation) -> None:
     """Of three plants one fails in training and one's own gate refuses; the round completes with the third."""
     failing, refusing, sending = federation.layout.sites
-    broken = federation.layout.sites[failing].parent / "state" / "trainer" / "residual.tmp"
-    broken.mkdir(parents=True)  # the residual cannot be written: a real exception whose text names this path
+    broken = federation.layout.sites[failing].parent / "state" / "trainer" / "residual"
+    broken.mkdir(parents=True)  # the residual cannot be read: a real exception whose text names this path
     strict = federation.layout.sites[refusing]
     strict.write_text(strict.read_text() + "\n[egress]\nmax_density = 0.0001\n")
     for name in (failing, refusing, sending):
@@ -156,10 +156,10 @@ def test_a_failed_training_and_a_refused_update_reach_the_server_as_codes_alone(
     reasons = {plant["plant"]: plant["reason"] for plant in committed["plants"]}
     assert reasons == {failing: "training_failed", refusing: "refused_by_gate", sending: None}
     trainer_log = (federation.layout.sites[failing].parent / "state" / "logs" / "trainer.log").read_text()
-    assert "residual.tmp" in trainer_log
+    assert "trainer/residual" in trainer_log
     federation.wait_for_server()
     for path in federation.state.rglob("*"):
-        assert not path.is_file() or b"residual.tmp" not in path.read_bytes(), path
+        assert not path.is_file() or b"trainer/residual" not in path.read_bytes(), path
     verdict = verify_ledger(strict.parent / "state" / "ledger", federation.layout.authority.read_bytes())
     assert (verdict.verified, verdict.updates, verdict.refusals) == (True, 0, 1)
 
@@ -177,7 +177,9 @@ def test_a_killed_server_leaves_no_process_behind_and_goes_on_where_it_stopped(
     federation.wait_for_server()
     rounds = [e["round"] for e in federation.events() if e["event"] == "round_committed"]
     assert rounds == [1, 2, 3, 4]
-    assert any(e["event"] == "plant_joined" for e in federation.events()[seen:])
+    after = [e["event"] for e in federation.events()[seen:]]
+    assert after.index("plant_joined") < after.index("round_started")
+    assert "round_failed" not in after
 
 
 def test_an_interrupted_demo_stops_everything_it_started(tmp_path: Path) -> None:

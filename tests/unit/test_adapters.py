@@ -11,7 +11,7 @@ from fedsparse import config
 from fedsparse.adapters import DeltaAdapter, build_space, dense_tensors, fingerprint, load_base, model_bytes
 from fedsparse.adapters.base import _tensors
 from fedsparse.delta import Operation, SparseDelta, TensorDelta
-from fedsparse.errors import ConfigError, ModelError, SpaceMismatchError
+from fedsparse.errors import ConfigError, DeltaError, ModelError, SpaceMismatchError
 
 from .training_samples import ADAPTER, CLASSES, base, space
 
@@ -143,6 +143,20 @@ def test_detaching_restores_the_weights_bit_by_bit_and_returns_what_was_trained(
     ]
 
 
+def test_training_that_diverged_is_an_error_after_which_the_adapter_is_as_new() -> None:
+    adapter, before = _adapter()
+    support = tuple(np.arange(2) for _ in space().tensors)
+    values = adapter.attach(support)
+    with torch.no_grad():
+        values[1].fill_(float("nan"))
+    adapter.push_values()
+    with pytest.raises(DeltaError, match="NaN"):
+        adapter.detach()
+    assert _unchanged(adapter, before)
+    adapter.load(_state(0.5))
+    assert adapter.attach(support)
+
+
 def test_nothing_is_loaded_or_attached_while_a_support_is_attached() -> None:
     adapter, _ = _adapter()
     support = tuple(np.arange(1) for _ in space().tensors)
@@ -158,3 +172,11 @@ def test_settings_of_the_configuration_fit_the_default_base_model() -> None:
     found = build_space(load_base("efficientnet-lite0", spec, ("intact", "defective")), spec)
     assert found.size > 2_000_000
     assert dense_tensors(found, spec)
+
+
+def test_sixteen_bit_images_keep_their_shades() -> None:
+    ramp = np.linspace(0, 65535, 32 * 32).reshape(32, 32).astype(np.uint16)
+    wide = base().preprocess(Image.fromarray(ramp))
+    narrow = base().preprocess(Image.fromarray((ramp >> 8).astype(np.uint8)))
+    assert torch.equal(wide, narrow)
+    assert len(wide.unique()) > 100

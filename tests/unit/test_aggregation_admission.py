@@ -96,3 +96,8 @@ def test_nobody_makes_an_admitted_update_by_hand() -> None:
 def test_a_value_that_could_overflow_the_merge_is_refused(value: float) -> None:
     with pytest.raises(DeltaError, match=r"the limit is 1\.04858e\+06"):
         taken(update(delta({0: {1: value}})))
+
+
+def test_an_update_that_names_no_coordinate_is_refused() -> None:
+    with pytest.raises(DeltaError, match="names no coordinate"):
+        taken(update(delta({})))

@@ -9,7 +9,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from fedsparse.audit import EntryKind, Ledger, verify_ledger
+from fedsparse.audit import EntryKind, Ledger, receipt_line, verify_ledger
 from fedsparse.audit.entry import entry_hash
 from fedsparse.delta import encode_update
 from fedsparse.delta.rounds import Reason, RoundUpdate
@@ -368,3 +368,48 @@ def test_a_receipt_stays_valid_when_the_certificate_that_signed_it_has_expired(t
             ledger.file_receipt(sequence, hub.receipt(recorded, f"task-{sequence}", age=age))
     (problem,) = verify_ledger(tmp_path / "ledger", hub.authority).problems
     assert problem.startswith("entry 2: its receipt is not the hub's: the signer's certificate expired")
+
+
+@pytest.fixture
+def hub_receipts(ledger_folder: Path, tmp_path: Path) -> Path:
+    """Return what the hub kept of the updates in ``ledger_folder``, numbered from 1 as a hub does."""
+    path = tmp_path / "ise.jsonl"
+    path.write_bytes(b"".join(_lines(ledger_folder)))
+    return path
+
+
+def _lines(folder: Path) -> list[bytes]:
+    receipts = [link_pb2.Receipt.FromString(cell(folder, "receipts", "receipt", sequence)) for sequence in LEFT]
+    for number, receipt in enumerate(receipts, start=1):
+        receipt.body.sequence = number
+    return [receipt_line(receipt) for receipt in receipts]
+
+
+def test_a_ledger_that_the_hubs_record_confirms_verifies(ledger_folder: Path, hub_receipts: Path) -> None:
+    assert verify_ledger(ledger_folder, None, hub_receipts).problems == ()
+
+
+def test_a_tail_cut_off_with_its_receipts_is_found_by_the_hubs_record(
+    ledger_folder: Path, hub_receipts: Path
+) -> None:
+    for table in ("receipts", "entries"):
+        tamper(ledger_folder, f"DELETE FROM {table} WHERE sequence = 5")  # noqa: S608
+    assert verify_ledger(ledger_folder, None).verified
+    (problem,) = verify_ledger(ledger_folder, None, hub_receipts).problems
+    assert problem.startswith("the hub's receipt 3 is for an update that this ledger does not have")
+
+
+def test_a_gap_in_the_hubs_record_is_found(ledger_folder: Path, hub_receipts: Path) -> None:
+    first, _, third = hub_receipts.read_bytes().splitlines(keepends=True)
+    hub_receipts.write_bytes(first + third)
+    (problem,) = verify_ledger(ledger_folder, None, hub_receipts).problems
+    assert problem.startswith("the hub's receipt 2 has the number 3")
+
+
+def test_verifying_changes_no_byte_of_the_evidence(ledger_folder: Path, hub: Hub) -> None:
+    def content() -> dict[Path, bytes]:
+        return {path: path.read_bytes() for path in ledger_folder.rglob("*") if path.is_file()}
+
+    before = content()
+    verify_ledger(ledger_folder, hub.authority)
+    assert content() == before

@@ -228,7 +228,7 @@ def test_a_version_is_shown_with_its_lineage_contributions_and_tensors(run: Run,
     assert code == 0
     assert "version 2, round 2" in out
     assert "parents 1\n" in out
-    assert "(verified)" in out
+    assert "(matches its manifest)" in out
     assert "balanced_accuracy 0.7512" in out
     assert f"from 40 samples, 5 values, update {'ab' * 32}" in out
     assert out.splitlines()[-1].split() == ["conv[red]", "10", "10.00%"]

@@ -31,6 +31,7 @@ from .samples import Hub
 from .training_samples import SETTINGS, space, trainer
 
 SPACE = space()
+METRICS = {"holdout_balanced_accuracy", "train_loss", "train_seconds"}
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +85,7 @@ def plant(tmp_path: Path, local: LocalTrainer, federation_hub: Hub) -> Callable[
         )
 
     def start() -> RoundRunner:
-        return RoundRunner(local, HeldVersion(tmp_path / "version", SPACE, check), tmp_path)
+        return RoundRunner(local, HeldVersion(tmp_path / "version", SPACE, check), tmp_path, METRICS)
 
     return start
 
@@ -114,7 +115,7 @@ def test_the_first_task_is_answered_with_a_quantised_delta_and_allow_listed_metr
     delta = decode(update.delta, SPACE, max_bytes=len(update.delta))
     assert 0 < delta.nnz <= SETTINGS.density * SPACE.size
     assert encode(delta, SPACE, ValueCoding.BF16) == update.delta
-    assert set(update.metrics) == {"holdout_balanced_accuracy", "train_loss", "train_seconds"}
+    assert set(update.metrics) == METRICS
     assert update.samples == 28
 
 
@@ -185,8 +186,16 @@ def test_a_damaged_held_version_is_asked_for_again(
     (state,) = (path for path in (tmp_path / "version").iterdir() if path.name != "manifest.json")
     state.write_bytes(state.read_bytes()[:-1])
     runner = plant()
+    assert runner.answer(task()).reason is Reason.VERSION_UNVERIFIED  # no way back, although the state is lost
     assert runner.answer(task(registry, version=2, held=1)).reason is Reason.VERSION_NOT_HELD
     assert runner.answer(task(registry, version=2)).reason is Reason.NONE
+
+
+def test_a_metric_that_the_site_keeps_to_itself_is_not_offered(
+    local: LocalTrainer, tmp_path: Path, plant: Callable[[], RoundRunner]
+) -> None:
+    runner = RoundRunner(local, plant()._held, tmp_path, {"train_loss"})
+    assert set(runner.answer(task()).metrics) == {"train_loss"}
 
 
 def test_a_task_of_another_space_is_answered_with_a_code(plant: Callable[[], RoundRunner]) -> None:
@@ -196,8 +205,9 @@ def test_a_task_of_another_space_is_answered_with_a_code(plant: Callable[[], Rou
 def test_an_exception_leaves_as_a_code_and_its_text_stays_in_the_log(
     plant: Callable[[], RoundRunner], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "residual.tmp").mkdir()  # the residual cannot be written: a real exception, its text has the path
-    update = plant().answer(task())
+    runner = plant()
+    (tmp_path / "residual").mkdir()  # the residual cannot be read: a real exception, its text has the path
+    update = runner.answer(task())
     assert update.reason is Reason.TRAINING_FAILED
     assert (update.delta, dict(update.metrics), update.samples) == (b"", {}, 0)
     assert str(tmp_path) in caplog.text

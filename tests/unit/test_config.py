@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import tomllib
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, get_args, get_origin
 
 import pytest
+from pydantic import BaseModel
 
 from fedsparse.config import FederationConfig, SiteConfig, load
 from fedsparse.errors import ConfigError
@@ -210,3 +214,28 @@ def test_every_problem_of_a_file_is_told_at_once(tmp_path: Path) -> None:
 def test_settings_cannot_be_changed_after_reading(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="frozen"):
         federation(tmp_path).rounds.count = 7
+
+
+@pytest.mark.parametrize(("name", "kind"), [("federation.toml", FederationConfig), ("site.toml", SiteConfig)])
+def test_the_example_settings_are_valid_and_name_every_key(name: str, kind: type) -> None:
+    path = Path(__file__).resolve().parents[2] / "deploy" / "examples" / name
+    if not path.exists():
+        pytest.skip("these tests run against an installed package, without its examples")
+    load(path, kind)
+    raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    assert set(_keys(raw)) >= set(_fields(kind))
+
+
+def _keys(table: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    for key, value in table.items():
+        yield prefix + key
+        if isinstance(value, dict):
+            yield from _keys(value, f"{prefix}{key}.")
+
+
+def _fields(kind: type, prefix: str = "") -> Iterator[str]:
+    for key, field in kind.model_fields.items():  # type: ignore[attr-defined]
+        yield prefix + key
+        for part in (field.annotation, *get_args(field.annotation)):
+            if isinstance(part, type) and issubclass(part, BaseModel) and get_origin(field.annotation) is not dict:
+                yield from _fields(part, f"{prefix}{key}.")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 
@@ -65,6 +67,22 @@ def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 Dial = Callable[[ScriptedHub], Link]
+
+
+@dataclass
+class Seen:
+    """Notes how the presence comes and goes."""
+
+    told: list[str]
+
+    def dialling(self) -> None:
+        self.told.append("dialling")
+
+    def accepted(self) -> None:
+        self.told.append("accepted")
+
+    def lost(self) -> None:
+        self.told.append("lost")
 
 
 @pytest.fixture
@@ -132,22 +150,23 @@ def test_a_hub_that_is_not_there_is_out_of_reach(kiso: Credentials) -> None:
 @pytest.mark.parametrize("loss", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN])
 def test_presence_survives_a_lost_connection_and_each_loss_is_told(dial: Dial, loss: grpc.StatusCode) -> None:
     hub = ScriptedHub(loss, link_task("1" * 64), loss, link_task("2" * 64))
-    losses: list[None] = []
-    tasks = dial(hub).attend(b"s" * 32, lambda: losses.append(None))
+    losses: list[str] = []
+    tasks = dial(hub).attend(b"s" * 32, Seen(losses))
     assert [next(tasks).task_id for _ in range(2)] == ["1" * 64, "2" * 64]
-    assert len(losses) == 3  # twice with an error, once because the hub ended the stream
+    assert losses.count("lost") == 3  # twice with an error, once because the hub ended the stream
+    assert losses.count("dialling") == 4
     assert set(map(str, hub.heard)) == {str(link_pb2.AttendRequest(protocol=1, space=b"s" * 32))}
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNAUTHENTICATED])
 def test_presence_ends_when_the_hub_refuses_this_plant_for_good(dial: Dial, code: grpc.StatusCode) -> None:
     with pytest.raises(LinkError, match="the hub's own words"):
-        next(dial(ScriptedHub(code)).attend(bytes(32), lambda: None))
+        next(dial(ScriptedHub(code)).attend(bytes(32), Seen([])))
 
 
 def test_presence_ends_quietly_when_the_plant_hangs_up(dial: Dial) -> None:
     link = dial(ScriptedHub(link_task()))
-    tasks = link.attend(bytes(32), lambda: None)
+    tasks = link.attend(bytes(32), Seen([]))
     next(tasks)
     link.close()
     assert list(tasks) == []
@@ -168,6 +187,7 @@ def signed(pki: Pki, recorded: Recorded) -> Sign:
             "payload_sha256": sha256(recorded.payload).digest(),
             "ledger_hash": recorded.entry_hash,
             "sequence": 1,
+            "received_unix_ms": time.time_ns() // 1_000_000,
         }
         body = link_pb2.ReceiptBody(**(facts | changes))  # type: ignore[arg-type]
         return link_pb2.Receipt(
@@ -185,14 +205,14 @@ def signed(pki: Pki, recorded: Recorded) -> Sign:
 def test_a_receipt_for_something_else_is_refused(
     dial: Dial, recorded: Recorded, signed: Sign, changes: dict[str, object]
 ) -> None:
-    with pytest.raises(LinkError, match="receipt for another plant, task, payload or entry"):
+    with pytest.raises(LinkError, match=r"receipt that (speaks of another|is for the plant)"):
         dial(ScriptedHub(signed(**changes))).push("task", recorded)
 
 
 def test_a_receipt_that_a_plant_signed_is_refused(
     dial: Dial, recorded: Recorded, signed: Sign, kiso: Credentials
 ) -> None:
-    with pytest.raises(LinkError, match="receipt that does not verify"):
+    with pytest.raises(LinkError, match="receipt that is not the hub's"):
         dial(ScriptedHub(signed(kiso))).push("task", recorded)
 
 

@@ -121,7 +121,7 @@ def test_the_gateway_publishes_what_is_trained_and_serves_loopback_alone(
     ]
     assert listening == [("127.0.0.1", plant.port)]
     assert not (plant.state / "attending").exists()  # not before the trainer is ready
-    (plant.state / "trainer.ready").touch()
+    (plant.state / "trainer.ready").write_text(SPACE.fingerprint.hex())
     eventually((plant.state / "attending").exists, "presence")
     assert plant.recorded() == [EntryKind.DESCRIBE, EntryKind.ATTEND]
     plant.tells("connection to the hub lost (unavailable: no tasks can be handed out now")

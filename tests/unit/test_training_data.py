@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from fedsparse.config import require_source
 from fedsparse.errors import DataError
 from fedsparse.training import load_samples
-from fedsparse.training.data import require_source
 from fedsparse.training.partition import dirichlet_shares, hold_out, partition
 
 from .training_samples import CLASSES, write_images
@@ -71,8 +71,8 @@ def test_too_few_images_of_a_class_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["absent", "absent.csv"])
 def test_an_absent_source_is_an_error_that_names_it_and_the_form(tmp_path: Path, name: str) -> None:
-    with pytest.raises(DataError, match=rf"{name} does not exist.*one sub-folder per class"):
-        require_source(tmp_path / name)
+    with pytest.raises(DataError, match=rf"data.path = .*{name} does not exist.*one sub-folder per class"):
+        require_source(tmp_path / name, "data.path")
 
 
 def test_a_manifest_without_a_column_names_the_column(tmp_path: Path) -> None:

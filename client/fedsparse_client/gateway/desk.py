@@ -70,9 +70,10 @@ class Desk:
         self.answers: queue.Queue[Answer] = queue.Queue()
 
     def offer(self, task: link_pb2.Task) -> None:
-        """Put ``task`` in the queue for the SuperNode."""
+        """Put ``task`` in the queue for the SuperNode; a round that waits for its turn there is over by now."""
         delivery = _deliver(task)
         with self._changed:
+            self._waiting.clear()
             self._waiting.append(delivery)
             self._changed.notify_all()
 

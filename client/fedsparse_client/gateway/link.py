@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from hashlib import sha256
 from types import TracebackType
-from typing import Self
+from typing import Protocol, Self
 
 import grpc
 
-from fedsparse.audit import Recorded
-from fedsparse.errors import CertificateError, HubUnreachableError, LinkError
-from fedsparse.security import Credentials, Role, channel_credentials, probe, verify
+from fedsparse.audit import Receipted, Recorded, check_receipt
+from fedsparse.errors import HubUnreachableError, LinkError, ReceiptError
+from fedsparse.security import Credentials, channel_credentials, probe
 from fedsparse.v1 import link_pb2, link_pb2_grpc
 
 PROTOCOL = 1
@@ -23,6 +23,25 @@ _LAST_BACKOFF_SECONDS = 15.0
 _log = logging.getLogger("gateway")
 
 _RETRYABLE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
+_FINAL = {  # what the hub says of a plant that it will not have, now or later
+    grpc.StatusCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED,
+    grpc.StatusCode.FAILED_PRECONDITION,
+    grpc.StatusCode.UNIMPLEMENTED,
+}
+
+
+class Presence(Protocol):
+    """Is told how the plant's presence at the hub comes and goes."""
+
+    def dialling(self) -> None:
+        """Record the dial: it comes next."""
+
+    def accepted(self) -> None:
+        """Note that the hub has let this plant in."""
+
+    def lost(self) -> None:
+        """Note that the connection has dropped."""
 
 
 class Link:
@@ -86,31 +105,37 @@ class Link:
             kind = HubUnreachableError if error.code() in _RETRYABLE else LinkError
             raise kind(f"the hub at {self._address}: {_reason(error)}") from None
 
-    def attend(self, space: bytes, lost: Callable[[], None]) -> Iterator[link_pb2.Task]:
+    def attend(self, space: bytes, presence: Presence) -> Iterator[link_pb2.Task]:
         """Be present, and yield tasks as they come; dial again whenever the connection drops.
 
         Args:
             space: fingerprint of the adapter space this site derived.
-            lost: called each time the connection drops.
+            presence: told of every dial, acceptance and loss.
 
         Raises:
             LinkError: the hub refuses this plant for good.
+            LedgerError: the dial cannot be recorded.
         """
         backoff = _FIRST_BACKOFF_SECONDS
         while not self._stop.is_set():
+            presence.dialling()
             try:
-                for task in self._stub.Attend(link_pb2.AttendRequest(protocol=PROTOCOL, space=space)):
+                call = self._stub.Attend(link_pb2.AttendRequest(protocol=PROTOCOL, space=space))
+                call.initial_metadata()  # waits for the hub's verdict
+                if call.is_active():
+                    presence.accepted()
+                for task in call:
                     backoff = _FIRST_BACKOFF_SECONDS
                     yield task
             except grpc.RpcError as error:
                 if self._stop.is_set():
                     return
-                lost()
-                if error.code() not in _RETRYABLE | {grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN}:
+                presence.lost()
+                if error.code() in _FINAL:
                     raise LinkError(f"the hub at {self._address}: {_reason(error)}") from None
                 _log.warning("connection to the hub lost (%s); next try in %.1f s", _reason(error), backoff)
             else:
-                lost()
+                presence.lost()
             self._stop.wait(backoff)
             backoff = min(2 * backoff, _LAST_BACKOFF_SECONDS)
 
@@ -120,7 +145,8 @@ class Link:
         A retry is harmless: the hub answers the same task with the same receipt.
 
         Raises:
-            LinkError: the hub refused it, gave a receipt for something else, or this gateway is stopping.
+            ReceiptError: it was sent, but the receipt for it is wrong.
+            LinkError: the hub refused it, or this gateway is stopping.
         """
         update = link_pb2.Update(task_id=task_id, round_update=recorded.payload, ledger_hash=recorded.entry_hash)
         backoff = _FIRST_BACKOFF_SECONDS
@@ -138,22 +164,14 @@ class Link:
         raise LinkError("the gateway is stopping; the update was recorded but not delivered")
 
     def _check_receipt(self, receipt: link_pb2.Receipt, task_id: str, recorded: Recorded) -> None:
-        """Refuse a wrong receipt: in the ledger it would contradict an honest record."""
-        body = receipt.body
-        said = (body.plant, body.task_id, body.payload_sha256, body.ledger_hash)
-        true = (
-            self._credentials.identity.name,
-            task_id,
-            sha256(recorded.payload).digest(),
-            recorded.entry_hash,
-        )
-        if said != true:
-            raise LinkError(f"the hub at {self._address} gave a receipt for another plant, task, payload or entry")
-        signed = body.SerializeToString(deterministic=True)
-        try:
-            verify(receipt.hub_certificate, self._credentials.authority, Role.HUB, signed, receipt.signature)
-        except CertificateError as error:
-            raise LinkError(f"the hub at {self._address} gave a receipt that does not verify: {error}") from None
+        """Refuse a wrong receipt: in the ledger it would contradict an honest record for ever."""
+        expected = Receipted(task_id, sha256(recorded.payload).digest(), recorded.entry_hash)
+        data = receipt.SerializeToString(deterministic=True)
+        problems = list(check_receipt(data, expected, self._credentials.authority))
+        if receipt.body.plant != self._credentials.identity.name:
+            problems.append(f"is for the plant {receipt.body.plant!r}")
+        if problems:
+            raise ReceiptError(f"the hub at {self._address} gave a receipt that {problems[0]}")
 
 
 def _reason(error: grpc.RpcError) -> str:

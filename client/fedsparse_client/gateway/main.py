@@ -9,6 +9,7 @@ import os
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
@@ -20,6 +21,7 @@ from fedsparse.audit import EgressPolicy, EntryKind, Ledger
 from fedsparse.bundle import bundle_sha256
 from fedsparse.delta import AdapterSpace, Reason
 from fedsparse.errors import FedsparseError, HubUnreachableError, LinkError
+from fedsparse.files import write_atomic
 from fedsparse.security import Role, load_credentials
 from fedsparse_client.gateway.desk import Answer, Desk
 from fedsparse_client.gateway.fleet import FleetApi
@@ -56,21 +58,20 @@ class Gateway:
         federation = self._link.describe()
         space = AdapterSpace.from_proto(federation.space)
         self._ledger.set_space(space)
-        _publish(self._state / "federation.pb", federation.SerializeToString(deterministic=True))
+        write_atomic(self._state / "federation.pb", federation.SerializeToString(deterministic=True))
         threading.Thread(target=self._send, args=(gate, space), daemon=True).start()
-        threading.Thread(target=self._receive, args=(gate, space), daemon=True).start()
+        threading.Thread(target=self._receive, args=(gate,), daemon=True).start()
         application = FleetApi(self._desk, self._settings.egress.max_update_bytes + (1 << 20)).application()
         uvicorn.run(application, host="127.0.0.1", port=self._port, log_level="warning", access_log=False)
 
-    def _receive(self, gate: Gate, space: AdapterSpace) -> None:
+    def _receive(self, gate: Gate) -> None:
         """Once the trainer is ready, be present at the hub and put tasks on the desk."""
         ready = self._state / "trainer.ready"
         while not ready.exists():
             time.sleep(0.05)
         try:
-            gate.record_call(EntryKind.ATTEND)
-            _publish(self._state / "attending", b"")
-            for task in self._link.attend(space.fingerprint, self._desk.clear):
+            derived = bytes.fromhex(ready.read_text())  # by this site's trainer, from its own base model
+            for task in self._link.attend(derived, _Presence(gate, self._desk, self._state / "attending")):
                 if task.bundle_sha256 == bundle_sha256():
                     self._desk.offer(task)
                 else:  # code that this site did not install itself never runs here
@@ -91,10 +92,28 @@ class Gateway:
                 gate.file_receipt(recorded, receipt)
             except LinkError as error:
                 _log.warning("%s", error)
-            except FedsparseError as error:  # the ledger cannot record: nothing leaves
-                _log.error("nothing was sent: %s", error)
+            except FedsparseError as error:  # where the ledger cannot record, nothing leaves
+                _log.error("the update or its receipt could not be recorded: %s", error)
             except Exception:
                 _stop_on_bug()
+
+
+@dataclass(frozen=True)
+class _Presence:
+    """Records every dial, and says in a file that the hub has let this plant in."""
+
+    gate: Gate
+    desk: Desk
+    attending: Path
+
+    def dialling(self) -> None:
+        self.gate.record_call(EntryKind.ATTEND)
+
+    def accepted(self) -> None:
+        write_atomic(self.attending, b"")
+
+    def lost(self) -> None:
+        self.desk.clear()
 
 
 def _exit_status(error: FedsparseError) -> int:
@@ -117,12 +136,6 @@ def _wait_for_hub(link: Link) -> None:
         except HubUnreachableError as error:
             _log.warning("%s; next try in %.0f s", error, _DIAL_SECONDS)
             time.sleep(_DIAL_SECONDS)
-
-
-def _publish(path: Path, data: bytes) -> None:
-    scratch = path.with_suffix(".tmp")
-    scratch.write_bytes(data)
-    scratch.replace(path)
 
 
 def main() -> None:

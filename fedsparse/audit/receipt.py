@@ -1,0 +1,93 @@
+"""The hub's receipts: what one must say, for the plant that files it and for the auditor who reads it later."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from google.protobuf.message import DecodeError
+
+from fedsparse.errors import CertificateError, LedgerError
+from fedsparse.security import Role, verify
+from fedsparse.v1 import link_pb2
+
+
+@dataclass(frozen=True)
+class Receipted:
+    """What left, as its receipt must name it.
+
+    Attributes:
+        task_id: of the task that it answers.
+        payload_sha256: of the serialised RoundUpdate, 32 bytes.
+        ledger_hash: hash of the plant's ledger entry, 32 bytes.
+    """
+
+    task_id: str
+    payload_sha256: bytes
+    ledger_hash: bytes
+
+
+def check_receipt(data: bytes, expected: Receipted, authority: bytes | None) -> Iterator[str]:
+    """Yield what is wrong with a serialised Receipt, each as the end of the sentence "the receipt ...".
+
+    Args:
+        authority: the federation's CA certificate, PEM; None leaves the signature unchecked.
+    """
+    try:
+        receipt = link_pb2.Receipt.FromString(data)
+    except DecodeError:
+        yield "is unreadable"
+        return
+    receipt.DiscardUnknownFields()
+    if receipt.SerializeToString(deterministic=True) != data:
+        yield "is not in canonical form"
+    body = receipt.body
+    if Receipted(body.task_id, body.payload_sha256, body.ledger_hash) != expected:
+        yield "speaks of another payload, entry or task"
+    if authority is not None:
+        yield from _check_signature(receipt, authority)
+
+
+def _check_signature(receipt: link_pb2.Receipt, authority: bytes) -> Iterator[str]:
+    """Check the hub's certificate as it was at the time of the receipt: it may have expired since."""
+    try:
+        signed = receipt.body.SerializeToString(deterministic=True)
+        at = datetime.fromtimestamp(receipt.body.received_unix_ms / 1000, UTC)
+        verify(receipt.hub_certificate, authority, Role.HUB, signed, receipt.signature, at)
+    except (OverflowError, ValueError, OSError):
+        yield "is dated at no possible time"
+    except CertificateError as error:
+        yield f"is not the hub's: {error}"
+
+
+def receipt_line(receipt: link_pb2.Receipt) -> bytes:
+    """Return the line by which the hub keeps a receipt."""
+    fields = {
+        "sequence": receipt.body.sequence,
+        "task_id": receipt.body.task_id,
+        "receipt": base64.b64encode(receipt.SerializeToString(deterministic=True)).decode(),
+    }
+    return json.dumps(fields).encode() + b"\n"
+
+
+def read_receipts(path: Path) -> list[link_pb2.Receipt]:
+    """Read what a hub kept of one plant; a last line cut short by a crash was never handed out.
+
+    Raises:
+        LedgerError: another line is no receipt, or the file cannot be read.
+    """
+    try:
+        data = path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        return [
+            link_pb2.Receipt.FromString(base64.b64decode(json.loads(line)["receipt"], validate=True))
+            for line in whole.splitlines()
+        ]
+    except (OSError, ValueError, KeyError, TypeError, DecodeError) as error:
+        raise LedgerError(
+            f"the receipts in {path} are unreadable: {error!r}", "Restore the file from a backup"
+        ) from error

@@ -1,0 +1,83 @@
+"""Files that are there whole or not at all, and folders that one process holds."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import tempfile
+from pathlib import Path
+from typing import IO
+
+from fedsparse.errors import ConfigError, ProcessError
+
+_SOCKET_PATH_BYTES = 107  # sun_path of unix(7), less its final zero
+
+
+def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
+    """Put ``data`` at ``path`` at once: after a crash the old content is there or the new one, synced to disk.
+
+    Raises:
+        OSError: it cannot be written; ``path`` is as it was.
+    """
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:40]}.")
+    scratch = Path(name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        scratch.chmod(mode)
+        scratch.replace(path)
+    except OSError:
+        scratch.unlink(missing_ok=True)
+        raise
+    sync_folder(path.parent)
+
+
+def sync_folder(path: Path) -> None:
+    """Sync the names in a folder to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def hold(path: Path, what: str) -> IO[str]:
+    """Hold the lock file ``path`` for as long as the returned file stays open.
+
+    Args:
+        what: what else would run there, for the message, e.g. "plant".
+
+    Raises:
+        ProcessError: another process holds it.
+    """
+    file = path.open("w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise ProcessError(
+            f"another {what} runs on the folder {path.parent}", "Stop it first, or name another folder"
+        ) from None
+    return file
+
+
+def private_folder(path: Path) -> Path:
+    """Create ``path`` so that only this user can look into it, whatever is written there later."""
+    path.mkdir(parents=True, exist_ok=True)
+    path.chmod(0o700)
+    return path
+
+
+def require_socket_path(path: Path) -> None:
+    """Check that a Unix-domain socket can be bound at ``path``.
+
+    Raises:
+        ConfigError: the path is too long.
+    """
+    if len(os.fsencode(path)) > _SOCKET_PATH_BYTES:
+        raise ConfigError(
+            f"the socket {path} has {len(os.fsencode(path))} bytes, the system's limit is {_SOCKET_PATH_BYTES}",
+            "Name a shorter folder with `state`",
+        )
