@@ -57,7 +57,8 @@ class Bench:
         torch.set_num_threads(1)
         folder.mkdir(parents=True, exist_ok=True)
         cells = read_cells()
-        write_manifest(folder / "cells.csv", cells)
+        if not (folder / "cells.csv").exists():
+            write_manifest(folder / "cells.csv", cells)
         self._samples = load_samples(folder / "cells.csv", CLASSES)
         by_path = {cell.path: cell for cell in cells}
         self.cells: list[Cell] = [by_path[path] for path in self._samples.paths]

@@ -89,12 +89,14 @@ class TrainingDefaults(_Settings):
     Attributes:
         density: share of the adapter space's coordinates in one update.
         epochs: passes over the local data per round.
+        learning_rate: the highest of a round, of Adam, for the sparse values.
+        head_learning_rate: the same for the tensors in ``adapter.dense``.
     """
 
     density: Annotated[float, Field(gt=0, le=1)] = 0.01
     epochs: Annotated[int, Field(ge=1, le=1000)] = 1
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 5e-4
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-4
     head_learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
 
@@ -109,7 +111,7 @@ class RoundSettings(_Settings):
         start_timeout_seconds: how long to wait for ``min_plants`` before giving up.
     """
 
-    count: Annotated[int, Field(ge=1, le=100_000)] = 6
+    count: Annotated[int, Field(ge=1, le=100_000)] = 8
     min_plants: Annotated[int, Field(ge=1, le=10_000)] = 2
     deadline_seconds: Annotated[float, Field(gt=0)] = 600.0
     gather_seconds: Annotated[float, Field(ge=0)] = 30.0

@@ -47,7 +47,7 @@ def _version(
 @app.command()
 def demo(
     folder: Annotated[Path, typer.Option(help="Where everything of the run is written.")] = Path("runs/demo"),
-    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Rounds of the federation.")] = 6,
+    rounds: Annotated[int, typer.Option(min=1, max=1000, help="Rounds of the federation.")] = 8,
     alone: Annotated[
         bool, typer.Option(help="Also train each plant alone with the same budget, to compare.")
     ] = True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -86,7 +87,12 @@ class LocalTrainer:
                 {"params": [part], "lr": settings.head_learning_rate if whole else settings.learning_rate}
                 for whole, part in ((i in self._dense, part) for i, part in enumerate(values))
             )
-            losses = [self._step(batch, optimiser) for batch in self._batches(draw, settings)]
+            batches = list(self._batches(draw, settings))
+            schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, partial(_share_of_rate, len(batches)))
+            losses = []
+            for batch in batches:
+                losses.append(self._step(batch, optimiser))
+                schedule.step()
         finally:
             delta = adapter.detach()
         return Trained(delta, float(np.mean(losses)), received, len(self._training))
@@ -122,3 +128,13 @@ class LocalTrainer:
         labels = torch.from_numpy(self.samples.labels[positions])
         logits = self._adapter.model(self._features.batch(positions, flips))
         return F.cross_entropy(logits, labels, weight=self._class_weights)
+
+
+def _share_of_rate(steps: int, step: int) -> float:
+    """Return the share of the learning rate in a step of a round: up for a third of the steps, then down to 0.
+
+    Adam starts anew every round, and its first steps follow single batches at full length; and what the last steps
+    of a round add is a plant's noise, which the merge can do without.
+    """
+    warm_up = max(1, steps // 3)
+    return min((step + 1) / warm_up, (steps - step) / (steps - warm_up + 1))
