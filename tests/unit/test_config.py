@@ -71,7 +71,7 @@ def site_problem(folder: Path, more: str = "", **replaced: str) -> str:
 def test_a_short_file_is_enough_and_the_rest_has_defaults(tmp_path: Path) -> None:
     loaded = federation(tmp_path)
     assert loaded.hub.plants == ("kiso", "ise")
-    assert (loaded.rounds.count, loaded.aggregation.rule, loaded.training.epochs) == (6, "shrunk", 1)
+    assert (loaded.rounds.count, loaded.aggregation.rule, loaded.training.epochs) == (8, "shrunk", 1)
     assert loaded.evaluation is None
     assert site(tmp_path).egress.max_density == 0.05
 
