@@ -229,11 +229,14 @@ def _base_model_loads(state: Path) -> int:
 
 
 def _ledgers(layout: Layout) -> dict[str, Any]:
-    """Verify every plant's ledger as an auditor would, against the federation's CA."""
+    """Verify every plant's ledger as an auditor would, against the federation's CA and the hub's own record."""
     authority = layout.authority.read_bytes()
-    verdicts = {
-        name: verify_ledger(site.parent / "state" / "ledger", authority) for name, site in layout.sites.items()
-    }
+    receipts = layout.federation.parent / "state" / "receipts"
+    verdicts = {}
+    for name, site in layout.sites.items():
+        kept = receipts / f"{name}.jsonl"  # absent where the plant never answered
+        found = verify_ledger(site.parent / "state" / "ledger", authority, kept if kept.exists() else None)
+        verdicts[name] = found
     return {
         "entries": sum(verdict.entries for verdict in verdicts.values()),
         "verified": all(verdict.verified for verdict in verdicts.values()),
