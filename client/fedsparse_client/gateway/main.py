@@ -9,7 +9,6 @@ import os
 import sys
 import threading
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import uvicorn
@@ -98,22 +97,26 @@ class Gateway:
                 _stop_on_bug()
 
 
-@dataclass(frozen=True)
 class _Presence:
-    """Records every dial, and says in a file that the hub has let this plant in."""
+    """Records each presence before the hub can learn of it, and says in a file that the hub has let this plant in."""
 
-    gate: Gate
-    desk: Desk
-    attending: Path
+    def __init__(self, gate: Gate, desk: Desk, attending: Path) -> None:
+        self._gate = gate
+        self._desk = desk
+        self._attending = attending
+        self._recorded = False
 
     def dialling(self) -> None:
-        self.gate.record_call(EntryKind.ATTEND)
+        if not self._recorded:  # dials that nobody answers are one attempt: nothing has left
+            self._gate.record_call(EntryKind.ATTEND)
+            self._recorded = True
 
     def accepted(self) -> None:
-        write_atomic(self.attending, b"")
+        self._recorded = False
+        write_atomic(self._attending, b"")
 
     def lost(self) -> None:
-        self.desk.clear()
+        self._desk.clear()
 
 
 def _exit_status(error: FedsparseError) -> int:
