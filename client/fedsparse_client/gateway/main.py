@@ -98,7 +98,7 @@ class Gateway:
 
 
 class _Presence:
-    """Records each presence before the hub can learn of it, and says in a file that the hub has let this plant in."""
+    """Records each presence before the hub learns of it, and says in a file that the hub has let this plant in."""
 
     def __init__(self, gate: Gate, desk: Desk, attending: Path) -> None:
         self._gate = gate
