@@ -20,10 +20,11 @@ demo: $(VENV)/.installed ## three plants, one hub, real images: a federation end
 	$(BIN)/fedsparse demo
 
 test: $(VENV)/.installed ## every test, the ones with real processes included
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 -m 'not processes'
+	$(BIN)/python -m pytest -m processes
 
 test-fast: $(VENV)/.installed ## the tests that start no processes
-	$(BIN)/python -m pytest -m 'not processes'
+	$(BIN)/python -m pytest -n 2 -m 'not processes'
 
 lint: $(VENV)/.installed ## format, lint, types, import contracts, generated code
 	$(BIN)/ruff format --check .
