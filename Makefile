@@ -13,7 +13,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip -c constraints.txt
 	$(BIN)/python -m pip install --quiet -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[train,demo]' --group dev
+	$(BIN)/python -m pip install --quiet -c constraints.txt --editable '.[train,interchange,demo]' --group dev
 	@touch $@
 
 demo: $(VENV)/.installed ## three plants, one hub, real images: a federation end to end

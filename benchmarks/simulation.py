@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from fedsparse import config
-from fedsparse.adapters import DeltaAdapter, build_space, dense_tensors, load_base
+from fedsparse.adapters import build_adapter, load_base
 from fedsparse.aggregation import Accumulator, Rule, admit
 from fedsparse.cli.demo_site import CLASSES, Cell, read_cells, write_manifest
 from fedsparse.delta import (
@@ -25,7 +25,7 @@ from fedsparse.delta import (
     encode,
     encode_update,
 )
-from fedsparse.training import FLIPS, Evaluator, LocalTrainer, Samples, cached_features, load_samples
+from fedsparse.training import Evaluator, LocalTrainer, cached_features, load_samples
 
 _MAX_BYTES = 1 << 30
 
@@ -62,22 +62,15 @@ class Bench:
         self._samples = load_samples(folder / "cells.csv", CLASSES)
         by_path = {cell.path: cell for cell in cells}
         self.cells: list[Cell] = [by_path[path] for path in self._samples.paths]
-        base = load_base("efficientnet-lite0", adapter, CLASSES)
-        self.space = build_space(base, adapter)
-        self._dense = dense_tensors(self.space, adapter)
-        self._features = cached_features(base, self._samples, folder, len(FLIPS))
-        self._adapter = DeltaAdapter(base.suffix, self.space)
+        base = load_base(config.BaseModelSettings(), adapter, CLASSES, "image-classification")
+        self._adapter = build_adapter(base, adapter)
+        self.space = self._adapter.space
+        self._features = cached_features(base, self._samples, folder, config.AugmentationSettings())
 
     def trainer(self, positions: Sequence[int]) -> LocalTrainer:
         """Return a plant's trainer on some of the images."""
         chosen = np.array(positions)
-        samples = Samples(
-            tuple(self._samples.paths[i] for i in positions),
-            self._samples.labels[chosen],
-            tuple(self._samples.digests[i] for i in positions),
-            self._samples.classes,
-        )
-        return LocalTrainer(self._adapter, self._dense, samples, self._features.take(chosen))
+        return LocalTrainer(self._adapter, self._samples.subset(chosen), self._features.take(chosen))
 
     def evaluator(self, positions: Sequence[int]) -> Evaluator:
         """Return an evaluator on some of the images."""

@@ -14,6 +14,7 @@ from fedsparse.errors import ConfigError, DataError
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _ADDRESS = re.compile(r"(\[[0-9a-fA-F:]+\]|[A-Za-z0-9.-]+):([0-9]{1,5})")
+_SOURCE_SUFFIXES = frozenset({".csv", ".jsonl", ".txt"})
 
 
 def _check_name(value: str) -> str:
@@ -36,6 +37,7 @@ def _check_distinct(values: tuple[str, ...]) -> tuple[str, ...]:
 
 
 Name = Annotated[str, AfterValidator(_check_name)]
+Column = Annotated[str, Field(min_length=1, max_length=200)]
 Address = Annotated[str, AfterValidator(_check_address)]
 
 
@@ -54,40 +56,74 @@ class IdentitySettings(_Settings):
 
 
 class FederationSettings(_Settings):
-    """What the federation is called and which labels its detector tells apart."""
+    """What the federation is called, what its adapter does, and which labels it tells apart."""
 
     name: Name
+    task: Literal["image-classification", "text-classification"] = "image-classification"
     classes: Annotated[tuple[str, ...], Field(min_length=2, max_length=1000), AfterValidator(_check_distinct)]
 
 
-class BaseModelSettings(_Settings):
-    """The frozen base model every plant has installed."""
+BUILT_IN_MODELS = ("efficientnet-lite0", "minilm")
 
-    model: Literal["efficientnet-lite0"] = "efficientnet-lite0"
+
+class BaseModelSettings(_Settings):
+    """The frozen base model, which every site has installed for itself.
+
+    Attributes:
+        model: "efficientnet-lite0", "minilm", or any name together with a folder or factory.
+        folder: of a Hugging Face model: config.json, model.safetensors, tokenizer files.
+        factory: "package.module:function", which gets the number of classes and returns a torch module of images.
+    """
+
+    model: Name = "efficientnet-lite0"
+    folder: Path | None = None
+    factory: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> BaseModelSettings:
+        built_in = self.model in BUILT_IN_MODELS
+        given = [key for key in ("folder", "factory") if getattr(self, key) is not None]
+        if built_in and given:
+            raise ValueError(f"{self.model} comes from its package; leave {given[0]} out, or choose another name")
+        if not built_in and len(given) != 1:
+            raise ValueError(
+                f"{self.model} is none of efficientnet-lite0 and minilm; add either its folder or its factory"
+            )
+        return self
 
 
 class AdapterSettings(_Settings):
     """What is trained on top of the frozen base.
 
     Attributes:
-        include: globs over weight names that may be adapted.
+        kind: "delta" changes weights in place, "lora" adds low-rank factors, "bottleneck" inserts modules.
+        include: globs over the names of the weights that are adapted; none: those that suit the kind.
         dense: globs over weight names that every update carries whole (the head).
         cut: number of leading blocks that stay frozen, so that a site caches their activations once.
-        image_size: pixels, square.
+        image_size: pixels, square; by default what the base model was made for.
+        max_tokens: longer texts are cut off; by default 128.
+        rank: of the factors, for lora.
+        alpha: the factors' product is scaled by alpha / rank, for lora.
+        width: features of an inserted module, for bottleneck.
     """
 
-    kind: Literal["delta"] = "delta"
-    include: tuple[str, ...] = ("*.weight", "head.*")
+    kind: Literal["delta", "lora", "bottleneck"] = "delta"
+    include: tuple[str, ...] = ()
     dense: tuple[str, ...] = ("head.*",)
-    cut: Annotated[int, Field(ge=0, le=16)] = 10
-    image_size: Annotated[int, Field(ge=32, le=1024)] = 128
+    cut: Annotated[int, Field(ge=0, le=16)] | None = None
+    image_size: Annotated[int, Field(ge=32, le=1024)] | None = None
+    max_tokens: Annotated[int, Field(ge=4, le=8192)] | None = None
+    rank: Annotated[int, Field(ge=1, le=1024)] = 8
+    alpha: Annotated[float, Field(gt=0, le=4096)] = 16.0
+    width: Annotated[int, Field(ge=1, le=4096)] = 16
 
 
 class TrainingDefaults(_Settings):
     """How a plant trains in one round.
 
     Attributes:
-        density: share of the adapter space's coordinates in one update.
+        density: share of the adapter space's coordinates in one update; by default 0.01 for delta, and 0.25 for
+            lora and bottleneck, whose spaces are small.
         epochs: passes over the local data per round.
         learning_rate: the highest of a round, of Adam, for the sparse values.
         head_learning_rate: the same for the tensors in ``adapter.dense``.
@@ -139,9 +175,54 @@ class HubSettings(_Settings):
 
 
 class DataSettings(_Settings):
-    """A folder with one sub-folder per class, or a CSV file with the columns ``path,label``."""
+    """Where labelled samples are.
+
+    Attributes:
+        path: a folder with one sub-folder per class, a CSV or JSONL manifest, or a Hugging Face dataset on disk.
+        label: column of the label.
+        text: column of the text, for tasks on texts.
+        image: column of the image or of its path, for tasks on images.
+        max_corrupt: so many unreadable samples are named and skipped; one more is an error.
+    """
 
     path: Path
+    label: Column = "label"
+    text: Column = "text"
+    image: Column = "path"
+    max_corrupt: Annotated[int, Field(ge=0)] = 0
+
+
+class AugmentationSettings(_Settings):
+    """How training images are varied; each strength is the largest that is drawn, 0 leaves that step out.
+
+    Attributes:
+        flips: axes that may be mirrored; the variants of an image take their combinations in turn.
+        rotate: degrees, either way.
+        shift: share of the image's side, either way.
+        zoom: share of the image's size, either way.
+        brightness: share of full scale that is added or taken away.
+        contrast: share by which differences from the image's mean grow or shrink.
+        illumination: share of full scale that a broad light spot or shadow adds or takes away at its centre.
+        noise: standard deviation of the sensor's noise, as a share of full scale; it is always this one.
+        blur: standard deviation of a defocus, in pixels of the scaled image.
+        mixup: α of Beta(α, α), for blending two samples and their labels (https://arxiv.org/abs/1710.09412).
+        cutmix: α of Beta(α, α), for pasting a part of one sample into another (https://arxiv.org/abs/1905.04899).
+        variants: how many of each image are computed where activations are cached; the first is the image itself.
+            Flips alone make at most four different ones.
+    """
+
+    flips: tuple[Literal["horizontal", "vertical"], ...] = ("horizontal", "vertical")
+    rotate: Annotated[float, Field(ge=0, le=180)] = 0.0
+    shift: Annotated[float, Field(ge=0, le=0.5)] = 0.0
+    zoom: Annotated[float, Field(ge=0, le=0.9)] = 0.0
+    brightness: Annotated[float, Field(ge=0, le=1)] = 0.0
+    contrast: Annotated[float, Field(ge=0, le=1)] = 0.0
+    illumination: Annotated[float, Field(ge=0, le=1)] = 0.0
+    noise: Annotated[float, Field(ge=0, le=1)] = 0.0
+    blur: Annotated[float, Field(ge=0, le=32)] = 0.0
+    mixup: Annotated[float, Field(ge=0, le=10)] = 0.0
+    cutmix: Annotated[float, Field(ge=0, le=10)] = 0.0
+    variants: Annotated[int, Field(ge=1, le=64)] = 4
 
 
 class FederationConfig(_Settings):
@@ -156,6 +237,11 @@ class FederationConfig(_Settings):
     hub: HubSettings
     evaluation: DataSettings | None = None
     state: Path = Path("state")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _density_by_kind(cls, raw: Any) -> Any:
+        return _with_density(raw)
 
     @model_validator(mode="after")
     def _enough_plants(self) -> FederationConfig:
@@ -204,16 +290,185 @@ class EgressSettings(_Settings):
 
 
 class SiteConfig(_Settings):
-    """site.toml: one plant."""
+    """site.toml: one plant.
+
+    Attributes:
+        base: where this site has the federation's base model, if that is none of the built-in ones.
+    """
 
     site: SiteSettings
+    base: BaseModelSettings | None = None
     data: DataSettings
+    augmentation: AugmentationSettings = AugmentationSettings()
     trainer: TrainerSettings = TrainerSettings()
     egress: EgressSettings = EgressSettings()
     state: Path = Path("state")
 
 
-Config = TypeVar("Config", FederationConfig, SiteConfig)
+class StageSettings(_Settings):
+    """One stage of progressive fine-tuning; the coordinates of earlier stages stay among those of later ones.
+
+    Attributes:
+        density: share of the adapter space's coordinates that may have changed by its end, dense tensors included;
+            0 trains the dense tensors (the head) alone.
+        start_density: where the stage begins, from where the density goes along a cubic schedule.
+        learning_rate: the highest of the stage, of Adam, for the sparse values.
+        head_learning_rate: the same for the dense tensors.
+        warm_up: share of the steps in which the rates rise; then they fall linearly.
+        score: what says which coordinates matter.
+        source: "local" scores on the site's own data; "seeded" draws from the seed alone.
+        structure: what is taken whole: coordinates, rows (output neurons or filters), or square blocks.
+        block: side of a block.
+        allocation: one ranking over all tensors, or the same density in each.
+        l1: λ of the L1 penalty on the sparse values, by proximal steps; those that reach 0 are not sent.
+        regrow: share of the coordinates that is exchanged after each epoch, falling to 0 (RigL).
+    """
+
+    name: Name
+    epochs: Annotated[int, Field(ge=1, le=10_000)]
+    density: Annotated[float, Field(ge=0, le=1)] = 0.01
+    start_density: Annotated[float, Field(gt=0, le=1)] | None = None
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    head_learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    warm_up: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    score: Literal["gradient", "magnitude", "snip", "fisher", "movement"] = "gradient"
+    source: Literal["local", "seeded"] = "local"
+    structure: Literal["unstructured", "row", "block"] = "unstructured"
+    block: Annotated[int, Field(ge=2, le=256)] = 8
+    allocation: Literal["global", "uniform"] = "global"
+    l1: Annotated[float, Field(ge=0)] = 0.0
+    regrow: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
+class ObjectiveSettings(_Settings):
+    """What training minimises, and what it holds on to.
+
+    Attributes:
+        loss: "generalised-cross-entropy" forgives wrong labels.
+        balance: classes weigh by count^-balance: 1 gives every class the same say, 0 every sample.
+        label_smoothing: share of each label that is spread over all classes.
+        proximal: μ of FedProx, which holds the values near those that training started from.
+        distillation: weight of staying near the starting model's answers.
+        temperature: of the distillation.
+    """
+
+    loss: Literal["cross-entropy", "generalised-cross-entropy"] = "cross-entropy"
+    balance: Annotated[float, Field(ge=0, le=1)] = 1.0
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    proximal: Annotated[float, Field(ge=0)] = 0.0
+    distillation: Annotated[float, Field(ge=0)] = 0.0
+    temperature: Annotated[float, Field(gt=0, le=100)] = 2.0
+
+
+class MachineSettings(_Settings):
+    """What training may use of the machine.
+
+    Attributes:
+        threads: of the processor; 0 takes all there are.
+        device: "auto" takes a GPU if there is one.
+        precision: "bf16" computes under autocast; the values stay fp32.
+        checkpointing: compute activations twice instead of keeping them.
+    """
+
+    threads: Annotated[int, Field(ge=0, le=256)] = 0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    precision: Literal["fp32", "bf16"] = "fp32"
+    checkpointing: bool = False
+
+
+def _check_densities(values: tuple[float, ...]) -> tuple[float, ...]:
+    if any(not 0 < value <= 1 for value in values) or list(values) != sorted(set(values), reverse=True):
+        raise ValueError("use densities above 0, at most 1, from the largest down, each once")
+    return values
+
+
+Densities = Annotated[tuple[float, ...], Field(min_length=1), AfterValidator(_check_densities)]
+
+
+class AutomaticSettings(_Settings):
+    """How `fedsparse train --density auto` chooses.
+
+    Attributes:
+        densities: candidates, tried from the largest down.
+        tolerance: how much of the metric may be given up against the best candidate.
+        max_bytes: no candidate whose adapter takes more is chosen.
+    """
+
+    densities: Densities = (0.05, 0.02, 0.01, 0.005, 0.002, 0.001)
+    tolerance: Annotated[float, Field(ge=0)] = 0.005
+    max_bytes: Annotated[int, Field(ge=1024)] | None = None
+
+
+Metric = Literal[
+    "balanced_accuracy", "accuracy", "macro_f1", "auroc", "recall_at_false_alarm", "calibration_error", "loss"
+]
+
+
+class TrainSettings(_Settings):
+    """How one site trains by itself.
+
+    Attributes:
+        density: of the last stage; "auto" lets [automatic] choose it.
+        stages: in order; by default head, sparse few, final.
+        holdout: share of the samples that is never trained on, where no [holdout] is given.
+        metric: of the hold-out, that chooses the best epoch.
+        patience: epochs without a better metric after which a stage ends; 0 never ends one early.
+    """
+
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
+    density: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] | None = None
+    stages: tuple[StageSettings, ...] = ()
+    holdout: Annotated[float, Field(gt=0, lt=1)] = 0.15
+    metric: Metric = "balanced_accuracy"
+    patience: Annotated[int, Field(ge=0)] = 0
+    false_alarm_rate: Annotated[float, Field(gt=0, lt=1)] = 0.05
+
+
+class TaskSettings(_Settings):
+    """What is learnt.
+
+    Attributes:
+        classes: label names; by default those found in the data.
+        positive: the class that recall at a false-alarm rate asks for, where there are two; by default the second.
+    """
+
+    kind: Literal["image-classification", "text-classification", "causal-lm"] = "image-classification"
+    classes: Annotated[tuple[str, ...], Field(max_length=1000), AfterValidator(_check_distinct)] = ()
+    positive: str | None = None
+
+
+class TrainConfig(_Settings):
+    """train.toml: one site by itself."""
+
+    data: DataSettings
+    holdout: DataSettings | None = None
+    task: TaskSettings = TaskSettings()
+    base: BaseModelSettings = BaseModelSettings()
+    adapter: AdapterSettings = AdapterSettings()
+    training: TrainSettings = TrainSettings()
+    objective: ObjectiveSettings = ObjectiveSettings()
+    automatic: AutomaticSettings = AutomaticSettings()
+    augmentation: AugmentationSettings = AugmentationSettings()
+    machine: MachineSettings = MachineSettings()
+    output: Path = Path("runs/train")
+
+
+DENSITY_BY_KIND = {"delta": 0.01, "lora": 0.25, "bottleneck": 0.25}
+
+
+def _with_density(raw: Any) -> Any:
+    """Fill in the density that suits the adapter's kind, where none is given."""
+    if not isinstance(raw, dict):
+        return raw
+    training, adapter = raw.get("training", {}), raw.get("adapter", {})
+    if not (isinstance(training, dict) and isinstance(adapter, dict)) or "density" in training:
+        return raw
+    density = DENSITY_BY_KIND.get(str(adapter.get("kind", "delta")))
+    return raw if density is None else {**raw, "training": {**training, "density": density}}
+
+
+Config = TypeVar("Config", FederationConfig, SiteConfig, TrainConfig)
 
 
 def load(path: Path, kind: type[Config]) -> Config:
@@ -236,7 +491,7 @@ def load(path: Path, kind: type[Config]) -> Config:
 
 
 def require_source(path: Path, key: str) -> None:
-    """Check that ``path`` can name labelled images: a folder or a CSV file. Nothing is read.
+    """Check that ``path`` can name samples: a folder, or a file of a known kind. Nothing is read.
 
     Args:
         key: the setting that names it.
@@ -244,13 +499,14 @@ def require_source(path: Path, key: str) -> None:
     Raises:
         DataError: it is neither; names key and path.
     """
-    if path.is_dir() or (path.is_file() and path.suffix.lower() == ".csv"):
+    if path.is_dir() or (path.is_file() and path.suffix.lower() in _SOURCE_SUFFIXES):
         return
     if path.exists():
-        raise DataError(f"{key} = {path} is neither a folder nor a .csv file", "Name one of both")
+        raise DataError(f"{key} = {path} is neither a folder nor a .csv, .jsonl or .txt file", "Name one of them")
     raise DataError(
         f"{key} = {path} does not exist",
-        "Name a folder with one sub-folder per class, or a CSV file with the columns path,label",
+        "Name a folder with one sub-folder per class, a CSV or JSONL manifest, a Hugging Face dataset on disk, "
+        "or a text file",
     )
 
 

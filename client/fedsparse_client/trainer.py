@@ -55,28 +55,28 @@ def build_trainer(settings: config.SiteConfig, federation: link_pb2.Federation) 
     """
     import torch
 
-    from fedsparse.adapters import DeltaAdapter, build_space, dense_tensors, load_base
-    from fedsparse.training import FLIPS, LocalTrainer, cached_features, load_samples
+    from fedsparse.adapters import build_adapter, load_base
+    from fedsparse.training import LocalTrainer, load_labelled, prepare
 
     classes = tuple(federation.classes)
-    adapter = config.AdapterSettings(
-        kind=federation.adapter.kind,  # type: ignore[arg-type] # validated by pydantic on the next line
-        include=tuple(federation.adapter.include),
-        dense=tuple(federation.adapter.dense),
-        cut=federation.adapter.cut,
-        image_size=federation.adapter.image_size,
-    )
-    samples = load_samples(settings.data.path, classes)
-    base = load_base(federation.base_model, adapter, classes)
+    spec = _adapter_settings(federation)
+    task = config.FederationSettings(
+        name=federation.name,
+        task=federation.task,  # type: ignore[arg-type] # validated by pydantic
+        classes=classes,
+    ).task
+    samples = load_labelled(settings.data, task, classes)
+    base = load_base(_base_settings(settings, federation.base_model), spec, classes, task)
     with (settings.state / "base_model_loads").open("a") as file:
         file.write(f"{time.time():.0f} {base.fingerprint.hex()}\n")
     if base.fingerprint != federation.base_fingerprint:
         raise ModelError(
             f"this site's {federation.base_model} has the fingerprint {base.fingerprint.hex()[:16]}, "
             f"the federation trains on {federation.base_fingerprint.hex()[:16]}",
-            "Install the same release of the base model's package as the operator",
+            "Install the same base model, in the same release, as the operator",
         )
-    space = build_space(base, adapter)
+    adapter = build_adapter(base, spec)
+    space = adapter.space
     expected = AdapterSpace.from_proto(federation.space)
     if space.fingerprint != expected.fingerprint:
         raise SpaceMismatchError(
@@ -86,8 +86,39 @@ def build_trainer(settings: config.SiteConfig, federation: link_pb2.Federation) 
         )
     torch.set_num_threads(settings.trainer.threads)
     folder = settings.state / "trainer"
-    features = cached_features(base, samples, folder, len(FLIPS), _progress_in(settings.state / PROGRESS_FILE))
-    return LocalTrainer(DeltaAdapter(base.suffix, space), dense_tensors(space, adapter), samples, features)
+    inputs = prepare(base, samples, folder, settings.augmentation, _progress_in(settings.state / PROGRESS_FILE))
+    return LocalTrainer(adapter, samples, inputs, settings.augmentation)
+
+
+def _adapter_settings(federation: link_pb2.Federation) -> config.AdapterSettings:
+    """Read what the hub asks for as the settings that it came from."""
+    told = federation.adapter
+    try:
+        return config.AdapterSettings(
+            kind=told.kind,  # type: ignore[arg-type] # validated by pydantic
+            include=tuple(told.include),
+            dense=tuple(told.dense),
+            cut=told.cut,
+            image_size=told.image_size or None,
+            max_tokens=told.max_tokens or None,
+            rank=told.rank,
+            alpha=told.alpha,
+            width=told.width,
+        )
+    except ValueError as error:
+        raise ModelError(f"the hub asks for an adapter that cannot be: {error}", "Ask the operator") from None
+
+
+def _base_settings(settings: config.SiteConfig, name: str) -> config.BaseModelSettings:
+    """Return where this site has the federation's base model; the hub names it, but never says where code lies."""
+    if settings.base is not None and settings.base.model == name:
+        return settings.base
+    if name in config.BUILT_IN_MODELS:
+        return config.BaseModelSettings(model=name)
+    raise ModelError(
+        f"the federation trains the base model {name!r}, which this site does not have",
+        "Say in site.toml, under [base], in which folder it lies here",
+    )
 
 
 def _progress_in(path: Path) -> Callable[[int, int], None]:

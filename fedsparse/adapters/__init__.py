@@ -1,17 +1,18 @@
 """What is trained: the frozen base model, its adapter space, and the adapter on top (needs torch)."""
 
-from fedsparse.adapters.base import AdapterSpec, BaseModel, fingerprint, load_base, model_bytes
-from fedsparse.adapters.delta import DeltaAdapter, Support
-from fedsparse.adapters.space import build_space, dense_tensors
+from fedsparse.adapters.adapter import Adapter
+from fedsparse.adapters.attachment import Attachment
+from fedsparse.adapters.bases import BaseModel, ImageReader, Task, TextReader, fingerprint, load_base
+from fedsparse.adapters.build import build_adapter
 
 __all__ = [
-    "AdapterSpec",
+    "Adapter",
+    "Attachment",
     "BaseModel",
-    "DeltaAdapter",
-    "Support",
-    "build_space",
-    "dense_tensors",
+    "ImageReader",
+    "Task",
+    "TextReader",
+    "build_adapter",
     "fingerprint",
     "load_base",
-    "model_bytes",
 ]

@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 
 from fedsparse import config
-from fedsparse.adapters import DeltaAdapter, build_space, dense_tensors, load_base
+from fedsparse.adapters import build_adapter, load_base
 from fedsparse.delta import TrainingSettings
 from fedsparse.errors import FedsparseError
 from fedsparse.files import write_atomic
-from fedsparse.training import FLIPS, Evaluator, LocalTrainer, cached_features, load_samples, train_alone
+from fedsparse.training import Evaluator, LocalTrainer, load_labelled, prepare, train_alone
 
 
 def main(site: Path, federation: Path) -> None:
@@ -23,15 +23,15 @@ def main(site: Path, federation: Path) -> None:
     if settings.evaluation is None:
         raise FedsparseError("the federation has no test set", "Set evaluation.path")
     classes = settings.federation.classes
-    base = load_base(settings.base.model, settings.adapter, classes)
-    space = build_space(base, settings.adapter)
+    task = settings.federation.task
+    base = load_base(settings.base, settings.adapter, classes, task)
+    adapter = build_adapter(base, settings.adapter)
     torch.set_num_threads(plant.trainer.threads)
-    test = load_samples(settings.evaluation.path, classes)
-    adapter = DeltaAdapter(base.suffix, space)
-    evaluator = Evaluator(adapter, test.labels, cached_features(base, test, settings.state / "features", 1))
-    samples = load_samples(plant.data.path, classes)
-    features = cached_features(base, samples, plant.state / "trainer", len(FLIPS))
-    trainer = LocalTrainer(adapter, dense_tensors(space, settings.adapter), samples, features)
+    test = load_labelled(settings.evaluation, task, classes)
+    evaluator = Evaluator(adapter, test.labels, prepare(base, test, settings.state / "features", None))
+    samples = load_labelled(plant.data, task, classes)
+    inputs = prepare(base, samples, plant.state / "trainer", plant.augmentation)
+    trainer = LocalTrainer(adapter, samples, inputs, plant.augmentation)
     training = TrainingSettings(**settings.training.model_dump())
     qualities = train_alone(trainer, training, settings.rounds.count, evaluator)
     scores = [round(quality.balanced_accuracy, 6) for quality in qualities]

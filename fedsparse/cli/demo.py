@@ -246,9 +246,11 @@ def _ledgers(layout: Layout) -> dict[str, Any]:
 
 def _model_bytes(layout: Layout) -> int:
     """Size of the whole base model in fp32, what federated averaging of all weights would send."""
-    from fedsparse.adapters import model_bytes
+    from fedsparse.adapters import load_base
 
-    return model_bytes(config.load(layout.federation, config.FederationConfig).base.model)
+    settings = config.load(layout.federation, config.FederationConfig)
+    base = load_base(settings.base, settings.adapter, settings.federation.classes, settings.federation.task)
+    return base.parameter_bytes
 
 
 def _software() -> dict[str, str]:

@@ -1,6 +1,48 @@
 """Which coordinates are trained: scores on local data, and the support chosen by them (needs torch)."""
 
-from fedsparse.sparsity.scores import Loss, Score, gradient_magnitude
-from fedsparse.sparsity.support import choose_support, sparse_budget
+from fedsparse.sparsity.proximal import soft_threshold_
+from fedsparse.sparsity.regrow import drop_and_grow, drop_fraction, keep_largest
+from fedsparse.sparsity.schedule import cubic_density
+from fedsparse.sparsity.scores import (
+    SCORES,
+    Loss,
+    Score,
+    Watched,
+    fisher,
+    gradient_magnitude,
+    magnitude,
+    movement,
+    score_in_groups,
+    snip,
+)
+from fedsparse.sparsity.sources import consensus_support, seeded_support
+from fedsparse.sparsity.structure import Structure, structured_rows, structured_tiles
+from fedsparse.sparsity.support import Allocation, Scores, Support, choose_support, sparse_budget
 
-__all__ = ["Loss", "Score", "choose_support", "gradient_magnitude", "sparse_budget"]
+__all__ = [
+    "SCORES",
+    "Allocation",
+    "Loss",
+    "Score",
+    "Scores",
+    "Structure",
+    "Support",
+    "Watched",
+    "choose_support",
+    "consensus_support",
+    "cubic_density",
+    "drop_and_grow",
+    "drop_fraction",
+    "fisher",
+    "gradient_magnitude",
+    "keep_largest",
+    "magnitude",
+    "movement",
+    "score_in_groups",
+    "seeded_support",
+    "snip",
+    "soft_threshold_",
+    "sparse_budget",
+    "structured_rows",
+    "structured_tiles",
+]

@@ -2,38 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from itertools import accumulate
+from typing import Literal
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from fedsparse.adapters import Support
-from fedsparse.delta import AdapterSpace
-from fedsparse.errors import ConfigError
+from fedsparse.delta import AdapterSpace, TensorSpec
+from fedsparse.errors import ConfigError, DataError
+from fedsparse.sparsity.ranking import Keys, Ranks, Shelf
+from fedsparse.sparsity.structure import Structure, Tiling
+
+Support = tuple[NDArray[np.int64], ...]
+"""Per tensor of the space its coordinates: strictly increasing flat indices, (k_t,)."""
+
+Allocation = Literal["global", "uniform"]
+"""One ranking over all tensors, or the same density in each."""
+
+Scores = Mapping[int, Tensor] | Iterable[Mapping[int, Tensor]]
+"""By tensor position one score per coordinate, (size_t,), larger is more important; all at once or in groups."""
 
 
 def choose_support(
-    space: AdapterSpace, scores: Sequence[Tensor], density: float, dense: Collection[int]
+    space: AdapterSpace,
+    scores: Scores,
+    density: float,
+    dense: Collection[int],
+    *,
+    structure: Structure = "unstructured",
+    block: int = 8,
+    allocation: Allocation = "global",
 ) -> Support:
-    """Return the best-scored coordinates over all tensors, besides the dense tensors whole.
+    """Return the best-scored units, besides the dense tensors whole; ties go to the first coordinate.
+
+    Units (coordinates, rows or tiles) are ranked by their mean score per coordinate and taken from the best down;
+    one that no longer fits is passed over, and smaller ones after it may still fit.
 
     Args:
-        scores: per tensor (size_t,); those of dense tensors are not looked at.
+        space: the adapter space.
+        scores: of every tensor that is not dense; groups of any division and order lead to the same support, and
+            only the best candidates are kept from one group to the next.
         density: share of the space's coordinates, dense tensors included, that the support never exceeds.
         dense: positions of the tensors that are taken whole.
+        structure: what is taken or left whole; rows are those of axis 0, tiles those of the matrix view
+            (shape[0], product of the rest), smaller at its edges.
+        block: side of a tile, for "block".
+        allocation: "global" is one ranking over all tensors. "uniform" first fills in each sparse tensor its share
+            of the budget in proportion to its size, rounded down, with the tensor's best units; what that leaves,
+            because of the rounding or because units do not divide it, goes to the best units left overall.
 
     Raises:
-        ConfigError: the dense tensors alone are more than ``density`` allows.
+        ConfigError: the dense tensors alone are more than ``density`` allows, or an option is unknown.
+        DataError: a score is NaN or infinite, or a tensor is not scored.
     """
-    budget = sparse_budget(space, density, dense)
-    sparse = [position for position in range(len(space.tensors)) if position not in dense]
-    best = _best([scores[position] for position in sparse], budget)
-    chosen = dict(zip(sparse, best, strict=True))
-    return tuple(
-        np.arange(tensor.size) if position in dense else chosen[position]
-        for position, tensor in enumerate(space.tensors)
-    )
+    selection = Selection(space, sparse_budget(space, density, dense), dense, structure, block, allocation)
+    for position, values in score_arrays(space, scores, selection.tilings):
+        selection.offer(position, selection.tilings[position].means(values))
+    return selection.support()
 
 
 def sparse_budget(space: AdapterSpace, density: float, dense: Collection[int]) -> int:
@@ -53,13 +80,106 @@ def sparse_budget(space: AdapterSpace, density: float, dense: Collection[int]) -
     return budget
 
 
-def _best(scores: Sequence[Tensor], count: int) -> list[np.ndarray[tuple[int], np.dtype[np.int64]]]:
-    """Return, per tensor, the sorted indices of the ``count`` largest scores overall; ties go to the first."""
-    if not scores:
-        return []
-    ranked = torch.sort(torch.cat(list(scores)), descending=True, stable=True).indices[:count]
-    flat = np.sort(ranked.numpy())
-    ends = np.cumsum([len(score) for score in scores])
-    starts = ends - [len(score) for score in scores]
-    cuts = np.searchsorted(flat, ends[:-1])
-    return [part - start for part, start in zip(np.split(flat, cuts), starts, strict=True)]
+class Selection:
+    """Chooses units as :func:`choose_support` describes, from ranks that arrive tensor by tensor in any order.
+
+    Args:
+        budget: coordinates to choose besides the dense tensors.
+
+    Attributes:
+        tilings: by position, how each sparse tensor is cut into units.
+    """
+
+    def __init__(
+        self,
+        space: AdapterSpace,
+        budget: int,
+        dense: Collection[int],
+        structure: Structure,
+        block: int,
+        allocation: Allocation,
+    ) -> None:
+        if allocation not in ("global", "uniform"):
+            raise ConfigError(f"the allocation {allocation!r} is unknown", "Use one of global, uniform")
+        self._space = space
+        self._budget = budget
+        self.tilings = {
+            position: Tiling.of(tensor.shape, structure, block)
+            for position, tensor in enumerate(space.tensors)
+            if position not in dense
+        }
+        starts = accumulate((tiling.units for tiling in self.tilings.values()), initial=0)
+        self._starts = dict(zip(self.tilings, starts, strict=False))  # a unit's key is start + its number
+        self._shares = _uniform_shares(self.tilings, budget) if allocation == "uniform" else {}
+        self._shelf = Shelf(self._unshared())
+        self._own: list[Keys] = []  # taken by tensors from their own shares
+
+    def offer(self, position: int, ranks: Ranks) -> None:
+        """Consider all units of one tensor, by their ranks (units,)."""
+        tiling, start = self.tilings[position], self._starts[position]
+        free = np.ones(len(ranks), np.bool_)
+        if share := self._shares.get(position, 0):
+            own = Shelf(share)
+            for size, units in tiling.classes():
+                own.offer(size, ranks[units], units)
+            taken = own.take(share)
+            free[taken] = False
+            self._own.append(taken + start)
+            self._budget -= tiling.size_of(taken)
+        for size, units in tiling.classes():
+            units = units[free[units]]
+            self._shelf.offer(size, ranks[units], units + start)
+
+    def support(self) -> Support:
+        """Return what is chosen, once every sparse tensor was offered."""
+        keys = np.sort(np.concatenate([*self._own, self._shelf.take(self._budget)]))
+        ends = {p: start + self.tilings[p].units for p, start in self._starts.items()}
+        chosen = {
+            p: keys[np.searchsorted(keys, start) : np.searchsorted(keys, ends[p])] - start
+            for p, start in self._starts.items()
+        }
+        return tuple(
+            self.tilings[p].coordinates(chosen[p]) if p in chosen else np.arange(tensor.size)
+            for p, tensor in enumerate(self._space.tensors)
+        )
+
+    def _unshared(self) -> int:
+        """Return the most that may be left for all tensors: a share leaves less than its tensor's largest unit."""
+        shared = sum(self._shares.values())
+        left = sum(min(share, self.tilings[p].largest - 1) for p, share in self._shares.items())
+        return self._budget - shared + left
+
+
+def score_arrays(
+    space: AdapterSpace, scores: Scores, positions: Collection[int]
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Yield the scores of each of ``positions`` as they come, (size_t,).
+
+    Raises:
+        DataError: a score is NaN or infinite, or a tensor's scores are missing or of another size.
+    """
+    due = set(positions)
+    for group in [scores] if isinstance(scores, Mapping) else scores:
+        for position in sorted(due & group.keys()):
+            due.remove(position)
+            yield position, _finite(space.tensors[position], group[position])
+        del group  # or it would stay in memory while the next is computed
+    if due:
+        raise DataError(f"the tensor {space.tensors[min(due)].name} has no scores", "Score every sparse tensor")
+
+
+def _finite(tensor: TensorSpec, scores: Tensor) -> NDArray[np.float32]:
+    values: NDArray[np.float32] = scores.detach().cpu().numpy()
+    if values.shape != (tensor.size,):
+        raise DataError(f"the scores of {tensor.name} have shape {values.shape}, not ({tensor.size},)")
+    if not np.isfinite(values).all():
+        raise DataError(
+            f"a score of {tensor.name} is NaN or infinite",
+            "Check the local data, and the loss of the state that training starts from",
+        )
+    return values
+
+
+def _uniform_shares(tilings: Mapping[int, Tiling], budget: int) -> dict[int, int]:
+    sizes = {position: tiling.rows * tiling.columns for position, tiling in tilings.items()}
+    return {position: budget * size // sum(sizes.values()) for position, size in sizes.items()}

@@ -1,22 +1,50 @@
 """How it learns: a site's data, the training of one sparse delta, and what the result is worth (needs torch)."""
 
 from fedsparse.training.alone import train_alone
-from fedsparse.training.data import Samples, load_samples
+from fedsparse.training.checks import DataReport, NearDuplicate, report
+from fedsparse.training.engine import Epoch, Outcome, Selection, train
 from fedsparse.training.evaluator import Evaluator
-from fedsparse.training.features import FLIPS, Features, cached_features
+from fedsparse.training.features import Features, cached_features
+from fedsparse.training.inputs import Inputs, Part, Tokens, prepare
+from fedsparse.training.loading import load_samples, load_texts
 from fedsparse.training.local import LocalTrainer, Trained
-from fedsparse.training.metrics import Quality, measure
+from fedsparse.training.machine import Machine, set_up
+from fedsparse.training.metrics import Quality, intervals, measure
+from fedsparse.training.opening import load_labelled
+from fedsparse.training.samples import Labelled, Samples, Texts
+from fedsparse.training.tasks import Classification, ClassificationExam, LanguageModelling, LanguageQuality
 
 __all__ = [
-    "FLIPS",
+    "Classification",
+    "ClassificationExam",
+    "DataReport",
+    "Epoch",
     "Evaluator",
     "Features",
+    "Inputs",
+    "Labelled",
+    "LanguageModelling",
+    "LanguageQuality",
     "LocalTrainer",
+    "Machine",
+    "NearDuplicate",
+    "Outcome",
+    "Part",
     "Quality",
     "Samples",
+    "Selection",
+    "Texts",
+    "Tokens",
     "Trained",
     "cached_features",
+    "intervals",
+    "load_labelled",
     "load_samples",
+    "load_texts",
     "measure",
+    "prepare",
+    "report",
+    "set_up",
+    "train",
     "train_alone",
 ]

@@ -15,17 +15,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from fedsparse.adapters import BaseModel
-from fedsparse.errors import DataError
-from fedsparse.training.data import Samples
+from fedsparse.adapters import BaseModel, ImageReader
+from fedsparse.config import AugmentationSettings
+from fedsparse.training.augmentation import vary
+from fedsparse.training.samples import Samples
 
 Progress = Callable[[int, int], None]
 """Told how many images are done, and of how many."""
 
-FLIPS: tuple[tuple[int, ...], ...] = ((), (3,), (2,), (2, 3))
-"""The variants of an image (n, c, h, w) by the axes they flip; the first is the image itself."""
-
 _BATCH = 32
+_UNCACHED = {"mixup", "cutmix"}  # drawn anew for every batch
 
 
 @dataclass(frozen=True)
@@ -47,14 +46,18 @@ class Features:
         """Return the activations of some samples, in memory."""
         return Features(self.values[positions])
 
-    def batch(self, samples: NDArray[np.int64], variants: NDArray[np.int64] | int = 0) -> Tensor:
+    def batch(self, samples: NDArray[np.int64], variants: NDArray[np.int64] | int = 0) -> tuple[Tensor]:
         """Return the activations of some samples in the given variants, (len(samples), c, h, w), float32."""
         picked = torch.from_numpy(self.values[samples, variants].astype(np.float32))
-        return picked.contiguous(memory_format=torch.channels_last)
+        return (picked.contiguous(memory_format=torch.channels_last),)
 
 
 def cached_features(
-    base: BaseModel, samples: Samples, folder: Path, variants: int, progress: Progress | None = None
+    base: BaseModel,
+    samples: Samples,
+    folder: Path,
+    augmentation: AugmentationSettings | None,
+    progress: Progress | None = None,
 ) -> Features:
     """Return the activations of ``samples``, computed only if ``folder`` does not hold them yet.
 
@@ -62,16 +65,16 @@ def cached_features(
     that is there is whole; caches of other data or models are removed.
 
     Args:
-        variants: how many of :data:`FLIPS` to compute.
+        augmentation: how images are varied; none: each as it is.
 
     Raises:
         DataError: an image has changed or gone since it was checked.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"features-{_key(base, samples, variants)}.npy"
+    path = folder / f"features-{_key(base, samples, augmentation)}.npy"
     if not path.exists():
         scratch = path.with_suffix(".tmp")
-        _compute(base, samples, scratch, variants, progress)
+        _compute(base, samples, scratch, augmentation, progress)
         scratch.replace(path)
         for stale in folder.glob("features-*"):
             if stale != path:
@@ -79,22 +82,31 @@ def cached_features(
     return Features(np.load(path, mmap_mode="r"))
 
 
-def _key(base: BaseModel, samples: Samples, variants: int) -> str:
-    told = f"features 1\n{base.fingerprint.hex()}\n{base.cut} {base.image_size} {FLIPS[:variants]}\n"
+def _key(base: BaseModel, samples: Samples, augmentation: AugmentationSettings | None) -> str:
+    varied = augmentation.model_dump_json(exclude=_UNCACHED) if augmentation else ""
+    told = f"features 2\n{base.fingerprint.hex()}\n{base.cut} {base.reader}\n{varied}\n"
     return hashlib.sha256((told + "\n".join(samples.digests)).encode()).hexdigest()[:32]
 
 
 @torch.inference_mode()
-def _compute(base: BaseModel, samples: Samples, path: Path, variants: int, progress: Progress | None) -> None:
+def _compute(
+    base: BaseModel,
+    samples: Samples,
+    path: Path,
+    augmentation: AugmentationSettings | None,
+    progress: Progress | None,
+) -> None:
+    assert isinstance(base.reader, ImageReader)  # noqa: S101 - checked by the caller
+    settings = augmentation or AugmentationSettings(variants=1)
     values: NDArray[np.float16] | None = None
     for start in range(0, len(samples), _BATCH):
         positions = range(start, min(start + _BATCH, len(samples)))
-        images = torch.stack([base.preprocess(_open(samples, i)) for i in positions])
-        for variant, axes in enumerate(FLIPS[:variants]):
-            flipped = images.flip(axes).contiguous(memory_format=torch.channels_last)
-            outputs = base.prefix(flipped).to(torch.float16).numpy()
+        pixels = torch.stack([base.reader.pixels(_open(samples, i)) for i in positions])
+        for variant in range(settings.variants):
+            images = base.reader.normalise(vary(pixels, variant, settings, seed=start))
+            outputs = base.prefix(images.contiguous(memory_format=torch.channels_last)).to(torch.float16).numpy()
             if values is None:
-                shape = (len(samples), variants, *outputs.shape[1:])
+                shape = (len(samples), settings.variants, *outputs.shape[1:])
                 values = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
             values[positions.start : positions.stop, variant] = outputs
         if progress is not None:
@@ -106,11 +118,4 @@ def _compute(base: BaseModel, samples: Samples, path: Path, variants: int, progr
 
 
 def _open(samples: Samples, position: int) -> Image.Image:
-    path = samples.paths[position]
-    try:
-        data = path.read_bytes()
-        if hashlib.sha256(data).hexdigest() == samples.digests[position]:
-            return Image.open(io.BytesIO(data))
-    except OSError:
-        pass
-    raise DataError(f"{path} has changed or gone since it was checked", "Start again")
+    return Image.open(io.BytesIO(samples.read(position)))

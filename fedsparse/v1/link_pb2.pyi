@@ -50,12 +50,15 @@ class Federation(_message.Message):
     ADAPTER_FIELD_NUMBER: _builtins.int
     SPACE_FIELD_NUMBER: _builtins.int
     CLASSES_FIELD_NUMBER: _builtins.int
+    TASK_FIELD_NUMBER: _builtins.int
     protocol: _builtins.int
     name: _builtins.str
     base_model: _builtins.str
     """e.g. "efficientnet-lite0" """
     base_fingerprint: _builtins.bytes
     """SHA-256 over the base model's tensors"""
+    task: _builtins.str
+    """"image-classification" or "text-classification" """
     @_builtins.property
     def adapter(self) -> _space_pb2.AdapterSpec: ...
     @_builtins.property
@@ -74,10 +77,11 @@ class Federation(_message.Message):
         adapter: _space_pb2.AdapterSpec | None = ...,
         space: _space_pb2.AdapterSpace | None = ...,
         classes: _abc.Iterable[_builtins.str] | None = ...,
+        task: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "space", b"space"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "base_fingerprint", b"base_fingerprint", "base_model", b"base_model", "classes", b"classes", "name", b"name", "protocol", b"protocol", "space", b"space"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["adapter", b"adapter", "base_fingerprint", b"base_fingerprint", "base_model", b"base_model", "classes", b"classes", "name", b"name", "protocol", b"protocol", "space", b"space", "task", b"task"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

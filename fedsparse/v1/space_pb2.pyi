@@ -27,15 +27,27 @@ class AdapterSpec(_message.Message):
     DENSE_FIELD_NUMBER: _builtins.int
     CUT_FIELD_NUMBER: _builtins.int
     IMAGE_SIZE_FIELD_NUMBER: _builtins.int
+    MAX_TOKENS_FIELD_NUMBER: _builtins.int
+    RANK_FIELD_NUMBER: _builtins.int
+    ALPHA_FIELD_NUMBER: _builtins.int
+    WIDTH_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
-    """"delta" """
+    """"delta", "lora" or "bottleneck" """
     cut: _builtins.int
     """blocks of the frozen prefix whose activations a site caches"""
     image_size: _builtins.int
-    """pixels, square"""
+    """pixels, square; 0 for texts"""
+    max_tokens: _builtins.int
+    """longer texts are cut off; 0 for images"""
+    rank: _builtins.int
+    """of lora's factors"""
+    alpha: _builtins.float
+    """their product is scaled by alpha / rank"""
+    width: _builtins.int
+    """of a bottleneck"""
     @_builtins.property
     def include(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """globs over weight names that may be adapted"""
+        """globs over weight names that are adapted; none: those that suit the kind"""
 
     @_builtins.property
     def dense(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
@@ -49,10 +61,14 @@ class AdapterSpec(_message.Message):
         dense: _abc.Iterable[_builtins.str] | None = ...,
         cut: _builtins.int = ...,
         image_size: _builtins.int = ...,
+        max_tokens: _builtins.int = ...,
+        rank: _builtins.int = ...,
+        alpha: _builtins.float = ...,
+        width: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["cut", b"cut", "dense", b"dense", "image_size", b"image_size", "include", b"include", "kind", b"kind"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "cut", b"cut", "dense", b"dense", "image_size", b"image_size", "include", b"include", "kind", b"kind", "max_tokens", b"max_tokens", "rank", b"rank", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -25,6 +25,7 @@ from fedsparse.files import write_atomic
 from fedsparse.v1 import link_pb2, space_pb2, trainer_pb2, trainer_pb2_grpc
 
 if TYPE_CHECKING:
+    from fedsparse.adapters import BaseModel
     from fedsparse.delta import AdapterSpace
     from fedsparse.training import Evaluator
 
@@ -75,20 +76,22 @@ def serve(settings: config.FederationConfig) -> None:
     Raises:
         FedsparseError: base model, adapter, density or test set are not right; says which.
     """
-    from fedsparse.adapters import DeltaAdapter, build_space, dense_tensors, load_base  # torch: seconds
+    from fedsparse.adapters import build_adapter, load_base  # torch: seconds
     from fedsparse.sparsity import sparse_budget
-    from fedsparse.training import Evaluator, cached_features, load_samples
+    from fedsparse.training import Evaluator, load_labelled, prepare
 
-    base = load_base(settings.base.model, settings.adapter, settings.federation.classes)
-    space = build_space(base, settings.adapter)
-    sparse_budget(space, settings.training.density, dense_tensors(space, settings.adapter))
-    federation = _describe(settings, base.fingerprint, space)
+    task = settings.federation.task
+    base = load_base(settings.base, settings.adapter, settings.federation.classes, task)
+    adapter = build_adapter(base, settings.adapter)
+    space = adapter.space
+    sparse_budget(space, settings.training.density, adapter.dense)
+    federation = _describe(settings, base, space)
     write_atomic(settings.state / "federation.pb", federation.SerializeToString(deterministic=True))
     if settings.evaluation is None:
         return
-    samples = load_samples(settings.evaluation.path, settings.federation.classes)
-    features = cached_features(base, samples, settings.state / "features", 1)
-    evaluator = Evaluator(DeltaAdapter(base.suffix, space), samples.labels, features)
+    samples = load_labelled(settings.evaluation, task, settings.federation.classes)
+    inputs = prepare(base, samples, settings.state / "features", None)
+    evaluator = Evaluator(adapter, samples.labels, inputs)
     socket = socket_path(settings)
     socket.unlink(missing_ok=True)
     os.umask(0o077)
@@ -101,24 +104,28 @@ def serve(settings: config.FederationConfig) -> None:
     Event().wait()
 
 
-def _describe(
-    settings: config.FederationConfig, base_fingerprint: bytes, space: AdapterSpace
-) -> link_pb2.Federation:
+def _describe(settings: config.FederationConfig, base: BaseModel, space: AdapterSpace) -> link_pb2.Federation:
+    """Say what every plant has to agree with; sizes as they are, not as the settings leave them open."""
     adapter = settings.adapter
     return link_pb2.Federation(
         protocol=1,
         name=settings.federation.name,
         base_model=settings.base.model,
-        base_fingerprint=base_fingerprint,
+        base_fingerprint=base.fingerprint,
         adapter=space_pb2.AdapterSpec(
             kind=adapter.kind,
             include=adapter.include,
             dense=adapter.dense,
-            cut=adapter.cut,
-            image_size=adapter.image_size,
+            cut=base.cut,
+            image_size=getattr(base.reader, "size", 0),
+            max_tokens=getattr(base.reader, "max_tokens", 0),
+            rank=adapter.rank,
+            alpha=adapter.alpha,
+            width=adapter.width,
         ),
         space=space.to_proto(),
         classes=settings.federation.classes,
+        task=settings.federation.task,
     )
 
 

@@ -7,29 +7,20 @@ import numpy as np
 import pytest
 import torch
 
-from fedsparse.adapters import DeltaAdapter
+from fedsparse import config
+from fedsparse.adapters import ImageReader, build_adapter
 from fedsparse.delta import Operation, SparseDelta, ValueCoding, apply, encode
 from fedsparse.errors import ConfigError, DataError
-from fedsparse.training import Evaluator, cached_features, load_samples, measure, train_alone
+from fedsparse.training import Evaluator, cached_features, load_samples, train_alone
 
-from .training_samples import CLASSES, SETTINGS, base, space, trainer, write_images
+from .training_samples import ADAPTER, CLASSES, SETTINGS, base, space, trainer, write_images
 
+FLIPS = config.AugmentationSettings()
 UNTOUCHED = SparseDelta.empty(space().fingerprint, Operation.SET)
 
 
 def _bytes(delta: SparseDelta) -> bytes:
     return encode(delta, space(), ValueCoding.FP32)
-
-
-def test_balanced_accuracy_is_the_mean_recall_over_the_classes_that_occur() -> None:
-    quality = measure(np.array([0, 0, 0, 0, 2, 2]), np.array([0, 0, 0, 0, 2, 1]))
-    assert (quality.balanced_accuracy, quality.samples) == (0.75, 6)
-    assert quality.accuracy == pytest.approx(5 / 6)
-
-
-def test_nothing_to_compare_is_an_error() -> None:
-    with pytest.raises(DataError):
-        measure(np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 def test_a_round_learns_and_its_delta_keeps_to_the_density(tmp_path: Path) -> None:
@@ -63,8 +54,8 @@ def test_a_round_that_fails_leaves_the_next_one_as_it_would_have_been(tmp_path: 
 def test_the_evaluator_sees_the_state_it_is_given_and_no_other(tmp_path: Path) -> None:
     model = base()
     samples = load_samples(write_images(tmp_path / "images"), CLASSES)
-    features = cached_features(model, samples, tmp_path / "cache", 1)
-    evaluator = Evaluator(DeltaAdapter(model.suffix, space()), samples.labels, features)
+    features = cached_features(model, samples, tmp_path / "cache", None)
+    evaluator = Evaluator(build_adapter(model, ADAPTER), samples.labels, features)
     local = trainer(tmp_path)
     state = UNTOUCHED
     for number in (1, 2, 3):
@@ -78,7 +69,7 @@ def test_the_evaluator_sees_the_state_it_is_given_and_no_other(tmp_path: Path) -
 def test_training_alone_yields_a_quality_per_round(tmp_path: Path) -> None:
     local = trainer(tmp_path)
     samples = load_samples(tmp_path / "images", CLASSES)
-    evaluator = Evaluator(local._adapter, samples.labels, local._features)
+    evaluator = Evaluator(local.adapter, samples.labels, local.inputs)
     qualities = list(train_alone(local, SETTINGS, 3, evaluator))
     assert len(qualities) == 3
     assert qualities[-1].balanced_accuracy > 0.8
@@ -89,30 +80,31 @@ def test_cached_activations_are_used_again_and_old_ones_removed(tmp_path: Path) 
     samples = load_samples(images, CLASSES)
     told: list[int] = []
     model = base()
-    first = cached_features(model, samples, tmp_path / "cache", 2, lambda done, total: told.append(done))
-    again = cached_features(model, samples, tmp_path / "cache", 2, lambda done, total: told.append(done))
+    first = cached_features(model, samples, tmp_path / "cache", FLIPS, lambda done, total: told.append(done))
+    again = cached_features(model, samples, tmp_path / "cache", FLIPS, lambda done, total: told.append(done))
     assert told == [32]
     assert np.array_equal(first.values, again.values)
     (images / "dark" / "000.png").unlink()
-    cached_features(model, load_samples(images, CLASSES), tmp_path / "cache", 2)
+    cached_features(model, load_samples(images, CLASSES), tmp_path / "cache", FLIPS)
     assert len(list((tmp_path / "cache").iterdir())) == 1
 
 
 def test_a_cached_variant_is_the_flipped_images_activation(tmp_path: Path) -> None:
     model = base()
     samples = load_samples(write_images(tmp_path / "images", per_class=4), CLASSES)
-    features = cached_features(model, samples, tmp_path / "cache", 4)
+    features = cached_features(model, samples, tmp_path / "cache", FLIPS)
     from PIL import Image
 
-    image = model.preprocess(Image.open(samples.paths[0]))
+    assert isinstance(model.reader, ImageReader)
+    image = model.reader.normalise(model.reader.pixels(Image.open(samples.paths[0])))
     with torch.inference_mode():
         flipped = model.prefix(image.flip(2)[None])
-    torch.testing.assert_close(features.batch(np.array([0]), np.array([1])), flipped, rtol=1e-2, atol=1e-2)
+    torch.testing.assert_close(features.batch(np.array([0]), np.array([1]))[0], flipped, rtol=1e-2, atol=1e-2)
 
 
 def test_an_image_that_changes_after_the_check_is_an_error_and_leaves_no_cache(tmp_path: Path) -> None:
     samples = load_samples(write_images(tmp_path / "images"), CLASSES)
     samples.paths[3].write_bytes(samples.paths[4].read_bytes())
     with pytest.raises(DataError, match="changed or gone"):
-        cached_features(base(), samples, tmp_path / "cache", 1)
+        cached_features(base(), samples, tmp_path / "cache", None)
     assert not list((tmp_path / "cache").glob("*.npy"))

@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 
 from fedsparse import config
-from fedsparse.adapters import BaseModel, DeltaAdapter, build_space, dense_tensors, load_base
+from fedsparse.adapters import Adapter, BaseModel, build_adapter, load_base
 from fedsparse.delta import AdapterSpace, TrainingSettings
-from fedsparse.training import FLIPS, LocalTrainer, cached_features, load_samples
+from fedsparse.training import LocalTrainer, load_samples, prepare
 
 CLASSES = ("dark", "light")
 ADAPTER = config.AdapterSettings(cut=15, image_size=32, include=("blocks.*.weight", "head.*"))
@@ -22,12 +22,17 @@ SETTINGS = TrainingSettings(
 
 def base() -> BaseModel:
     """Return a base model of its own: an adapter changes it."""
-    return load_base("efficientnet-lite0", ADAPTER, CLASSES)
+    return load_base(config.BaseModelSettings(), ADAPTER, CLASSES, "image-classification")
+
+
+def adapter() -> Adapter:
+    """Return a delta adapter on a base model of its own."""
+    return build_adapter(base(), ADAPTER)
 
 
 @cache
 def space() -> AdapterSpace:
-    return build_space(base(), ADAPTER)
+    return adapter().space
 
 
 def write_images(folder: Path, per_class: int = 16, size: int = 32) -> Path:
@@ -46,5 +51,5 @@ def trainer(folder: Path) -> LocalTrainer:
     images = folder / "images"
     samples = load_samples(images if images.exists() else write_images(images), CLASSES)
     model = base()
-    features = cached_features(model, samples, folder / "cache", len(FLIPS))
-    return LocalTrainer(DeltaAdapter(model.suffix, space()), dense_tensors(space(), ADAPTER), samples, features)
+    inputs = prepare(model, samples, folder / "cache", config.AugmentationSettings())
+    return LocalTrainer(build_adapter(model, ADAPTER), samples, inputs)

@@ -1,0 +1,75 @@
+"""`bottleneck`: h + up(gelu(down(h))) after a layer; Houlsby et al. 2019 (https://arxiv.org/abs/1902.00751).
+
+Placed as Pfeiffer et al. (https://arxiv.org/abs/2005.00247) do, after each layer that narrows; sparse as in
+SparseAdapter (https://arxiv.org/abs/2210.04284).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch.nn.functional as F  # noqa: N812 - the name everybody knows
+from torch import Tensor, nn
+
+from fedsparse.adapters.kinds.injection import initial, zeros
+from fedsparse.adapters.layers import Layer, LayerType
+from fedsparse.errors import ModelError
+
+
+class Bottleneck(nn.Module):
+    """Down to ``width`` features and up again; `up` starts at zero, so that it changes nothing untrained."""
+
+    def __init__(self, layer: Layer, width: int) -> None:
+        super().__init__()
+        features = layer.outputs
+        self.down = initial(
+            f"{layer.name}.bottleneck.down", (width, features), 1 / math.sqrt(features), layer.weight
+        )
+        self.up = zeros((features, width), layer.weight)
+        self._channels_first = layer.type is LayerType.CONVOLUTION
+
+    def forward(self, h: Tensor) -> Tensor:
+        """Return the layer's output with what the bottleneck adds; (..., features) or (n, features, h, w)."""
+        rows = h.movedim(1, -1) if self._channels_first else h
+        added = F.linear(F.gelu(F.linear(rows, self.down)), self.up)
+        return h + (added.movedim(-1, 1) if self._channels_first else added)
+
+
+class BottleneckInjection:
+    """Bottlenecks after some layers.
+
+    Args:
+        layers: get one each.
+        dense: names of further weights in the space, as they are.
+    """
+
+    kind = "bottleneck"
+
+    def __init__(self, layers: Sequence[Layer], dense: Sequence[str], width: int) -> None:
+        self._layers = layers
+        self._handles = []
+        for layer in layers:
+            inserted = Bottleneck(layer, width)
+            layer.module.register_module("bottleneck", inserted)
+            hook = layer.module.register_forward_hook(lambda module, inputs, output: module.bottleneck(output))
+            self._handles.append(hook)
+        self.names = (*(f"{layer.name}.bottleneck.{part}" for layer in layers for part in ("down", "up")), *dense)
+
+    def merge(self) -> None:
+        """Refuse: a non-linearity lies between the factors.
+
+        Raises:
+            ModelError: always.
+        """
+        raise ModelError("a bottleneck cannot be merged into the base's weights", "Choose delta or lora for that")
+
+    def unmerge(self) -> None:
+        """Do nothing: it is never merged."""
+
+    def remove(self) -> None:
+        """Take the bottlenecks out."""
+        for handle in self._handles:
+            handle.remove()
+        for layer in self._layers:
+            del layer.module._modules["bottleneck"]

@@ -1,0 +1,75 @@
+"""The interface that the kinds share."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+
+class KindSpec(Protocol):
+    """What of the settings decides the kind; `config.AdapterSettings` is one."""
+
+    @property
+    def kind(self) -> str:
+        """`delta`, `lora` or `bottleneck`."""
+
+    @property
+    def include(self) -> tuple[str, ...]:
+        """Globs over the names of the weights that are adapted."""
+
+    @property
+    def dense(self) -> tuple[str, ...]:
+        """Globs over the names of the weights that every update carries whole."""
+
+    @property
+    def rank(self) -> int:
+        """Of the low-rank factors."""
+
+    @property
+    def alpha(self) -> float:
+        """The factors' product is scaled by alpha / rank."""
+
+    @property
+    def width(self) -> int:
+        """Of the bottleneck."""
+
+
+class Injection(Protocol):
+    """What an adapter put into a network, and how it comes out again.
+
+    Attributes:
+        kind: `delta`, `lora` or `bottleneck`.
+        names: of the parameters that make up the adapter space.
+    """
+
+    kind: str
+    names: tuple[str, ...]
+
+    def merge(self) -> None:
+        """Fold what was injected into the base's weights.
+
+        Raises:
+            ModelError: impossible for this kind.
+        """
+
+    def unmerge(self) -> None:
+        """Restore the base's weights bit by bit."""
+
+    def remove(self) -> None:
+        """Take out what was injected."""
+
+
+def initial(name: str, shape: tuple[int, ...], bound: float, like: Tensor) -> nn.Parameter:
+    """Return values drawn uniformly from ±``bound``, the same on every site: the name is the seed."""
+    seed = int.from_bytes(hashlib.sha256(b"fedsparse initial values 1\x00" + name.encode()).digest()[:8], "big")
+    draw = torch.Generator().manual_seed(seed >> 1)
+    values = (torch.rand(shape, generator=draw) * 2 - 1) * bound
+    return nn.Parameter(values.to(like.device, like.dtype), requires_grad=False)
+
+
+def zeros(shape: tuple[int, ...], like: Tensor) -> nn.Parameter:
+    """Return zeros, so that the untrained adapter changes nothing."""
+    return nn.Parameter(torch.zeros(shape, device=like.device, dtype=like.dtype), requires_grad=False)
