@@ -44,6 +44,19 @@ class Epoch:
 
 
 @dataclass(frozen=True)
+class StageEnd:
+    """Where a stage led.
+
+    Attributes:
+        epoch: its last one.
+        delta: the trained values then, operation ADD.
+    """
+
+    epoch: Epoch
+    delta: SparseDelta
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What training yielded.
 
@@ -51,11 +64,13 @@ class Outcome:
         delta: the trained values, operation ADD: those of the best epoch if there was a hold-out to tell.
         epochs: all that ran.
         best: number of the epoch that the delta is of.
+        ends: one per stage.
     """
 
     delta: SparseDelta
     epochs: tuple[Epoch, ...]
     best: int
+    ends: tuple[StageEnd, ...]
 
     @property
     def loss(self) -> float:
@@ -125,7 +140,7 @@ def train(
         delta = adapter.trained() if run.best_delta is None else run.best_delta
     finally:
         run.end()
-    return Outcome(delta, tuple(run.epochs), run.best_number or len(run.epochs))
+    return Outcome(delta, tuple(run.epochs), run.best_number or len(run.epochs), tuple(run.ends))
 
 
 class _Run:
@@ -153,6 +168,7 @@ class _Run:
         self._started = time.monotonic()
         self._optimiser: Optimiser | None = None
         self.epochs: list[Epoch] = []
+        self.ends: list[StageEnd] = []
         self.best_delta: SparseDelta | None = None
         self.best_number = 0
         self._best: Quality | LanguageQuality | None = None
@@ -173,6 +189,7 @@ class _Run:
                 break
             if stage.regrow and epoch + 1 < stage.epochs:
                 self._regrow(stage, drop_fraction(epoch, stage.epochs, stage.regrow))
+        self.ends.append(StageEnd(self.epochs[-1], self._adapter.trained()))
 
     def end(self) -> None:
         """Take the values off the network."""
