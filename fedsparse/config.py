@@ -5,10 +5,19 @@ from __future__ import annotations
 import difflib
 import re
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, cast, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from fedsparse.errors import ConfigError, DataError
 
@@ -336,7 +345,7 @@ class StageSettings(_Settings):
     structure: Literal["unstructured", "row", "block"] = "unstructured"
     block: Annotated[int, Field(ge=2, le=256)] = 8
     allocation: Literal["global", "uniform"] = "global"
-    l1: Annotated[float, Field(ge=0)] = 0.0
+    l1: Annotated[float, Field(ge=0, lt=1)] = 0.0
     regrow: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
 
@@ -382,7 +391,15 @@ def _check_densities(values: tuple[float, ...]) -> tuple[float, ...]:
     return values
 
 
-Densities = Annotated[tuple[float, ...], Field(min_length=1), AfterValidator(_check_densities)]
+def _check_density(value: Any) -> Any:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if value is not None and value != "auto" and not (number and 0 < value <= 1):
+        raise ValueError('use a share above 0, at most 1, or "auto"')
+    return value
+
+
+Density = Annotated[float | Literal["auto"] | None, BeforeValidator(_check_density)]
+Densities = Annotated[tuple[float, ...], Field(min_length=1, max_length=16), AfterValidator(_check_densities)]
 
 
 class AutomaticSettings(_Settings):
@@ -408,21 +425,32 @@ class TrainSettings(_Settings):
     """How one site trains by itself.
 
     Attributes:
-        density: of the last stage; "auto" lets [automatic] choose it.
-        stages: in order; by default head, sparse few, final.
+        density: of the last stage, by default 0.01 for delta, and 0.25 for lora and bottleneck, whose spaces are
+            small; "auto" lets [automatic] choose it.
+        stages: in order; by default head, few, final, see :mod:`fedsparse.training.plan`.
         holdout: share of the samples that is never trained on, where no [holdout] is given.
-        metric: of the hold-out, that chooses the best epoch.
+        metric: of the hold-out, that chooses the best epoch; by default "balanced_accuracy", and "loss" for
+            causal-lm.
         patience: epochs without a better metric after which a stage ends; 0 never ends one early.
+        false_alarm_rate: at which the recall of the positive class is told.
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
-    density: Annotated[float, Field(gt=0, le=1)] | Literal["auto"] | None = None
+    density: Density = None
     stages: tuple[StageSettings, ...] = ()
     holdout: Annotated[float, Field(gt=0, lt=1)] = 0.15
-    metric: Metric = "balanced_accuracy"
+    metric: Metric | None = None
     patience: Annotated[int, Field(ge=0)] = 0
     false_alarm_rate: Annotated[float, Field(gt=0, lt=1)] = 0.05
+
+    @model_validator(mode="after")
+    def _one_plan(self) -> TrainSettings:
+        if self.stages and self.density is not None:
+            raise ValueError("each of its stages says its own density; leave out either density or stages")
+        if self.density == "auto" and self.patience:
+            raise ValueError('density = "auto" runs every stage to its end; leave patience out')
+        return self
 
 
 class TaskSettings(_Settings):
@@ -453,7 +481,25 @@ class TrainConfig(_Settings):
     machine: MachineSettings = MachineSettings()
     output: Path = Path("runs/train")
 
+    @model_validator(mode="after")
+    def _fits_the_task(self) -> TrainConfig:
+        if self.task.kind == "causal-lm":
+            if self.metric not in LANGUAGE_METRICS:
+                raise ValueError(f"training.metric = {self.metric!r} is for classification; use loss or accuracy")
+            if self.task.classes or self.task.positive is not None:
+                raise ValueError("task.classes and task.positive are for classification; leave them out")
+        if self.task.kind != "image-classification" and (self.augmentation.mixup or self.augmentation.cutmix):
+            raise ValueError("augmentation.mixup and augmentation.cutmix are for images; leave them out")
+        return self
 
+    @property
+    def metric(self) -> Metric:
+        """The figure of the hold-out that chooses the best epoch."""
+        default: Metric = "loss" if self.task.kind == "causal-lm" else "balanced_accuracy"
+        return self.training.metric or default
+
+
+LANGUAGE_METRICS = frozenset({"loss", "accuracy"})
 DENSITY_BY_KIND = {"delta": 0.01, "lora": 0.25, "bottleneck": 0.25}
 
 
@@ -471,8 +517,11 @@ def _with_density(raw: Any) -> Any:
 Config = TypeVar("Config", FederationConfig, SiteConfig, TrainConfig)
 
 
-def load(path: Path, kind: type[Config]) -> Config:
+def load(path: Path, kind: type[Config], overrides: Mapping[str, Any] | None = None) -> Config:
     """Read and validate one settings file; relative paths in it start at its own folder.
+
+    Args:
+        overrides: tables and keys that take the place of those in the file.
 
     Raises:
         ConfigError: the file is absent, is not TOML, or a key or value is wrong; names each of them.
@@ -483,11 +532,33 @@ def load(path: Path, kind: type[Config]) -> Config:
         raise ConfigError(f"no settings file at {path}", "Name an existing file with --config") from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as TOML: {error}") from None
+    return _validated(_overridden(raw, overrides or {}), kind, path.resolve().parent, str(path))
+
+
+def from_options(kind: type[Config], options: Mapping[str, Any]) -> Config:
+    """Validate settings that no file holds; relative paths start at the current folder.
+
+    Raises:
+        ConfigError: a key or value is wrong; names each of them.
+    """
+    return _validated(options, kind, Path.cwd(), "what the options say")
+
+
+def _overridden(raw: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(raw)
+    for key, value in overrides.items():
+        below = merged.get(key)
+        both = isinstance(value, Mapping) and isinstance(below, Mapping)
+        merged[key] = _overridden(below, value) if both else value  # type: ignore[arg-type] # both are mappings
+    return merged
+
+
+def _validated(raw: Mapping[str, Any], kind: type[Config], folder: Path, what: str) -> Config:
     try:
-        return cast(Config, _rooted(kind.model_validate(raw), path.resolve().parent))
+        return cast(Config, _rooted(kind.model_validate(raw), folder))
     except ValidationError as error:
         problems = [_explain(problem, kind) for problem in error.errors()]
-        raise ConfigError(f"{path} is not valid:\n  " + "\n  ".join(problems)) from None
+        raise ConfigError(f"{what} is not valid:\n  " + "\n  ".join(problems)) from None
 
 
 def require_source(path: Path, key: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -13,18 +12,10 @@ from torch import Tensor, nn
 
 from fedsparse.adapters.attachment import Attachment, Part, collect_gradient
 from fedsparse.adapters.kinds import Injection
+from fedsparse.adapters.weights import Offsets, StatefulWeights, find
 from fedsparse.delta import AdapterSpace, Operation, SparseDelta, TensorDelta
-from fedsparse.errors import ModelError, SpaceMismatchError
+from fedsparse.errors import ModelError
 from fedsparse.sparsity.support import Support
-
-
-@dataclass(frozen=True)
-class _Loaded:
-    """What a state changed in one tensor: where, by how much, and what stood there, each (k,)."""
-
-    where: Tensor
-    offsets: Tensor
-    before: Tensor
 
 
 class Adapter:
@@ -39,9 +30,6 @@ class Adapter:
         space: its tensors are parameters of ``network``.
         dense: positions of the tensors that every update carries whole.
         injection: what was put into the network for this adapter.
-
-    Raises:
-        ModelError: the network has been changed by another adapter.
     """
 
     def __init__(
@@ -51,12 +39,9 @@ class Adapter:
         self.space = space
         self.dense = frozenset(dense)
         self.injection = injection
-        self._names = [tensor.name for tensor in space.tensors]
-        self._weights = [_contiguous(network.get_parameter(name)) for name in self._names]
-        self._flat = [weight.detach().view(-1) for weight in self._weights]  # the same memory, seen as (size,)
-        self._loaded: dict[int, _Loaded] = {}
+        self._weights = StatefulWeights(network, space)
         self._attachment: Attachment | None = None
-        self._origins: list[Tensor] = []  # of each part of the attachment, (k,), float32
+        self._origins: list[Offsets] = []  # of each part of the attachment
         self._merged = False
 
     @property
@@ -64,54 +49,43 @@ class Adapter:
         """`delta`, `lora` or `bottleneck`."""
         return self.injection.kind
 
-    @torch.no_grad()
     def load(self, state: SparseDelta) -> Self:
-        """Make the parameters initial + ``state``, whatever they were: the hot swap; nothing may be attached.
+        """Make the parameters initial + ``state``, whatever they were: the hot swap; what is merged stays merged.
 
         Args:
             state: operation SET against the initial values; the empty one restores them bit by bit.
 
         Raises:
             SpaceMismatchError: the state belongs to another space.
+            DeltaError: it is no state, or has coordinates that the space has not.
             ModelError: a support is attached.
         """
-        if state.space != self.space.fingerprint:
-            raise SpaceMismatchError(
-                f"the state's adapter space is {state.space.hex()[:16]}, "
-                f"the model's is {self.space.fingerprint.hex()[:16]}"
-            )
+        self._weights.require(state)
         self._require_idle()
         merged = self._merged
         self.unmerge()
-        for position, loaded in self._loaded.items():
-            self._flat[position][loaded.where] = loaded.before
-        self._loaded = {part.tensor: self._apply(part) for part in state.tensors}
+        self._weights.load(state)
         if merged:
             self.merge()
         return self
-
-    def _apply(self, part: TensorDelta) -> _Loaded:
-        flat = self._flat[part.tensor]
-        where = torch.tensor(part.indices, device=flat.device)
-        offsets = torch.tensor(part.values, device=flat.device)
-        before = flat[where]
-        flat[where] = (before.float() + offsets).to(flat.dtype)
-        return _Loaded(where, offsets, before)
 
     @torch.no_grad()
     def attach(self, support: Support, block: int | None = None) -> Attachment:
         """Start training at the coordinates of ``support``, from the parameters as they are; values start at 0.
 
+        What was merged is unmerged.
+
         Args:
             block: side of the tiles where the support consists of tiles.
 
         Raises:
-            ModelError: a support is attached already, or the adapter is merged.
+            ModelError: a support is attached already, or something else trains the network's weights.
         """
         self._require_idle()
         self.unmerge()
-        self._attachment = Attachment(self.network, self._names, support, self.dense, block)
-        self._origins = [self._exact(part) for part in self._attachment.parts]
+        names = [tensor.name for tensor in self.space.tensors]
+        self._attachment = Attachment(self.network, names, support, self.dense, block)
+        self._origins = [self._weights.offsets(part.position, part.where) for part in self._attachment.parts]
         return self._attachment
 
     @torch.no_grad()
@@ -121,21 +95,16 @@ class Adapter:
         Returns:
             The new attachment, and for each of its scattered values where it was in the old one, or -1, (k,).
         """
-        old = self._require_attached()
-        self.push()
-        kept = {part.position: (part.where, part.offsets.clone(), part.span.start) for part in old.parts}
-        whole = old.whole.detach().clone()
+        kept = {part.position: part for part in self._require_attached().parts}
         self._restore()
         new = self.attach(support, block)
         came_from = torch.full((len(new.sparse),), -1, dtype=torch.int64, device=new.sparse.device)
         for part in new.parts:
-            if part.values is new.sparse and part.position in kept:
-                where, offsets, start = kept[part.position]
-                at = torch.searchsorted(where, part.where).clamp(max=len(where) - 1)
-                same = where[at] == part.where
-                part.offsets[same] = offsets[at[same]]
-                came_from[part.span][same] = start + at[same]
-        new.whole.copy_(whole)
+            if (old := kept.get(part.position)) is not None:
+                same, at = find(old.where, part.where)
+                part.offsets[same] = old.offsets[at]
+                if part.values is new.sparse:
+                    came_from[part.span][same] = old.span.start + at
         self.push()
         return new, came_from
 
@@ -143,8 +112,7 @@ class Adapter:
     def push(self) -> None:
         """Make the parameters at the support what they were when it was attached, plus the values."""
         for part, origin in zip(self._require_attached().parts, self._origins, strict=True):
-            flat = self._flat[part.position]
-            flat[part.where] = (origin + part.offsets).to(flat.dtype)
+            self._weights.flat[part.position][part.where] = origin.shifted(part.offsets)
 
     @torch.no_grad()
     def detach(self) -> SparseDelta:
@@ -180,13 +148,13 @@ class Adapter:
     def support(self) -> Support:
         """Per tensor the coordinates in training, (k_t,); none where nothing is attached."""
         found = {part.position: part.where.cpu().numpy() for part in self._parts()}
-        return tuple(found.get(i, np.empty(0, np.int64)) for i in range(len(self._names)))
+        return tuple(found.get(i, np.empty(0, np.int64)) for i in range(len(self.space.tensors)))
 
     @property
     def values(self) -> tuple[Tensor, ...]:
         """Per tensor the values in training, (k_t,), as they are."""
         found = {part.position: part.offsets.cpu() for part in self._parts()}
-        return tuple(found.get(i, torch.empty(0)) for i in range(len(self._names)))
+        return tuple(found.get(i, torch.empty(0)) for i in range(len(self.space.tensors)))
 
     @contextmanager
     def watch(
@@ -205,9 +173,9 @@ class Adapter:
             self._attachment.remove()
         ends = []
         try:
-            for position in range(len(self._names)) if positions is None else positions:
-                told = _telling(sink, position)
-                ends.append(collect_gradient(self._weights[position], told))
+            for position in range(len(self.space.tensors)) if positions is None else positions:
+                name, weight = self.space.tensors[position].name, self._weights.parameters[position]
+                ends.append(collect_gradient(name, weight, _telling(sink, position)))
             yield
         finally:
             for end in ends:
@@ -217,14 +185,15 @@ class Adapter:
 
     def current(self, position: int) -> Tensor:
         """Return the values of one tensor as they are, (size,); not to be changed."""
-        return self._flat[position]
+        return self._weights.flat[position]
 
     def merge(self) -> None:
         """Fold what was injected into the base's weights, so that inference costs what the base's costs.
 
         Raises:
-            ModelError: this kind of adapter cannot be merged.
+            ModelError: this kind of adapter cannot be merged, or a support is attached.
         """
+        self._require_idle()
         if not self._merged:
             self.injection.merge()
             self._merged = True
@@ -236,29 +205,24 @@ class Adapter:
             self._merged = False
 
     def remove(self) -> None:
-        """Take the adapter off the network, which is then the untouched base, bit by bit."""
-        self.load(SparseDelta.empty(self.space.fingerprint, Operation.SET))
+        """Take the adapter off the network, which is then the untouched base, bit by bit.
+
+        Raises:
+            ModelError: a support is attached.
+        """
+        self._require_idle()
         self.unmerge()
+        self._weights.load(SparseDelta.empty(self.space.fingerprint, Operation.SET))
         self.injection.remove()
 
     def _parts(self) -> tuple[Part, ...]:
         return () if self._attachment is None else self._attachment.parts
 
-    def _exact(self, part: Part) -> Tensor:
-        """Return initial value plus state at the part's coordinates in fp32, whatever the weight's precision."""
-        exact = self._flat[part.position][part.where].float()
-        if (loaded := self._loaded.get(part.position)) is not None:
-            at = torch.searchsorted(loaded.where, part.where).clamp(max=len(loaded.where) - 1)
-            same = loaded.where[at] == part.where
-            exact[same] = loaded.before[at[same]].float() + loaded.offsets[at[same]]
-        return exact
-
     def _restore(self) -> None:
         attachment = self._require_attached()
         attachment.remove()
         for part, origin in zip(attachment.parts, self._origins, strict=True):
-            flat = self._flat[part.position]
-            flat[part.where] = origin.to(flat.dtype)
+            self._weights.flat[part.position][part.where] = origin.shifted()
         self._attachment, self._origins = None, []
 
     def _require_attached(self) -> Attachment:
@@ -273,8 +237,3 @@ class Adapter:
 
 def _telling(sink: Callable[[int, Tensor], None], position: int) -> Callable[[Tensor], None]:
     return lambda gradient: sink(position, gradient)
-
-
-def _contiguous(weight: nn.Parameter) -> nn.Parameter:
-    weight.data = weight.data.contiguous()
-    return weight

@@ -67,6 +67,7 @@ class Attachment:
         dense: Collection[int],
         block: int | None = None,
     ) -> None:
+        self._names = names
         device = network.get_parameter(names[0]).device
         sizes = [len(indices) for indices in support]
         groups = [[i for i in range(len(names)) if (i in dense) == whole and sizes[i]] for whole in (False, True)]
@@ -90,21 +91,32 @@ class Attachment:
     ) -> tuple[Layer, GradientKernel] | None:
         module, parameter = split_name(name)
         layer = layers.get(module)
-        if layer is None or parameter != "weight" or part.values is self.whole or not _plain_linear(layer):
+        if layer is None or parameter != "weight" or part.values is self.whole or not layer.computes_plainly:
             return None
         kernel = choose_kernel(part.where, (part.weight.shape[0], part.weight.shape[1]), block)
         return None if kernel is None else (layer, kernel)
 
     def connect(self) -> None:
-        """Let backward passes reach the values, until :meth:`remove`."""
-        for part, chosen in zip(self.parts, self._kernels, strict=True):
-            if chosen is None:
-                self._removals.append(collect_gradient(part.weight, _gathering(part)))
-            else:
-                layer, kernel = chosen
-                transposed = layer.type is LayerType.CONV1D
-                sparse = SparseLinear(layer.module, kernel, part.values, part.gradient, transposed=transposed)
-                self._removals.append(sparse.remove)
+        """Let backward passes reach the values, until :meth:`remove`.
+
+        A layer with a kernel never asks for its weight's dense gradient, but code that computes with the weight
+        and does not call the layer does, and is heard too.
+
+        Raises:
+            ModelError: somebody else trains a weight; nothing is connected then.
+        """
+        try:
+            for part, chosen in zip(self.parts, self._kernels, strict=True):
+                self._removals.append(collect_gradient(self._names[part.position], part.weight, _gathering(part)))
+                if chosen is not None:
+                    layer, kernel = chosen
+                    transposed = layer.type is LayerType.CONV1D
+                    sink = _adding(part)
+                    sparse = SparseLinear(layer.module, kernel, part.values, sink, transposed=transposed)
+                    self._removals.append(sparse.remove)
+        except ModelError:
+            self.remove()
+            raise
 
     @torch.no_grad()
     def clear_gradients(self) -> None:
@@ -120,8 +132,8 @@ class Attachment:
         self._removals = []
 
 
-def collect_gradient(weight: nn.Parameter, sink: Callable[[Tensor], None]) -> Callable[[], None]:
-    """Hand the dense gradient of ``weight``, flat, to ``sink`` in every backward pass, and free it at once.
+def collect_gradient(name: str, weight: nn.Parameter, sink: Callable[[Tensor], None]) -> Callable[[], None]:
+    """Hand the dense gradient of ``weight``, called ``name``, flat, to ``sink`` in every backward pass, and free it at once.
 
     Returns:
         A function that ends this.
@@ -130,11 +142,12 @@ def collect_gradient(weight: nn.Parameter, sink: Callable[[Tensor], None]) -> Ca
         ModelError: somebody else trains the weight.
     """
     if weight.requires_grad:
-        raise ModelError("a weight is being trained already", "Detach the other adapter first")
+        raise ModelError(f"{name} is being trained already", "Detach the other adapter first")
 
     def release(parameter: Tensor) -> None:
         assert parameter.grad is not None  # noqa: S101 - just accumulated
-        sink(parameter.grad.reshape(-1))
+        gradient = parameter.grad.to_dense() if parameter.grad.is_sparse else parameter.grad
+        sink(gradient.reshape(-1))
         parameter.grad = None
 
     weight.requires_grad_(True)
@@ -148,6 +161,13 @@ def collect_gradient(weight: nn.Parameter, sink: Callable[[Tensor], None]) -> Ca
     return end
 
 
+def _adding(part: Part) -> Callable[[Tensor], None]:
+    def add(gradient: Tensor) -> None:
+        part.gradient.add_(gradient)
+
+    return add
+
+
 def _gathering(part: Part) -> Callable[[Tensor], None]:
     whole = len(part.where) == part.weight.numel()
 
@@ -155,11 +175,6 @@ def _gathering(part: Part) -> Callable[[Tensor], None]:
         part.gradient.add_(gradient if whole else gradient[part.where])
 
     return gather
-
-
-def _plain_linear(layer: Layer) -> bool:
-    """Return whether the module surely computes with its own forward pass; a subclass may not."""
-    return layer.type is LayerType.CONV1D or type(layer.module) is nn.Linear
 
 
 def _zeros(count: int, device: torch.device) -> nn.Parameter:

@@ -6,6 +6,7 @@ The gradient of a weight (r, c) is Aᵀ·B with A (n, r), B (n, c) over n tokens
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
@@ -63,7 +64,11 @@ def sampled_kernel(indices: Tensor, rows: int, columns: int) -> GradientKernel:
     """Return the kernel of scattered coordinates: dot products over the tokens (`torch.sparse.sampled_addmm`)."""
     starts = torch.searchsorted(indices // columns, torch.arange(rows + 1, device=indices.device))
     zeros = torch.zeros(len(indices), device=indices.device)
-    pattern = torch.sparse_csr_tensor(starts, indices % columns, zeros, (rows, columns), check_invariants=False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        pattern = torch.sparse_csr_tensor(
+            starts, indices % columns, zeros, (rows, columns), check_invariants=False
+        )
 
     def gradient(a: Tensor, b: Tensor) -> Tensor:
         total = pattern

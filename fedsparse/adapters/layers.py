@@ -12,6 +12,8 @@ from torch import nn
 from fedsparse.adapters.bases.lite0 import ConvNorm
 from fedsparse.errors import ConfigError, ModelError
 
+_HEAD = "head.*"  # the default of adapter.dense; not every network has one
+
 
 class LayerType(Enum):
     """What a layer computes with its weight."""
@@ -46,6 +48,12 @@ class Layer:
         return self.weight.numel() // self.outputs
 
     @property
+    def computes_plainly(self) -> bool:
+        """Whether calling the module surely is x·Wᵀ + b; a subclass of Linear may do something else."""
+        plain = self.type is LayerType.CONV1D or type(self.module) is nn.Linear
+        return plain and "forward" not in vars(self.module)
+
+    @property
     def weight(self) -> nn.Parameter:
         """The layer's weight."""
         weight = self.module.weight
@@ -58,7 +66,7 @@ def find_layers(network: nn.Module) -> dict[str, Layer]:
     found = {}
     for name, module in network.named_modules():
         kind = _type_of(module)
-        if kind is not None:
+        if kind is not None and "weight" in module._parameters:  # not under torch's weight_norm, for one
             found[name] = Layer(name, module, kind)
     return found
 
@@ -92,12 +100,12 @@ def select_weights(network: nn.Module, include: Sequence[str], dense: Sequence[s
     names = [name for name, _ in network.named_parameters(remove_duplicate=False)]
     shared = _shared(network)
     _require_matches("include", include, names)
-    _require_matches("dense", [glob for glob in dense if glob != "head.*" or hasattr(network, "head")], names)
+    _require_matches("dense", [glob for glob in dense if glob != _HEAD], names)
     chosen = []
     for name in names:
         if matches(name, include) or matches(name, dense):
-            _require_supported(name, layers, network)
             _require_unshared(name, shared)
+            _require_supported(name, layers, network)
             chosen.append(name)
         elif not include and name not in shared and _by_default(name, layers):
             chosen.append(name)

@@ -23,12 +23,14 @@ client = typer.Typer(no_args_is_help=True, help="The plant's side: gateway, trai
 audit = typer.Typer(no_args_is_help=True, help="What left a site, and whether its record still holds.")
 registry = typer.Typer(no_args_is_help=True, help="Adapter versions.")
 pki = typer.Typer(no_args_is_help=True, help="Certificates for hub and plants.")
+peft = typer.Typer(no_args_is_help=True, help="Adapters to and from Hugging Face PEFT.")
 for name, group in (
     ("server", server),
     ("client", client),
     ("audit", audit),
     ("registry", registry),
     ("pki", pki),
+    ("peft", peft),
 ):
     app.add_typer(group, name=name)
 
@@ -59,6 +61,47 @@ def demo(
     from fedsparse.cli.demo import run_demo
 
     run_demo(folder, rounds, alone=alone, console=Console())
+
+
+@app.command()
+def train(
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", help="Settings file (TOML); by default train.toml."),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder with one sub-folder per class, manifest, dataset or text file.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Where adapter and report are written.")] = None,
+    density: Annotated[
+        str | None, typer.Option(help="Share of the adapter's coordinates, e.g. 0.01, or auto to have it chosen.")
+    ] = None,
+    kind: Annotated[str | None, typer.Option(help="delta, lora or bottleneck.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Decides the order of the samples.")] = None,
+) -> None:
+    """Train a sparse adapter on this machine's own samples, without any server.
+
+    Writes OUTPUT/adapter, OUTPUT/report.html and OUTPUT/report.json. Options stand above the settings file; with
+    --data none is needed. Ctrl-C keeps the best adapter so far.
+    """
+    from fedsparse.cli.train import Options, run_train
+
+    run_train(Options(config, data, output, density, kind, seed), Console())
+
+
+@app.command()
+def predict(
+    adapter: Annotated[Path, typer.Argument(help="Folder of a saved adapter.")],
+    path: Annotated[Path, typer.Argument(help="Folder of images, manifest, dataset or text file.")],
+    output: Annotated[Path | None, typer.Option(help="CSV file; by default the answers are printed.")] = None,
+    column: Annotated[
+        str | None, typer.Option(help="Column of a manifest; by default path for images and text for texts.")
+    ] = None,
+) -> None:
+    """Apply a saved adapter to samples: a line each with the answer and the probability of every class."""
+    from fedsparse.cli.predict import run_predict
+
+    run_predict(adapter, path, output, column, Console(stderr=True))
 
 
 @server.command("up")
@@ -152,6 +195,38 @@ def pki_issue(
         )
     issue(load_authority(authority), identity, out, hosts=tuple(host or ()))
     typer.echo(f"created {out / name}.pem and {out / name}.key")
+
+
+@peft.command("export")
+def peft_export(
+    adapter: Annotated[Path, typer.Argument(help="Folder of a saved adapter: lora, or delta on linear layers.")],
+    out: Annotated[Path, typer.Argument(help="New folder, for peft.PeftModel.from_pretrained.")],
+    base: Annotated[
+        str | None, typer.Option(help="Folder of the base model, if elsewhere than where the adapter was trained.")
+    ] = None,
+) -> None:
+    """Write a saved adapter as a PEFT folder: lora becomes LoRA, delta becomes SHiRA."""
+    from fedsparse.cli.exchange import run_export
+
+    run_export(adapter, out, base, Console())
+
+
+@peft.command("import")
+def peft_import(
+    folder: Annotated[Path, typer.Argument(help="PEFT folder, LoRA or SHiRA, with safetensors.")],
+    out: Annotated[Path, typer.Argument(help="New folder for the adapter.")],
+    base: Annotated[str, typer.Option(help="Folder of the Hugging Face model it goes on, or minilm.")],
+    task: Annotated[
+        str, typer.Option(help="image-classification, text-classification or causal-lm.")
+    ] = "text-classification",
+    classes: Annotated[
+        list[str] | None, typer.Option("--class", help="Label name, in the order of the head's rows; repeat it.")
+    ] = None,
+) -> None:
+    """Save what a PEFT folder holds as an adapter of ours."""
+    from fedsparse.cli.exchange import run_import
+
+    run_import(folder, out, base, task, tuple(classes or ()), Console())
 
 
 def main() -> None:

@@ -2,17 +2,19 @@
 
 from fedsparse.training.alone import train_alone
 from fedsparse.training.checks import DataReport, NearDuplicate, report
-from fedsparse.training.engine import Epoch, Outcome, Selection, train
+from fedsparse.training.engine import train
 from fedsparse.training.evaluator import Evaluator
 from fedsparse.training.features import Features, cached_features
 from fedsparse.training.inputs import Inputs, Part, Tokens, prepare
+from fedsparse.training.language import LanguageModelling, LanguageQuality
 from fedsparse.training.loading import load_samples, load_texts
 from fedsparse.training.local import LocalTrainer, Trained
 from fedsparse.training.machine import Machine, set_up
 from fedsparse.training.metrics import Quality, intervals, measure
 from fedsparse.training.opening import load_labelled
+from fedsparse.training.outcome import Epoch, Outcome, Selection, StageEnd
 from fedsparse.training.samples import Labelled, Samples, Texts
-from fedsparse.training.tasks import Classification, ClassificationExam, LanguageModelling, LanguageQuality
+from fedsparse.training.tasks import Classification, ClassificationExam
 
 __all__ = [
     "Classification",
@@ -33,6 +35,7 @@ __all__ = [
     "Quality",
     "Samples",
     "Selection",
+    "StageEnd",
     "Texts",
     "Tokens",
     "Trained",

@@ -58,14 +58,17 @@ class Tokens:
         """Return ids and mask of some texts, (len(samples), t') int64, as long as the longest of them."""
         mask = self.mask[samples]
         used = np.flatnonzero(mask.any(0))
-        span = slice(used[0], used[-1] + 1)  # a tokenizer may pad on either side
-        return tuple(torch.from_numpy(a[:, span].astype(np.int64)) for a in (self.ids[samples], mask))  # type: ignore[return-value]
+        span = slice(used[0], used[-1] + 1) if len(used) else slice(1)
+        ids, kept = (torch.from_numpy(a[:, span].astype(np.int64)) for a in (self.ids[samples], mask))
+        return ids, kept
 
 
 def tokenise(reader: TextReader, texts: Sequence[str]) -> Tokens:
-    """Return the tokens of ``texts``."""
-    ids, mask = reader.tokens(texts)
-    return Tokens(ids.numpy().astype(np.int32), mask.numpy().astype(np.int8))
+    """Return the tokens of ``texts``, each from position 0 on, on whichever side the tokenizer pads."""
+    ids, mask = (part.numpy() for part in reader.tokens(texts))
+    order = np.argsort(mask == 0, axis=1, kind="stable")
+    ids, mask = (np.take_along_axis(part, order, 1) for part in (ids, mask))
+    return Tokens(ids.astype(np.int32), mask.astype(np.int8))
 
 
 def prepare(
@@ -88,8 +91,10 @@ def prepare(
         return tokenise(base.reader, samples.texts)
     if isinstance(samples, Samples) and not isinstance(base.reader, TextReader):
         return cached_features(base, samples, folder, augmentation, progress)
+    read, given = ("texts", "images") if isinstance(base.reader, TextReader) else ("images", "texts")
     raise DataError(
-        f"{base.name} cannot read {type(samples).__name__.lower()}", "Choose another base model or task"
+        f"the base model {base.name} reads {read}, but the samples are {given}",
+        "Choose another base model, or other data",
     )
 
 
@@ -117,3 +122,8 @@ class Part:
     def take(self, positions: NDArray[np.int64]) -> Part:
         """Return some of the samples."""
         return Part(self.whole, self.positions[positions])
+
+
+def in_batches(samples: int, size: int) -> list[NDArray[np.int64]]:
+    """Return the positions of ``samples`` in order, ``size`` at a time."""
+    return [np.arange(start, min(start + size, samples)) for start in range(0, samples, size)]

@@ -74,6 +74,8 @@ class LocalTrainer:
     def train(self, state: SparseDelta, settings: TrainingSettings, round: int) -> Trained:
         """Train from base + ``state`` for one round; the same arguments give the same delta on the same machine.
 
+        From the untouched base the head is trained for an epoch before the coordinates are chosen.
+
         Args:
             state: operation SET against the untouched base.
             settings: how to train.
@@ -91,12 +93,15 @@ class LocalTrainer:
             head_learning_rate=settings.head_learning_rate,
             warm_up=_WARM_UP,
         )
+        # The base's head is all zeros, and would give every other coordinate the score 0: it learns first.
+        untouched = not state.tensors and bool(self.adapter.dense)
+        head = stage.model_copy(update={"name": "head", "density": 0.0, "epochs": 1})
         received = self._exam.quality(self.adapter.load(state).network)
         outcome = train(
             self.adapter,
             self._task,
             state,
-            [stage],
+            [head, stage] if untouched else [stage],
             seed=(settings.seed, round),
             batch_size=settings.batch_size,
         )

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from fedsparse.config import MachineSettings
 from fedsparse.errors import ConfigError, ModelError
@@ -58,14 +62,20 @@ def set_up(settings: MachineSettings, network: nn.Module) -> Machine:
 
 
 def _recompute(network: nn.Module) -> None:
-    backbone = getattr(network, "backbone", None)
-    if backbone is None or not getattr(backbone, "supports_gradient_checkpointing", False):
+    """Let each block keep only its inputs; unlike transformers' own way without training mode and its dropout."""
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    blocks = [module for module in network.modules() if isinstance(module, GradientCheckpointingLayer)]
+    if not blocks:
         raise ModelError(
             "machine.checkpointing is not possible with this base model",
             "Leave it out, or use a Hugging Face model that supports it",
         )
-    backbone.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-    backbone.train()  # transformers recomputes in training mode only; what else that mode does is switched off
-    for module in backbone.modules():
-        if isinstance(module, torch.nn.Dropout):
-            module.p = 0.0
+    for block in blocks:
+        block.forward = partial(_checkpointed, block.forward)
+
+
+def _checkpointed(forward: Callable[..., Any], *inputs: Any, **options: Any) -> Any:
+    if not torch.is_grad_enabled():
+        return forward(*inputs, **options)
+    return checkpoint(forward, *inputs, use_reentrant=False, **options)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from fedsparse.adapters import Adapter
@@ -15,15 +15,17 @@ from fedsparse.sparsity import (
     SCORES,
     Loss,
     Support,
-    choose_support,
     drop_and_grow,
     gradient_magnitude,
+    keep_largest,
     score_in_groups,
     seeded_support,
 )
+from fedsparse.sparsity.structure import Tiling
+from fedsparse.sparsity.support import Selection, score_arrays
+from fedsparse.training.stages import coordinates
 
 _SCORES_AT_ONCE = 1 << 24  # coordinates: scores of larger models are taken in several passes, 64 MiB each
-_HELD = 1e30  # above any score, so that what is in training stays
 
 
 class Selector:
@@ -38,21 +40,35 @@ class Selector:
         self._adapter = adapter
         self._seed = seed
         self._sparse = [i for i in range(len(adapter.space.tensors)) if i not in adapter.dense]
+        self._whole = coordinates(adapter.space, adapter.dense, 0)
 
     def choose(self, stage: StageSettings, density: float, losses: Sequence[Loss]) -> Support:
         """Return a support of ``density`` that holds what is in training already.
 
         Raises:
-            ConfigError: the density is too small for the dense tensors or for what is in training.
+            ConfigError: the density is too small for any unit of the structure, or what is drawn does not hold
+                all that is in training.
+            DataError: a score is NaN or infinite.
         """
-        adapter = self._adapter
         if density == 0:
             return self._head()
-        how = {"structure": stage.structure, "block": stage.block, "allocation": stage.allocation}
-        if stage.source == "seeded":
-            return seeded_support(adapter.space, density, adapter.dense, self._seed, **how)  # type: ignore[arg-type]
-        groups = score_in_groups(SCORES[stage.score], adapter, losses, self._sparse, _SCORES_AT_ONCE)
-        return choose_support(adapter.space, self._holding(groups), density, adapter.dense, **how)  # type: ignore[arg-type]
+        chosen = self._drawn(stage, density) if stage.source == "seeded" else self._best(stage, density, losses)
+        self._require_some(stage, density, chosen)
+        return chosen
+
+    def prune(self, stage: StageSettings, density: float) -> Support:
+        """Return what is left of the support at ``density``: the units with the largest mean |value|.
+
+        Raises:
+            ConfigError: that is nothing.
+        """
+        adapter, budget = self._adapter, self._room(density)
+        if stage.structure == "unstructured" and stage.allocation == "global":
+            left = keep_largest(adapter.support, adapter.values, budget, adapter.dense)
+        else:
+            left = self._largest_units(stage, budget)
+        self._require_some(stage, density, left)
+        return left
 
     def regrow(self, stage: StageSettings, fraction: float, losses: Sequence[Loss]) -> Support:
         """Return the support after one exchange of ``fraction`` of its units."""
@@ -69,22 +85,74 @@ class Selector:
             block=stage.block,
         )
 
+    def _largest_units(self, stage: StageSettings, room: int) -> Support:
+        support, values = self._adapter.support, self._adapter.values
+        selection = self._selection(stage, room)
+        for position, tiling in selection.tilings.items():
+            selection.offer(position, _magnitudes(tiling, support[position], values[position]))
+        return tuple(map(np.intersect1d, selection.support(), support))  # what is not held may have filled gaps
+
     def _head(self) -> Support:
         adapter = self._adapter
-        if not adapter.dense:
-            raise ConfigError(
-                "a stage of density 0 trains the dense tensors alone, but there are none",
-                "Remove the stage, or name tensors in adapter.dense",
-            )
-        held = adapter.support
         return tuple(
-            np.arange(tensor.size) if i in adapter.dense else held[i]
-            for i, tensor in enumerate(adapter.space.tensors)
+            np.arange(tensor.size if i in adapter.dense else 0) for i, tensor in enumerate(adapter.space.tensors)
         )
 
-    def _holding(self, groups: Iterator[dict[int, Tensor]]) -> Iterator[dict[int, Tensor]]:
-        held = self._adapter.support
-        for group in groups:
-            for position, scores in group.items():
-                scores[torch.from_numpy(held[position]).to(scores.device)] = _HELD
-            yield group
+    def _best(self, stage: StageSettings, density: float, losses: Sequence[Loss]) -> Support:
+        """Return what is held, and the best-scored units besides it."""
+        space, held = self._adapter.space, self._adapter.support
+        room = self._room(density) - sum(len(held[position]) for position in self._sparse)
+        selection = self._selection(stage, room)
+        groups = score_in_groups(SCORES[stage.score], self._adapter, losses, self._sparse, _SCORES_AT_ONCE)
+        for position, scores in score_arrays(space, groups, self._sparse):
+            tiling = selection.tilings[position]
+            means = tiling.means(scores)
+            means[tiling.units_of(held[position])] = -np.inf
+            selection.offer(position, means)
+        return tuple(map(np.union1d, selection.support(), held))
+
+    def _drawn(self, stage: StageSettings, density: float) -> Support:
+        adapter = self._adapter
+        chosen = seeded_support(
+            adapter.space,
+            density,
+            adapter.dense,
+            self._seed,
+            structure=stage.structure,
+            block=stage.block,
+            allocation=stage.allocation,
+        )
+        for held, now in zip(adapter.support, chosen, strict=True):
+            if len(np.setdiff1d(held, now, assume_unique=True)):
+                raise ConfigError(
+                    f"what stage {stage.name!r} draws at density {density} does not hold all that is in training",
+                    'Use structure = "unstructured" and allocation = "global" in all stages that draw',
+                )
+        return chosen
+
+    def _room(self, density: float) -> int:
+        """Return how many coordinates a density allows besides the dense tensors."""
+        return coordinates(self._adapter.space, self._adapter.dense, density) - self._whole
+
+    def _selection(self, stage: StageSettings, room: int) -> Selection:
+        adapter = self._adapter
+        return Selection(adapter.space, room, adapter.dense, stage.structure, stage.block, stage.allocation)
+
+    def _require_some(self, stage: StageSettings, density: float, chosen: Support) -> None:
+        room = self._room(density)
+        found = sum(map(len, chosen)) > self._whole
+        if not found and self._sparse and (room or not self._whole):
+            raise ConfigError(
+                f"in stage {stage.name!r} density {density} leaves {room} coordinates besides the dense tensors, "
+                f"which is less than one unit of structure {stage.structure!r}",
+                "Raise it, or choose a finer structure",
+            )
+
+
+def _magnitudes(tiling: Tiling, held: NDArray[np.int64], values: Tensor) -> NDArray[np.floating]:
+    """Return the mean |value| of each unit of a tensor, (units,), and -1 for those that are not held."""
+    units = tiling.units_of(held)
+    sums = np.bincount(units, weights=values.detach().abs().numpy(), minlength=tiling.units)
+    means: NDArray[np.floating] = sums / tiling.sizes()
+    means[np.bincount(units, minlength=tiling.units) == 0] = -1
+    return means

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -12,31 +10,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedsparse.config import AugmentationSettings, ObjectiveSettings
-from fedsparse.errors import ConfigError
-from fedsparse.training.inputs import Inputs
-from fedsparse.training.losses import class_weights, classification_loss, distillation_loss, language_loss, one_hot
+from fedsparse.errors import ConfigError, DataError
+from fedsparse.training.inputs import Inputs, in_batches
+from fedsparse.training.language import LanguageModelling, LanguageQuality
+from fedsparse.training.losses import class_weights, classification_loss, distillation_loss, one_hot
 from fedsparse.training.machine import Machine
 from fedsparse.training.metrics import Quality, measure
 from fedsparse.training.mixing import mix
 
-Positions = NDArray[np.int64]
+__all__ = ["Classification", "ClassificationExam", "Exam", "LanguageModelling", "LanguageQuality", "Task"]
 
 _BATCH = 64
-
-
-@dataclass(frozen=True)
-class LanguageQuality:
-    """What a language model's predictions are worth on one set of texts.
-
-    Attributes:
-        loss: mean cross-entropy of a token given those before it, in nats.
-        accuracy: share of tokens that were the most probable.
-        samples: number of texts.
-    """
-
-    loss: float
-    accuracy: float
-    samples: int
 
 
 class Task(Protocol):
@@ -80,6 +64,10 @@ class Classification:
         objective: what is minimised.
         augmentation: only its mixing is of interest here.
         machine: where to compute.
+
+    Raises:
+        ConfigError: samples are to be mixed, and their answers kept.
+        DataError: there are no labels, or some are not among the classes.
     """
 
     def __init__(
@@ -91,12 +79,17 @@ class Classification:
         augmentation: AugmentationSettings,
         machine: Machine,
     ) -> None:
+        self._mixes = augmentation.mixup > 0 or augmentation.cutmix > 0
+        if self._mixes and objective.distillation:
+            raise ConfigError(
+                "objective.distillation keeps the answers to samples as they are, but mixup or cutmix mixes them",
+                "Leave out one of the two",
+            )
         self._inputs = inputs
         self._labels = torch.from_numpy(np.array(labels))
         self._classes = classes
         self._objective = objective
         self._augmentation = augmentation
-        self._mixes = augmentation.mixup > 0 or augmentation.cutmix > 0
         self._machine = machine
         self._weights = class_weights(labels, classes, power=objective.balance).to(machine.device)
         self._teacher: Tensor | None = None
@@ -127,8 +120,7 @@ class Classification:
         objective, targets = self._objective, self._labels[samples]
         batch = self._inputs.batch(samples, variants)
         if self._mixes:
-            mixed, targets = mix(batch[0], one_hot(targets, self._classes), self._augmentation, draw)
-            batch = (mixed,)
+            batch, targets = self._mixed(batch, targets, draw)
         logits = self._machine.run(network, batch)
         loss = classification_loss(
             logits,
@@ -137,10 +129,18 @@ class Classification:
             kind=objective.loss,
             label_smoothing=objective.label_smoothing,
         )
-        if self._teacher is None or self._mixes:
+        if self._teacher is None:
             return loss
         kept = distillation_loss(logits, self._teacher[samples].to(logits.device), objective.temperature)
         return loss + objective.distillation * kept
+
+    def _mixed(
+        self, batch: tuple[Tensor, ...], labels: Tensor, draw: np.random.Generator
+    ) -> tuple[tuple[Tensor], Tensor]:
+        if not batch[0].is_floating_point():
+            raise ConfigError("mixup and cutmix are for images, and these samples are texts", "Leave them out")
+        mixed, targets = mix(batch[0], one_hot(labels, self._classes), self._augmentation, draw)
+        return (mixed,), targets
 
 
 class ClassificationExam:
@@ -152,6 +152,9 @@ class ClassificationExam:
         machine: where to compute.
         positive: the class to be found, where there are two.
         false_alarm_rate: at which its recall is told.
+
+    Raises:
+        DataError: there is no sample.
     """
 
     def __init__(
@@ -163,6 +166,8 @@ class ClassificationExam:
         positive: int = 1,
         false_alarm_rate: float = 0.05,
     ) -> None:
+        if len(labels) == 0:
+            raise DataError("there is no sample to measure the quality on", "Hold out at least one")
         self._inputs = inputs
         self.labels = labels
         self._machine = machine
@@ -185,68 +190,8 @@ class ClassificationExam:
         )
 
 
-class LanguageModelling:
-    """Texts of which every token is to be predicted from those before it; trained on, or as an exam.
-
-    Args:
-        inputs: of the texts.
-        samples: how many there are.
-        objective: what is minimised.
-        machine: where to compute.
-
-    Raises:
-        ConfigError: the objective asks for what is only defined for classes.
-    """
-
-    def __init__(self, inputs: Inputs, samples: int, objective: ObjectiveSettings, machine: Machine) -> None:
-        for key in ("distillation", "label_smoothing"):
-            if getattr(objective, key):
-                raise ConfigError(f"objective.{key} is for classification, not for causal-lm", "Leave it out")
-        if objective.loss != "cross-entropy":
-            raise ConfigError(f"objective.loss = {objective.loss!r} is for classification", "Leave it out")
-        self._inputs = inputs
-        self.samples = samples
-        self.variants = 1
-        self._machine = machine
-
-    def start(self, network: nn.Module) -> None:
-        """Do nothing."""
-
-    def loss(
-        self,
-        network: nn.Module,
-        samples: NDArray[np.int64],
-        variants: NDArray[np.int64],
-        draw: np.random.Generator,
-    ) -> Tensor:
-        """Return the loss of one batch, ()."""
-        batch = self._inputs.batch(samples)
-        logits = self._machine.run(network, batch)
-        ids, mask = (part.to(logits.device) for part in batch)
-        return language_loss(logits, ids, mask)
-
-    @torch.inference_mode()
-    def quality(self, network: nn.Module) -> LanguageQuality:
-        """Return what the network's predictions are worth."""
-        loss, right, predicted = 0.0, 0, 0
-        for samples in _batches(self.samples):
-            batch = self._inputs.batch(samples)
-            logits = self._machine.run(network, batch)
-            ids, mask = (part.to(logits.device) for part in batch)
-            wanted = mask[:, 1:].bool()
-            count = int(wanted.sum())
-            loss += float(language_loss(logits, ids, mask)) * count
-            right += int((logits[:, :-1].argmax(2) == ids[:, 1:])[wanted].sum())
-            predicted += count
-        return LanguageQuality(loss / max(predicted, 1), right / max(predicted, 1), self.samples)
-
-
 @torch.inference_mode()
 def answers(network: nn.Module, inputs: Inputs, samples: int, machine: Machine) -> Tensor:
     """Return the logits of all samples in their first variant, (samples, classes), on the CPU."""
-    found = [machine.run(network, inputs.batch(batch)).cpu() for batch in _batches(samples)]
+    found = [machine.run(network, inputs.batch(batch)).cpu() for batch in in_batches(samples, _BATCH)]
     return torch.cat(found)
-
-
-def _batches(samples: int) -> Sequence[NDArray[np.int64]]:
-    return [np.arange(start, min(start + _BATCH, samples)) for start in range(0, samples, _BATCH)]

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
-from fedsparse.config import FederationConfig, SiteConfig, load
+from fedsparse.config import FederationConfig, SiteConfig, TrainConfig, from_options, load
 from fedsparse.errors import ConfigError
 
 FEDERATION = """
@@ -226,11 +227,56 @@ def test_the_example_settings_are_valid_and_name_every_key(name: str, kind: type
     assert set(_keys(raw)) >= set(_fields(kind))
 
 
+def test_the_example_of_training_is_valid_and_names_every_key_if_only_in_a_comment() -> None:
+    path = Path(__file__).resolve().parents[2] / "deploy" / "examples" / "train.toml"
+    if not path.exists():
+        pytest.skip("these tests run against an installed package, without its examples")
+    text = path.read_text(encoding="utf-8")
+    whole = tomllib.loads(re.sub(r"^# (?=\[|[a-z_0-9]+ = )", "", text, flags=re.MULTILINE))
+    assert set(_keys(whole)) == set(_fields(TrainConfig))
+    as_it_is, short = load(path, TrainConfig), from_options(TrainConfig, {"data": {"path": "images"}})
+    assert as_it_is.model_dump(exclude={"data", "output"}) == short.model_dump(exclude={"data", "output"})
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"training": {"density": 1.5}}, 'training.density = 1.5: use a share above 0, at most 1, or "auto"'),
+        ({"training": {"density": "much"}}, "training.density = 'much': use a share above 0"),
+        ({"training": {"density": True}}, "training.density = True: use a share above 0"),
+        ({"training": {"density": 0.1, "stages": [{"name": "all", "epochs": 1}]}}, "leave out either density"),
+        ({"training": {"density": "auto", "patience": 2}}, "leave patience out"),
+        ({"task": {"kind": "causal-lm"}, "training": {"metric": "auroc"}}, "use loss or accuracy"),
+        ({"task": {"kind": "causal-lm", "classes": ["a"]}}, "task.classes and task.positive"),
+        ({"task": {"kind": "text-classification"}, "augmentation": {"mixup": 0.2}}, "are for images"),
+    ],
+)
+def test_training_settings_that_contradict_each_other_are_told(settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_options(TrainConfig, {"data": {"path": "images"}, **settings})
+    assert told in str(caught.value)
+
+
+def test_the_metric_that_chooses_suits_the_task() -> None:
+    images = from_options(TrainConfig, {"data": {"path": "images"}})
+    texts = from_options(TrainConfig, {"data": {"path": "texts"}, "task": {"kind": "causal-lm"}})
+    assert (images.metric, texts.metric) == ("balanced_accuracy", "loss")
+
+
+def test_what_overrides_a_file_leaves_its_other_keys_alone(tmp_path: Path) -> None:
+    path = tmp_path / "train.toml"
+    path.write_text('[data]\npath = "images"\nlabel = "kind"\n[training]\nseed = 3\nbatch_size = 8\n')
+    loaded = load(path, TrainConfig, {"data": {"path": "/other"}, "training": {"seed": 5}})
+    assert (loaded.data.path, loaded.data.label) == (Path("/other"), "kind")
+    assert (loaded.training.seed, loaded.training.batch_size) == (5, 8)
+
+
 def _keys(table: dict[str, Any], prefix: str = "") -> Iterator[str]:
     for key, value in table.items():
         yield prefix + key
-        if isinstance(value, dict):
-            yield from _keys(value, f"{prefix}{key}.")
+        for inner in value if isinstance(value, list) else [value]:
+            if isinstance(inner, dict):
+                yield from _keys(inner, f"{prefix}{key}.")
 
 
 def _fields(kind: type, prefix: str = "") -> Iterator[str]:

@@ -9,11 +9,31 @@ import torch
 
 from fedsparse import config
 from fedsparse.adapters import ImageReader, build_adapter
-from fedsparse.delta import Operation, SparseDelta, ValueCoding, apply, encode
+from fedsparse.delta import Operation, SparseDelta, TrainingSettings, ValueCoding, apply, encode
 from fedsparse.errors import ConfigError, DataError
-from fedsparse.training import Evaluator, cached_features, load_samples, train_alone
+from fedsparse.training import (
+    Evaluator,
+    Features,
+    LocalTrainer,
+    cached_features,
+    load_samples,
+    prepare,
+    train_alone,
+)
+from fedsparse.training.local import HELD_OUT, SPLIT_SEED
 
-from .training_samples import ADAPTER, CLASSES, SETTINGS, base, space, trainer, write_images
+from .training_samples import (
+    ADAPTER,
+    CLASSES,
+    SETTINGS,
+    adapter,
+    base,
+    space,
+    text_base,
+    trainer,
+    write_images,
+    write_texts,
+)
 
 FLIPS = config.AugmentationSettings()
 UNTOUCHED = SparseDelta.empty(space().fingerprint, Operation.SET)
@@ -108,3 +128,36 @@ def test_an_image_that_changes_after_the_check_is_an_error_and_leaves_no_cache(t
     with pytest.raises(DataError, match="changed or gone"):
         cached_features(base(), samples, tmp_path / "cache", None)
     assert not list((tmp_path / "cache").glob("*.npy"))
+
+
+def test_a_trainer_learns_to_tell_texts_apart() -> None:
+    model, texts = text_base(), write_texts()
+    adapter = build_adapter(model, config.AdapterSettings())
+    one = LocalTrainer(adapter, texts, prepare(model, texts, Path("unused"), None))
+    settings = TrainingSettings(
+        density=0.3, epochs=12, batch_size=8, learning_rate=2e-2, head_learning_rate=5e-2, seed=0
+    )
+    state = SparseDelta.empty(adapter.space.fingerprint, Operation.SET)
+    first = one.train(state, settings, 1)
+    state = apply(state, first.delta)
+    second = one.train(state, settings, 2)
+    third = one.train(apply(state, second.delta), settings, 3)
+    assert first.received.balanced_accuracy == 0.5
+    assert third.received.balanced_accuracy > 0.8
+    assert first.loss > 2 * second.loss
+    assert first.samples == 34
+    assert 0 < second.delta.nnz <= 0.3 * adapter.space.size
+
+
+def test_a_rounds_samples_are_weighed_by_class_and_the_held_out_ones_are_never_trained_on(tmp_path: Path) -> None:
+    one = trainer(tmp_path)
+    training, held_out = one.samples.split(HELD_OUT, SPLIT_SEED)
+    assert sorted([*training, *held_out]) == [*range(32)]
+    values = one.inputs.values.copy()
+    values[held_out] = np.nan
+    blind = LocalTrainer(adapter(), one.samples, Features(values))
+    with pytest.raises(DataError, match="are not finite"):
+        blind.train(UNTOUCHED, SETTINGS, 1)  # it measures on them
+    values[held_out] = 0
+    blind = LocalTrainer(adapter(), one.samples, Features(values))
+    assert _bytes(blind.train(UNTOUCHED, SETTINGS, 1).delta) == _bytes(one.train(UNTOUCHED, SETTINGS, 1).delta)

@@ -7,9 +7,10 @@ import os
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
-from fedsparse.adapters.bases.model import BaseModel, fingerprint
+from fedsparse.adapters.bases.model import BaseModel, fingerprint, try_out
 from fedsparse.adapters.bases.readers import ImageReader, TextReader
 from fedsparse.errors import ConfigError, ModelError
 
@@ -27,15 +28,16 @@ class ImageClassifier(nn.Module):
         width: d, of its hidden states.
     """
 
-    def __init__(self, backbone: nn.Module, width: int, classes: int, *, first_token: bool) -> None:
+    def __init__(self, backbone: Any, width: int, classes: int, *, first_token: bool) -> None:
         super().__init__()
         self.backbone = backbone
+        self._type: torch.dtype = backbone.dtype
         self.head = _head(width, classes)
         self._first_token = first_token
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits."""
-        hidden = self.backbone(pixel_values=images).last_hidden_state
+        hidden = self.backbone(pixel_values=images.to(self._type)).last_hidden_state.float()
         if hidden.ndim == 4:  # a convolutional backbone: (n, d, h, w)
             hidden = hidden.flatten(2).transpose(1, 2)
         logits: Tensor = self.head(hidden[:, 0] if self._first_token else hidden.mean(1))
@@ -52,7 +54,7 @@ class TextClassifier(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Return the logits."""
-        hidden = self.backbone(input_ids=ids, attention_mask=mask).last_hidden_state
+        hidden = self.backbone(input_ids=ids, attention_mask=mask).last_hidden_state.float()
         weights = mask[..., None].to(hidden.dtype)
         logits: Tensor = self.head((hidden * weights).sum(1) / weights.sum(1).clamp(min=1))
         return logits
@@ -67,7 +69,7 @@ class LanguageModel(nn.Module):
 
     def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
         """Return the logits; those at position i are for token i + 1."""
-        logits: Tensor = self.backbone(input_ids=ids, attention_mask=mask).logits
+        logits: Tensor = self.backbone(input_ids=ids, attention_mask=mask, use_cache=False).logits
         return logits
 
 
@@ -87,18 +89,35 @@ def load(
             f"{folder} holds no config.json", "Name the folder of a Hugging Face model in base.folder"
         )
     kind = AutoModelForCausalLM if task == "causal-lm" else AutoModel
-    backbone = _read(folder, lambda: kind.from_pretrained(folder, **_OFFLINE, use_safetensors=True))
-    backbone.requires_grad_(False).eval()
+    backbone = _backbone(kind, folder)
     network = _network(backbone, task, classes)
     reader: ImageReader | TextReader
     if task == "image-classification":
         reader = _image_reader(folder, backbone.config, image_size)
     else:
         reader = TextReader(_tokenizer(folder), _token_limit(backbone.config, max_tokens))
-    return BaseModel(name, fingerprint(backbone.state_dict()), nn.Identity(), network, 0, reader)
+    base = BaseModel(name, fingerprint(backbone.state_dict()), nn.Identity(), network, 0, reader)
+    return base if task == "causal-lm" else try_out(base, classes)
 
 
 _OFFLINE = {"local_files_only": True, "trust_remote_code": False}
+
+
+def _backbone(kind: Any, folder: Path) -> Any:
+    """Return the frozen model without a pooler: no task uses it, and few checkpoints have its weights."""
+    backbone, report = _read(
+        folder,
+        lambda: kind.from_pretrained(folder, **_OFFLINE, use_safetensors=True, output_loading_info=True),
+    )
+    if isinstance(getattr(backbone, "pooler", None), nn.Module):
+        backbone.pooler = nn.Identity()
+    missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
+    if missing:  # transformers draws them at random, anew at every site
+        raise ModelError(
+            f"the model in {folder} lacks {len(missing)} weights, the first {missing[0]}",
+            f"Use a checkpoint of a whole {type(backbone).__name__}",
+        )
+    return backbone.requires_grad_(False).eval()
 
 
 def _read(folder: Path, read: Any) -> Any:
@@ -150,7 +169,7 @@ def _image_reader(folder: Path, config: Any, image_size: int | None) -> ImageRea
             f"Leave it out, or set it to {own}",
         )
     path = folder / "preprocessor_config.json"
-    told = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    told = _read(folder, lambda: json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
     mean, deviation = (tuple(told.get(key, (0.5, 0.5, 0.5))) for key in ("image_mean", "image_std"))
     return ImageReader(image_size or own or 224, mean, deviation)
 
@@ -158,7 +177,13 @@ def _image_reader(folder: Path, config: Any, image_size: int | None) -> ImageRea
 def _tokenizer(folder: Path) -> Any:
     from transformers import AutoTokenizer
 
-    return _read(folder, lambda: AutoTokenizer.from_pretrained(folder, **_OFFLINE))
+    tokenizer = _read(folder, lambda: AutoTokenizer.from_pretrained(folder, **_OFFLINE))
+    if tokenizer.pad_token is None and tokenizer.eos_token is None:
+        raise ModelError(
+            f"the tokenizer in {folder} has no token to pad with",
+            "Name a pad_token in its tokenizer_config.json",
+        )
+    return tokenizer
 
 
 def _token_limit(config: Any, max_tokens: int | None) -> int:

@@ -68,18 +68,19 @@ class ConvNorm(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the layer's output."""
-        kernel = self.weight.shape[-1]
+        weight = self.weight  # once: under a `lora` adapter each look computes it
+        kernel = weight.shape[-1]
         width, height = (_same_padding(size, kernel, self._stride) for size in (x.shape[3], x.shape[2]))
         symmetric = width[0] == width[1] and height[0] == height[1]
         if not symmetric:
             x = F.pad(x, (*width, *height))
         x = F.conv2d(
             x,
-            self.weight * self.scale,
+            weight * self.scale,
             self.shift,
             stride=self._stride,
             padding=(height[0], width[0]) if symmetric else 0,
-            groups=self.weight.shape[0] if self._depthwise else 1,
+            groups=weight.shape[0] if self._depthwise else 1,
         )
         return F.relu6(x) if self._activate else x
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsparse.adapters.bases.readers import ImageReader, TextReader
+from fedsparse.errors import ModelError
 
 
 @dataclass(frozen=True)
@@ -37,6 +38,30 @@ class BaseModel:
     def parameter_bytes(self) -> int:
         """Bytes of prefix and network in fp32, the head included."""
         return 4 * sum(weight.numel() for part in (self.prefix, self.network) for weight in part.parameters())
+
+
+def try_out(base: BaseModel, classes: int) -> BaseModel:
+    """Return ``base`` if its network answers the largest inputs that its reader yields with one logit per class.
+
+    Raises:
+        ModelError: it fails or answers something else.
+    """
+    if isinstance(base.reader, ImageReader):
+        inputs: tuple[Tensor, ...] = (torch.zeros(1, 3, base.reader.size, base.reader.size),)
+        what = f"an image of {base.reader.size} pixels"
+    else:
+        inputs = (torch.zeros(1, base.reader.max_tokens, dtype=torch.int64),) * 2
+        what = f"a text of {base.reader.max_tokens} tokens"
+    remedy = "Check adapter.image_size and adapter.max_tokens, and that the model is made for the task"
+    try:
+        with torch.inference_mode():
+            logits = base.network(*inputs)
+    except Exception as error:  # a foreign module raises what it likes
+        raise ModelError(f"the base model {base.name} cannot compute {what}: {error}", remedy) from None
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    if shape != (1, classes):
+        raise ModelError(f"the base model {base.name} makes {shape} of {what}, not (1, {classes})", remedy)
+    return base
 
 
 def fingerprint(tensors: Mapping[str, Tensor]) -> bytes:

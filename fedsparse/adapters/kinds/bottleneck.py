@@ -11,8 +11,9 @@ from collections.abc import Sequence
 
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows
 from torch import Tensor, nn
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from fedsparse.adapters.kinds.injection import initial, zeros
+from fedsparse.adapters.kinds.injection import initial, insert, zeros
 from fedsparse.adapters.layers import Layer, LayerType
 from fedsparse.errors import ModelError
 
@@ -42,18 +43,19 @@ class BottleneckInjection:
     Args:
         layers: get one each.
         dense: names of further weights in the space, as they are.
+
+    Raises:
+        ModelError: a layer's output is never seen, as its owner computes with the weight itself.
     """
 
     kind = "bottleneck"
 
     def __init__(self, layers: Sequence[Layer], dense: Sequence[str], width: int) -> None:
-        self._layers = layers
-        self._handles = []
         for layer in layers:
-            inserted = Bottleneck(layer, width)
-            layer.module.register_module("bottleneck", inserted)
-            hook = layer.module.register_forward_hook(lambda module, inputs, output: module.bottleneck(output))
-            self._handles.append(hook)
+            _require_called(layer)
+        insert({layer: Bottleneck(layer, width) for layer in layers}, "bottleneck")
+        self._layers = layers
+        self._handles = [layer.module.register_forward_hook(_pass_through) for layer in layers]
         self.names = (*(f"{layer.name}.bottleneck.{part}" for layer in layers for part in ("down", "up")), *dense)
 
     def merge(self) -> None:
@@ -73,3 +75,16 @@ class BottleneckInjection:
             handle.remove()
         for layer in self._layers:
             del layer.module._modules["bottleneck"]
+
+
+def _pass_through(module: nn.Module, inputs: object, output: Tensor) -> Tensor:
+    result: Tensor = module.get_submodule("bottleneck")(output)
+    return result
+
+
+def _require_called(layer: Layer) -> None:
+    if isinstance(layer.module, NonDynamicallyQuantizableLinear):  # part of nn.MultiheadAttention
+        raise ModelError(
+            f"no bottleneck fits after {layer.name}: torch's attention uses its weight without calling it",
+            "Leave it out of adapter.include, or choose delta or lora",
+        )

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
+
+from fedsparse.adapters.layers import Layer
+from fedsparse.errors import ModelError
 
 
 class KindSpec(Protocol):
@@ -60,6 +64,19 @@ class Injection(Protocol):
 
     def remove(self) -> None:
         """Take out what was injected."""
+
+
+def insert(modules: Mapping[Layer, nn.Module], name: str) -> None:
+    """Make each module a child of its layer, called ``name``.
+
+    Raises:
+        ModelError: a layer has an attribute of this name; nothing is inserted then.
+    """
+    for layer in modules:
+        if hasattr(layer.module, name):
+            raise ModelError(f"{layer.name} has a {name!r} already", "Remove the adapter that is on it")
+    for layer, module in modules.items():
+        layer.module.register_module(name, module)
 
 
 def initial(name: str, shape: tuple[int, ...], bound: float, like: Tensor) -> nn.Parameter:

@@ -14,7 +14,7 @@ import torch.nn.functional as F  # noqa: N812 - the name everybody knows
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from fedsparse.adapters.kinds.injection import initial, zeros
+from fedsparse.adapters.kinds.injection import initial, insert, zeros
 from fedsparse.adapters.layers import Layer, LayerType
 from fedsparse.errors import ConfigError
 
@@ -78,8 +78,7 @@ class LoraInjection:
         self.factors = {layer.name: LowRank(layer, rank, alpha) for layer in layers}
         self._layers = layers
         self._originals: list[Tensor] = []
-        for layer in layers:
-            layer.module.register_module("lora", self.factors[layer.name])
+        insert({layer: self.factors[layer.name] for layer in layers}, "lora")
         self._disconnections = [_connect(layer, self.factors[layer.name]) for layer in layers]
         self.names = (*(f"{layer.name}.lora.{part}" for layer in layers for part in "AB"), *dense)
 
@@ -113,13 +112,24 @@ class LoraInjection:
 
 def _connect(layer: Layer, factors: LowRank) -> Callable[[], object]:
     """Let the layer compute with its factors; return what ends this."""
-    if layer.type in (LayerType.LINEAR, LayerType.CONV1D):
-        return layer.module.register_forward_hook(
-            lambda module, inputs, output: output + factors(inputs[0])
-        ).remove
+    if layer.computes_plainly:
+        return layer.module.register_forward_hook(_add_product, with_kwargs=True).remove
     # Elsewhere the weight is computed anew each time: cheap beside a convolution, and right for every layout.
+    order = list(layer.module._parameters)
     parametrize.register_parametrization(layer.module, "weight", _Sum(factors), unsafe=True)
-    return lambda: parametrize.remove_parametrizations(layer.module, "weight", leave_parametrized=False)
+
+    def disconnect() -> None:
+        parametrize.remove_parametrizations(layer.module, "weight", leave_parametrized=False)
+        for name in order:  # or the weight would come last, and the space of the next adapter be another one
+            layer.module._parameters[name] = layer.module._parameters.pop(name)
+
+    return disconnect
+
+
+def _add_product(module: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor], output: Tensor) -> Tensor:
+    (x,) = (*given, *named.values())
+    result: Tensor = output + module.get_submodule("lora")(x)
+    return result
 
 
 class _Sum(nn.Module):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from torch import nn
 
 from fedsparse.adapters.kinds.bottleneck import BottleneckInjection
@@ -30,7 +32,7 @@ def inject(network: nn.Module, spec: KindSpec) -> Injection:
     if spec.kind == "lora":
         chosen = layers if spec.include else [layer for layer in layers if saves(layer, spec.rank)]
         return LoraInjection(_some(chosen, spec.kind), dense, spec.rank, spec.alpha)
-    chosen = layers if spec.include else [layer for layer in layers if _narrows(layer)]
+    chosen = layers if spec.include else _narrowing(layers, find_layers(network).values())
     return BottleneckInjection(_some(chosen, spec.kind), dense, spec.width)
 
 
@@ -40,11 +42,19 @@ def _layers(network: nn.Module, names: list[str]) -> list[Layer]:
     return [found[module] for module in modules]
 
 
-def _narrows(layer: Layer) -> bool:
-    """Return whether the layer leads from wide hidden features back to the residual stream."""
-    narrow = layer.type is not LayerType.EMBEDDING and layer.outputs < layer.inputs
-    kernel = layer.weight.shape[2:]
-    return narrow and all(extent == 1 for extent in kernel)
+def _narrowing(layers: Iterable[Layer], all_layers: Iterable[Layer]) -> list[Layer]:
+    """Return those that lead from wide hidden features back to the residual stream: other layers start there.
+
+    Keys and values of fewer heads than queries have are narrow too, but no layer starts from them.
+    """
+    pointwise = [layer for layer in all_layers if _is_pointwise(layer)]
+    starts = {layer.inputs for layer in pointwise}
+    narrow = [layer for layer in layers if _is_pointwise(layer) and layer.outputs < layer.inputs]
+    return [layer for layer in narrow if layer.outputs in starts]
+
+
+def _is_pointwise(layer: Layer) -> bool:
+    return layer.type is not LayerType.EMBEDDING and all(extent == 1 for extent in layer.weight.shape[2:])
 
 
 def _some(layers: list[Layer], kind: str) -> list[Layer]:

@@ -1,0 +1,262 @@
+"""Sparse adapters beside PEFT's LoRA, full fine-tuning and a linear probe: time, memory, accuracy, few samples.
+
+All arms of one comparison see the same samples, for the same number of steps, with the same optimiser, schedule and
+loss. Learning rates were chosen per arm on a part of the training samples (see RECIPES). Finished runs are kept below
+--work: an interrupted benchmark goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass
+from functools import cache
+from hashlib import sha256
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.report import RESULTS, Claim, write_report
+from benchmarks.training.arms import Recipe, run
+from benchmarks.training.problems import Problem, images, texts
+
+NAMES = {"full": "full fine-tuning", "lora": "LoRA r=8 (PEFT)", "probe": "linear probe", "sparse": "sparse delta 1 %"}
+# By problem and arm: learning rate and head's learning rate, the best of those tried on a fifth of the training data.
+RECIPES = {
+    "images": {"full": (2e-4, 1e-3), "lora": (1e-3, 1e-3), "probe": (1e-3, 1e-2), "sparse": (5e-4, 1e-3)},
+    "texts": {"full": (4e-4, 3e-3), "lora": (1e-3, 3e-3), "probe": (1e-3, 3e-2), "sparse": (1e-3, 3e-3)},
+}
+EPOCHS = {"images": 8, "texts": 15}
+FEW = (16, 64, 256)
+FEW_EPOCHS = {16: 40, 64: 20, 256: 12}
+TOKENS = (16, 64, 128)
+HEADLINE_TOKENS = 64
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: an arm on a problem, with all training samples (0) or ``per_class`` of each class."""
+
+    problem: str
+    per_class: int
+    seed: int
+    recipe: Recipe
+
+    @property
+    def key(self) -> str:
+        """Name of the file that keeps its result."""
+        return sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+
+
+@cache
+def _problem(name: str, work: Path, orders: Path) -> Problem:
+    return images(work / "images") if name == "images" else texts(orders)
+
+
+def run_job(job: Job, work: Path, orders: Path) -> dict[str, Any]:
+    """Run one job, or return what it found earlier."""
+    kept = work / f"{job.key}.json"
+    if kept.exists():
+        earlier: dict[str, Any] = json.loads(kept.read_text())
+        return earlier
+    problem = _problem(job.problem, work, orders)
+    training = problem.few(job.per_class, job.seed) if job.per_class else problem.training
+    found = run(problem, job.recipe, training, job.seed)
+    result = {
+        **asdict(job),
+        "quality": asdict(found.quality),
+        "trained": found.trained,
+        "seconds": round(found.seconds, 1),
+    }
+    scratch = kept.with_suffix(".tmp")
+    scratch.write_text(json.dumps(result))
+    scratch.replace(kept)
+    return result
+
+
+def _jobs(seeds: Sequence[int], orders: Path) -> list[Job]:
+    problems = ["texts", "images"] if orders.is_dir() else ["images"]
+    jobs = []
+    for problem in problems:
+        for arm, (rate, head_rate) in RECIPES[problem].items():
+            recipe = Recipe(arm, EPOCHS[problem], rate, head_rate)
+            jobs += [Job(problem, 0, seed, recipe) for seed in seeds]
+    for per_class in FEW:
+        for arm, (rate, head_rate) in RECIPES["images"].items():
+            recipe = Recipe(arm, FEW_EPOCHS[per_class], rate, head_rate)
+            jobs += [Job("images", per_class, seed, recipe) for seed in seeds]
+    return jobs
+
+
+def _run_all(jobs: Sequence[Job], work: Path, orders: Path, workers: int) -> list[dict[str, Any]]:
+    console = Console(highlight=False)
+    work.mkdir(parents=True, exist_ok=True)
+    for name in sorted({job.problem for job in jobs}):
+        _problem(name, work, orders)  # computes what the workers then only read
+    found = []
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        futures = {pool.submit(run_job, job, work, orders): job for job in jobs}
+        for number, future in enumerate(as_completed(futures), 1):
+            job, result = futures[future], future.result()
+            found.append(result)
+            accuracy = result["quality"]["balanced_accuracy"]
+            size = job.per_class or "all"
+            console.print(
+                f"{number}/{len(jobs)}  {job.problem} {size} {job.recipe.arm} seed {job.seed}: "
+                f"balanced accuracy {accuracy:.3f} in {result['seconds']:.0f} s"
+            )
+    return found
+
+
+def _summary(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return one row per problem, size and arm: means over seeds, and the standard error of the mean."""
+    groups: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
+    for result in results:
+        groups.setdefault((result["problem"], result["per_class"], result["recipe"]["arm"]), []).append(result)
+    rows = []
+    for (problem, per_class, arm), group in sorted(groups.items()):
+        balanced = [one["quality"]["balanced_accuracy"] for one in group]
+        rows.append(
+            {
+                "problem": problem,
+                "per_class": per_class,
+                "arm": arm,
+                "balanced_accuracy": statistics.mean(balanced),
+                "standard_error": statistics.stdev(balanced) / len(balanced) ** 0.5 if len(balanced) > 1 else 0.0,
+                "accuracy": statistics.mean(one["quality"]["accuracy"] for one in group),
+                "auroc": _mean_known(one["quality"]["auroc"] for one in group),
+                "trained": max(one["trained"] for one in group),
+                "seconds": statistics.median(one["seconds"] for one in group),
+                "seeds": len(group),
+                "balanced_by_seed": [round(value, 4) for value in balanced],
+            }
+        )
+    return rows
+
+
+def _mean_known(values: Iterable[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.mean(known) if known else None
+
+
+def _accuracy_claims(rows: Sequence[dict[str, Any]]) -> list[Claim]:
+    by = {(row["problem"], row["per_class"], row["arm"]): row for row in rows}
+    claims = []
+    for problem in sorted({row["problem"] for row in rows}):
+        sparse, full, lora = (by[problem, 0, arm]["balanced_accuracy"] for arm in ("sparse", "full", "lora"))
+        share = f"balanced accuracy on {problem} at 1 % density"
+        claims.append(
+            Claim(f"{share}, less full fine-tuning's", 100 * (sparse - full), "≥ −0.5", "points", sparse - full >= -0.005)
+        )
+        claims.append(Claim(f"{share}, less LoRA's", 100 * (sparse - lora), "≥ 0", "points", sparse >= lora))
+    for per_class in FEW:
+        sparse = by["images", per_class, "sparse"]
+        others = [by["images", per_class, arm] for arm in ("full", "lora", "probe")]
+        best = max(others, key=lambda row: row["balanced_accuracy"])
+        gap = sparse["balanced_accuracy"] - best["balanced_accuracy"]
+        tie = (sparse["standard_error"] ** 2 + best["standard_error"] ** 2) ** 0.5
+        claims.append(
+            Claim(
+                f"balanced accuracy with {per_class} images per class, less the best other's ({best['arm']})",
+                100 * gap,
+                f"≥ 0, or tied within one standard error ({100 * tie:.1f})",
+                "points",
+                gap >= -tie,
+            )
+        )
+    return claims
+
+
+def _step_claims(steps: dict[str, Any]) -> list[Claim]:
+    ratios = steps["ratio_to_lora"][str(HEADLINE_TOKENS)]
+    memory = {arm: found["training"] for arm, found in steps["memory"].items()}
+    lora, scattered = memory["LoRA r=8 (PEFT)"], memory["delta 1 %, scattered"]
+    rows = ratios["delta 1 %, rows"]
+    latency, swap = steps["serving"]["latency_ratio"], steps["serving"]["reload"] / steps["serving"]["swap"]
+    return [
+        Claim("step time of delta at 1 %, scattered, over LoRA's", ratios["delta 1 %, scattered"], "≤ 0.9", "×", ratios["delta 1 %, scattered"] <= 0.9),
+        Claim("step time of delta at 1 %, rows, over LoRA's", rows, "≤ 0.75", "×", rows <= 0.75),
+        Claim("peak memory of delta's training over LoRA's", scattered / lora, "≤ 1", "×", scattered <= lora),
+        Claim("latency of the merged model over the base's", latency, "1.00 ± 0.02", "×", abs(latency - 1) <= 0.02),
+        Claim("reloading the model over a hot swap of a 1 % delta", swap, "≥ 10", "×", swap >= 10),
+    ]
+
+
+def _measure_steps(repeats: int, work: Path) -> dict[str, Any]:
+    """Measure in a process of its own, with nothing else of this benchmark running."""
+    kept = work / "steps.json"
+    command = [sys.executable, "-m", "benchmarks.training.measure", str(kept), str(repeats), *map(str, TOKENS)]
+    subprocess.run(command, check=True)
+    found: dict[str, Any] = json.loads(kept.read_text())
+    return found
+
+
+def _print(rows: Sequence[dict[str, Any]], steps: dict[str, Any]) -> None:
+    console = Console(highlight=False)
+    table = Table("problem", "samples", "arm", "balanced accuracy", "accuracy", "trained parameters", "seconds")
+    for row in rows:
+        size = f"{row['per_class']} per class" if row["per_class"] else "all"
+        balanced = f"{row['balanced_accuracy']:.3f} ± {row['standard_error']:.3f}"
+        table.add_row(
+            row["problem"],
+            size,
+            NAMES[row["arm"]],
+            balanced,
+            f"{row['accuracy']:.3f}",
+            f"{row['trained']:,}",
+            f"{row['seconds']:.0f}",
+        )
+    console.print(table)
+    table = Table("arm", *(f"step, 32 × {tokens} tokens" for tokens in TOKENS), "over LoRA", "training memory")
+    for arm, found in steps["memory"].items():
+        times = [f"{1000 * steps['seconds'][str(tokens)][arm]:.0f} ms" for tokens in TOKENS]
+        ratio = steps["ratio_to_lora"][str(HEADLINE_TOKENS)][arm]
+        table.add_row(arm, *times, f"{ratio:.2f} ×", f"{found['training']:.0f} MiB")
+    console.print(table)
+
+
+def main() -> None:
+    """Run everything, print the tables, and write results/train.json and results/train.svg."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--repeats", type=int, default=15, help="steps per arm; the median counts")
+    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--work", type=Path, default=Path("runs/bench_train"))
+    parser.add_argument(
+        "--texts", type=Path, default=Path("../shared/data/fmc-mwo2kg"), help="folder of the maintenance work orders"
+    )
+    options = parser.parse_args()
+    orders = options.texts.resolve()
+    if not orders.is_dir():
+        print(f"no work orders at {options.texts}: the problem 'texts' is left out; name their folder with --texts")
+    jobs = _jobs(options.seeds, orders)
+    results = _run_all(jobs, options.work.resolve(), orders, options.workers)
+    steps = _measure_steps(options.repeats, options.work.resolve())
+    rows = _summary(results)
+    _print(rows, steps)
+    settings = {
+        "seeds": options.seeds,
+        "recipes": RECIPES,
+        "epochs": EPOCHS,
+        "few_epochs": FEW_EPOCHS,
+        "batch": 32,
+        "image_size": 96,
+        "threads": {"accuracy": 1, "steps": 2},
+        "repeats": options.repeats,
+    }
+    write_report("train", settings, [*rows, {"steps": steps}], [*_step_claims(steps), *_accuracy_claims(rows)])
+    from benchmarks.training.plot import write_plot
+
+    write_plot(rows, NAMES, RESULTS / "train.svg")
+
+
+if __name__ == "__main__":
+    main()
