@@ -133,7 +133,10 @@ class Attachment:
 
 
 def collect_gradient(name: str, weight: nn.Parameter, sink: Callable[[Tensor], None]) -> Callable[[], None]:
-    """Hand the dense gradient of ``weight``, called ``name``, flat, to ``sink`` in every backward pass, and free it at once.
+    """Hand the dense gradient of ``weight``, flat, to ``sink`` in every backward pass, and free it at once.
+
+    Args:
+        name: of the weight, for the error.
 
     Returns:
         A function that ends this.

@@ -246,7 +246,7 @@ def test_rounds_of_training_add_up_in_full_precision_and_are_rounded_once(name: 
         during, added = bits(adapter.network), adapter.detach()
         state = apply(state, added)
         for part in added.tensors:
-            total[part.tensor][part.indices] += torch.tensor(part.values)
+            total[part.tensor][torch.tensor(part.indices)] += torch.tensor(part.values)
         assert bits(adapter.load(state).network) == during  # what was trained is what is loaded, to the bit
     for position, weight in enumerate(_weights(adapter)):
         changed = total[position] != 0
