@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint protos bench bench-demo bench-merge clean
+.PHONY: help demo test test-fast lint protos bench bench-demo bench-merge bench-gradients bench-train clean
 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -17,7 +17,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(VENV)/.installed ## three plants, one hub, real images: a federation end to end
-	$(BIN)/fedsparse demo
+	$(BIN)/fedsparse demo --settings deploy/examples/demo.toml
 
 test: $(VENV)/.installed ## every test, the ones with real processes included
 	$(BIN)/python -m pytest -n 2 -m 'not processes'
@@ -36,13 +36,19 @@ lint: $(VENV)/.installed ## format, lint, types, import contracts, generated cod
 protos: $(VENV)/.installed ## regenerate fedsparse/v1 from protos/
 	$(BIN)/python scripts/generate_protos.py
 
-bench: bench-demo bench-merge ## every benchmark; each writes benchmarks/results/NAME.json
+bench: bench-demo bench-merge bench-gradients bench-train ## every benchmark; each writes benchmarks/results/NAME.json
 
 bench-demo: $(VENV)/.installed ## the demo's promises, and rounds of bare Flower beside it
 	$(BIN)/python -m benchmarks.demo
 
 bench-merge: $(VENV)/.installed ## merging rules on label-skewed plants, side by side
 	$(BIN)/python -m benchmarks.merge_rules
+
+bench-gradients: $(VENV)/.installed ## ways to compute the gradient at a support, side by side
+	$(BIN)/python -m benchmarks.gradients
+
+bench-train: $(VENV)/.installed ## sparse adapters beside PEFT's LoRA, full fine-tuning and a linear probe; about an hour
+	$(BIN)/python -m benchmarks.train
 
 clean: ## remove .venv, runs and caches
 	rm -rf $(VENV) runs dist .pytest_cache .mypy_cache .ruff_cache

@@ -29,18 +29,16 @@ class Line:
 def write_plot(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str], path: Path) -> None:
     """Write both panels beside each other."""
     few = [
-        Line(names[arm], colour, [_point(row, row["per_class"]) for row in _of(rows, arm, 0.01) if row["per_class"]])
+        Line(names[arm], colour, [_point(row, row["per_class"]) for row in _few(rows, arm)])
         for arm, colour in COLOURS.items()
     ]
     by_density = []
     for problem, dashed in (("images", False), ("texts", True)):
-        found = [row for row in rows if row["arm"] == "sparse" and row["problem"] == problem and not row["per_class"]]
-        points = sorted(_point(row, 100 * row["density"]) for row in found)
+        points = sorted(_point(row, 100 * row["density"]) for row in _whole(rows, "sparse", problem))
         by_density.append(Line(f"sparse, {problem}", COLOURS["sparse"], points, dashed))
-        for row in rows:
-            if row["arm"] == "full" and row["problem"] == problem and not row["per_class"]:
-                ends = [(points[0][0], *_point(row, 0)[1:2], 0.0), (points[-1][0], *_point(row, 0)[1:2], 0.0)]
-                by_density.append(Line(f"full, {problem}", COLOURS["full"], ends, dashed))
+        for row in _whole(rows, "full", problem) if points else []:
+            ends = [(points[end][0], row["balanced_accuracy"], 0.0) for end in (0, -1)]
+            by_density.append(Line(f"full, {problem}", COLOURS["full"], ends, dashed))
     panels = [
         _panel(few, "Few samples: solar cells", "training images per class", 0, lambda x: f"{x:.0f}"),
         _panel(by_density, "How sparse: all training samples", "density, %", _WIDTH, lambda x: f"{x:g}"),
@@ -53,9 +51,14 @@ def write_plot(rows: Sequence[Mapping[str, Any]], names: Mapping[str, str], path
     path.write_text(head + "".join(panels) + "</svg>\n", encoding="utf-8")
 
 
-def _of(rows: Sequence[Mapping[str, Any]], arm: str, density: float) -> list[Mapping[str, Any]]:
-    found = [row for row in rows if row["arm"] == arm and row["problem"] == "images" and row["density"] == density]
-    return sorted(found, key=lambda row: row["per_class"])
+def _few(rows: Sequence[Mapping[str, Any]], arm: str) -> list[Mapping[str, Any]]:
+    return sorted(
+        (row for row in rows if row["arm"] == arm and row["per_class"]), key=lambda row: row["per_class"]
+    )
+
+
+def _whole(rows: Sequence[Mapping[str, Any]], arm: str, problem: str) -> list[Mapping[str, Any]]:
+    return [row for row in rows if row["arm"] == arm and row["problem"] == problem and not row["per_class"]]
 
 
 def _point(row: Mapping[str, Any], x: float) -> tuple[float, float, float]:
@@ -98,5 +101,9 @@ def _line(line: Line, x: Scale, y: Scale) -> str:
     return "".join(parts)
 
 
-def _text(x: float, y: float, text: str, *, anchor: str = "start", fill: str = "#222", weight: str = "normal") -> str:
-    return f'<text x="{x}" y="{y}" text-anchor="{anchor}" fill="{fill}" font-weight="{weight}">{escape(text)}</text>'
+def _text(
+    x: float, y: float, text: str, *, anchor: str = "start", fill: str = "#222", weight: str = "normal"
+) -> str:
+    return (
+        f'<text x="{x}" y="{y}" text-anchor="{anchor}" fill="{fill}" font-weight="{weight}">{escape(text)}</text>'
+    )

@@ -6,6 +6,7 @@ import json
 import shutil
 import statistics
 import time
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,13 +21,14 @@ from fedsparse.cli.demo_site import Layout, lay_out
 from fedsparse.cli.progress import ProgressView, final_table, say
 from fedsparse.cli.summary import write_summary
 from fedsparse.delta import AdapterSpace
-from fedsparse.errors import FedsparseError
+from fedsparse.errors import ConfigError, FedsparseError
 from fedsparse.events import EventFollower
 from fedsparse.files import hold
 from fedsparse.processes import Child, interrupt_on_terminate, script, stop_all
 from fedsparse.v1 import link_pb2
 
 _MARKER = ".fedsparse-demo"
+_SETTABLE = {"adapter", "training", "aggregation"}
 _RESTARTS = 10  # of killed plants, before the demo gives up
 _OWN = ("pki", "hub", "plants", "test.csv", "summary.json", "summary.html")
 
@@ -45,18 +47,35 @@ class _Run:
             self.history.append(dict(event))
 
 
-def run_demo(folder: Path, rounds: int, *, alone: bool, console: Console) -> None:
+def run_demo(folder: Path, rounds: int, *, alone: bool, settings: Path | None, console: Console) -> None:
     """Run the demo; see the command's help."""
     started = time.monotonic()
     interrupt_on_terminate()
     folder = folder.resolve()
     with _clear(folder):
-        _run_in(folder, rounds, alone=alone, console=console, started=started)
+        _run_in(folder, rounds, alone=alone, more=_further(settings), console=console, started=started)
 
 
-def _run_in(folder: Path, rounds: int, *, alone: bool, console: Console, started: float) -> None:
+def _further(settings: Path | None) -> str:
+    """Return the lines that the demo adds to its federation.toml."""
+    if settings is None:
+        return ""
+    try:
+        text = settings.read_text(encoding="utf-8")
+        tables = set(tomllib.loads(text))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{settings} cannot be read as TOML: {error}") from None
+    if others := sorted(tables - _SETTABLE):
+        raise ConfigError(
+            f"{settings} sets {', '.join(others)}, which the demo decides itself",
+            f"Keep to {', '.join(sorted(_SETTABLE))}",
+        )
+    return "\n" + text
+
+
+def _run_in(folder: Path, rounds: int, *, alone: bool, more: str, console: Console, started: float) -> None:
     console.print(f"writing to {folder}", highlight=False, markup=False)
-    layout = lay_out(folder, rounds)
+    layout = lay_out(folder, rounds, more=more)
     run = _federate(layout, rounds, console)
     if not run.history:
         raise FedsparseError("no round was committed", f"Read the logs below {folder}")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from fedsparse import config
 from fedsparse.errors import DataError
 from fedsparse.processes import free_port
 from fedsparse.security import Identity, Role, create_authority, issue
@@ -63,6 +64,7 @@ def lay_out(folder: Path, rounds: int, *, thin: int = 1, more: str = "") -> Layo
 
     Raises:
         DataError: the package with the images is not installed.
+        ConfigError: the further lines are not right.
     """
     address = f"127.0.0.1:{free_port()}"
     authority = create_authority(folder / "pki", "demo")
@@ -75,10 +77,13 @@ def lay_out(folder: Path, rounds: int, *, thin: int = 1, more: str = "") -> Layo
         issue(authority, Identity(Role.PLANT, name), home / "identity")
         write_manifest(home / "data.csv", cells)
         sites[name] = home / "site.toml"
-        sites[name].write_text(_SITE.format(name=name, hub=address), encoding="utf-8")
     federation = folder / "hub" / "federation.toml"
     plants = ", ".join(f'"{name}"' for name in PLANTS)
     federation.write_text(_FEDERATION.format(hub=address, plants=plants, rounds=rounds) + more, encoding="utf-8")
+    density = config.load(federation, config.FederationConfig).training.density
+    allowed = max(config.EgressSettings().max_density, density)
+    for name, path in sites.items():
+        path.write_text(_SITE.format(name=name, hub=address, density=allowed), encoding="utf-8")
     return Layout(
         federation,
         sites,
@@ -147,6 +152,9 @@ authority = "identity/ca.pem"
 
 [data]
 path = "data.csv"
+
+[egress]
+max_density = {density}
 """
 
 _FEDERATION = """\

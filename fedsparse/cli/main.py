@@ -53,6 +53,13 @@ def demo(
     alone: Annotated[
         bool, typer.Option(help="Also train each plant alone with the same budget, to compare.")
     ] = True,
+    settings: Annotated[
+        Path | None,
+        typer.Option(
+            help="TOML file with the tables adapter, training and aggregation, as in federation.toml: "
+            "another kind of adapter, another density."
+        ),
+    ] = None,
 ) -> None:
     """Run a whole federation on this machine: three plants, one hub, real images of solar cells.
 
@@ -60,7 +67,7 @@ def demo(
     """
     from fedsparse.cli.demo import run_demo
 
-    run_demo(folder, rounds, alone=alone, console=Console())
+    run_demo(folder, rounds, alone=alone, settings=settings, console=Console())
 
 
 @app.command()
