@@ -328,7 +328,8 @@ class StageSettings(_Settings):
         source: "local" scores on the site's own data; "seeded" draws from the seed alone.
         structure: what is taken whole: coordinates, rows (output neurons or filters), or square blocks.
         block: side of a block.
-        allocation: one ranking over all tensors, or the same density in each.
+        allocation: "global" is one ranking over all tensors, "uniform" gives each the same density, "early" fills
+            one tensor after another from the input side on.
         l1: λ of the L1 penalty on the sparse values, by proximal steps; those that reach 0 are not sent.
         regrow: share of the coordinates that is exchanged after each epoch, falling to 0 (RigL).
     """
@@ -344,7 +345,7 @@ class StageSettings(_Settings):
     source: Literal["local", "seeded"] = "local"
     structure: Literal["unstructured", "row", "block"] = "unstructured"
     block: Annotated[int, Field(ge=2, le=256)] = 8
-    allocation: Literal["global", "uniform"] = "global"
+    allocation: Literal["global", "uniform", "early"] = "global"
     l1: Annotated[float, Field(ge=0, lt=1)] = 0.0
     regrow: Annotated[float, Field(ge=0, lt=1)] = 0.0
 

@@ -78,7 +78,7 @@ def _sparse(
         Machine(),
     )
     untouched = SparseDelta.empty(adapter.space.fingerprint, Operation.SET)
-    stages = _stages(recipe, dense_share(adapter.space, adapter.dense))
+    stages = _stages(recipe, problem.task, dense_share(adapter.space, adapter.dense))
     outcome = train(adapter, task, untouched, stages, seed=(seed,), batch_size=BATCH)
     adapter.load(apply(untouched, outcome.delta))
     return base.network, "sparse", outcome.delta.nnz
@@ -150,9 +150,9 @@ def _descend(
             step += 1
 
 
-def _stages(recipe: Recipe, dense: float) -> tuple[StageSettings, ...]:
+def _stages(recipe: Recipe, task: str, dense: float) -> tuple[StageSettings, ...]:
     """Return the default stages, with the recipe's rates and as many epochs in all."""
-    plan = default_stages(TrainSettings(density=recipe.density), "delta", dense)
+    plan = default_stages(TrainSettings(density=recipe.density), "delta", task, dense)
     whole = sum(stage.epochs for stage in plan)
     ends = [round(recipe.epochs * sum(s.epochs for s in plan[: i + 1]) / whole) for i in range(len(plan))]
     epochs = [max(1, end - start) for start, end in zip([0, *ends], ends, strict=False)]

@@ -51,6 +51,11 @@ class Problem:
     test: NDArray[np.int64]
     balance: float
 
+    @property
+    def task(self) -> str:
+        """What the default stages depend on."""
+        return "image-classification" if self.name == "images" else "text-classification"
+
     def base(self, family: Family) -> BaseModel:
         """Return an untouched base model with a head of zeros."""
         return (_image_base if self.name == "images" else _text_base)(family, self.classes)
@@ -74,7 +79,17 @@ def plain_efficientnet(classes: int) -> nn.Module:
     network.load_state_dict(read_tensors(), strict=False)
     nn.init.zeros_(network._fc.weight)
     nn.init.zeros_(network._fc.bias)
+    for name, module in list(network.named_modules()):
+        if isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1):
+            network.set_submodule(name, _plain(module))
     return cast(nn.Module, network)
+
+
+def _plain(convolution: nn.Conv2d) -> nn.Conv2d:
+    """Return a 1 × 1 convolution of the same weights that PEFT can build its own beside; the package's cannot."""
+    own = nn.Conv2d(convolution.in_channels, convolution.out_channels, 1, bias=convolution.bias is not None)
+    own.load_state_dict(convolution.state_dict())
+    return own
 
 
 def images(work: Path) -> Problem:

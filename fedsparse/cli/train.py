@@ -197,7 +197,10 @@ def _stages(settings: TrainConfig, model: solo.Model) -> tuple[StageSettings, ..
     if settings.training.density != "auto":
         return solo.stages_of(settings, model)
     plan, pruning = stages_for(
-        model.adapter, settings.training, candidate_densities(model.adapter, settings.automatic)
+        model.adapter,
+        settings.task.kind,
+        settings.training,
+        candidate_densities(model.adapter, settings.automatic),
     )
     return plan + pruning
 

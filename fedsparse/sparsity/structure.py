@@ -56,6 +56,11 @@ class Tiling:
         return -(-self.rows // self.height) * self._across
 
     @property
+    def size(self) -> int:
+        """Number of coordinates."""
+        return self.rows * self.columns
+
+    @property
     def largest(self) -> int:
         """Number of coordinates of the largest unit."""
         return self.height * self.width

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from itertools import accumulate
 from typing import Literal
 
@@ -18,8 +18,8 @@ from fedsparse.sparsity.structure import Structure, Tiling
 Support = tuple[NDArray[np.int64], ...]
 """Per tensor of the space its coordinates: strictly increasing flat indices, (k_t,)."""
 
-Allocation = Literal["global", "uniform"]
-"""One ranking over all tensors, or the same density in each."""
+Allocation = Literal["global", "uniform", "early"]
+"""One ranking over all tensors, the same density in each, or one tensor after another from the input side on."""
 
 Scores = Mapping[int, Tensor] | Iterable[Mapping[int, Tensor]]
 """By tensor position one score per coordinate, (size_t,), larger is more important; all at once or in groups."""
@@ -51,7 +51,10 @@ def choose_support(
         block: side of a tile, for "block".
         allocation: "global" is one ranking over all tensors. "uniform" first fills in each sparse tensor its share
             of the budget in proportion to its size, rounded down, with the tensor's best units; what that leaves,
-            because of the rounding or because units do not divide it, goes to the best units left overall.
+            because of the rounding or because units do not divide it, goes to the best units left overall. "early"
+            does the same with other shares: each tensor, in the space's order, may take all that is left. Where
+            the shift lies in the input, as between photographs and sensor images, tuning the first layers is best
+            (https://arxiv.org/abs/2210.11466).
 
     Raises:
         ConfigError: the dense tensors alone are more than ``density`` allows, or an option is unknown.
@@ -99,8 +102,8 @@ class Selection:
         block: int,
         allocation: Allocation,
     ) -> None:
-        if allocation not in ("global", "uniform"):
-            raise ConfigError(f"the allocation {allocation!r} is unknown", "Use one of global, uniform")
+        if allocation not in _SHARES:
+            raise ConfigError(f"the allocation {allocation!r} is unknown", f"Use one of {', '.join(_SHARES)}")
         self._space = space
         self._budget = budget
         self.tilings = {
@@ -110,17 +113,18 @@ class Selection:
         }
         starts = accumulate((tiling.units for tiling in self.tilings.values()), initial=0)
         self._starts = dict(zip(self.tilings, starts, strict=False))  # a unit's key is start + its number
-        self._shares = _uniform_shares(self.tilings, budget) if allocation == "uniform" else {}
+        self._shares = _SHARES[allocation](self.tilings, budget)
         self._shelf = Shelf(self._unshared())
         self._own: list[Keys] = []  # taken by tensors from their own shares
 
     def offer(self, position: int, ranks: Ranks) -> None:
-        """Consider all units of one tensor, by their ranks (units,)."""
+        """Consider the units of one tensor, by their ranks (units,); those of rank -inf are never chosen."""
         tiling, start = self.tilings[position], self._starts[position]
-        free = np.ones(len(ranks), np.bool_)
+        free = ranks > -np.inf
         if share := self._shares.get(position, 0):
             own = Shelf(share)
             for size, units in tiling.classes():
+                units = units[free[units]]
                 own.offer(size, ranks[units], units)
             taken = own.take(share)
             free[taken] = False
@@ -180,6 +184,25 @@ def _finite(tensor: TensorSpec, scores: Tensor) -> NDArray[np.float32]:
     return values
 
 
+def _no_shares(tilings: Mapping[int, Tiling], budget: int) -> dict[int, int]:
+    return {}
+
+
 def _uniform_shares(tilings: Mapping[int, Tiling], budget: int) -> dict[int, int]:
-    sizes = {position: tiling.rows * tiling.columns for position, tiling in tilings.items()}
-    return {position: budget * size // sum(sizes.values()) for position, size in sizes.items()}
+    whole = sum(tiling.size for tiling in tilings.values())
+    return {position: budget * tiling.size // whole for position, tiling in tilings.items()}
+
+
+def _early_shares(tilings: Mapping[int, Tiling], budget: int) -> dict[int, int]:
+    shares = {}
+    for position in sorted(tilings):
+        shares[position] = min(tilings[position].size, budget)
+        budget -= shares[position]
+    return shares
+
+
+_SHARES: Mapping[Allocation, Callable[[Mapping[int, Tiling], int], dict[int, int]]] = {
+    "global": _no_shares,
+    "uniform": _uniform_shares,
+    "early": _early_shares,
+}

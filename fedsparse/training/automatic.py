@@ -105,6 +105,7 @@ def percent(density: float) -> str:
 def choose_density(
     adapter: Adapter,
     task: Task,
+    kind: str,
     training: TrainSettings,
     automatic: AutomaticSettings,
     selection: Selection,
@@ -125,7 +126,7 @@ def choose_density(
         DeltaError: training diverged.
     """
     densities = candidate_densities(adapter, automatic)
-    plan, pruning = stages_for(adapter, training, densities)
+    plan, pruning = stages_for(adapter, kind, training, densities)
     empty = SparseDelta.empty(adapter.space.fingerprint, Operation.SET)
     outcome = train(
         adapter,
@@ -157,11 +158,15 @@ def choose_density(
 
 
 def stages_for(
-    adapter: Adapter, training: TrainSettings, densities: Sequence[float]
+    adapter: Adapter, kind: str, training: TrainSettings, densities: Sequence[float]
 ) -> tuple[tuple[StageSettings, ...], tuple[StageSettings, ...]]:
-    """Return the default stages to the first of ``densities``, and a pruning stage for each further one."""
+    """Return the default stages to the first of ``densities``, and a pruning stage for each further one.
+
+    Args:
+        kind: of the task, which decides the default stages.
+    """
     largest = training.model_copy(update={"density": densities[0]})
-    plan = default_stages(largest, adapter.kind, dense_share(adapter.space, adapter.dense))
+    plan = default_stages(largest, adapter.kind, kind, dense_share(adapter.space, adapter.dense))
     budget = _PRUNING_SHARE * sum(stage.epochs for stage in plan)
     smaller = list(pairwise(densities))
     epochs = min(_PRUNING_EPOCHS, budget // max(len(smaller), 1))

@@ -114,7 +114,9 @@ def stages_of(settings: TrainConfig, model: Model) -> tuple[StageSettings, ...]:
         ConfigError: they do not fit the adapter space or each other.
     """
     adapter = model.adapter
-    stages = default_stages(settings.training, adapter.kind, dense_share(adapter.space, adapter.dense))
+    stages = default_stages(
+        settings.training, adapter.kind, settings.task.kind, dense_share(adapter.space, adapter.dense)
+    )
     require_feasible(adapter.space, adapter.dense, stages)
     return stages
 
@@ -181,7 +183,14 @@ def run(settings: TrainConfig, model: Model, task: Task, selection: Selection, w
     training, proximal = settings.training, settings.objective.proximal
     if training.density == "auto":
         choice = choose_density(
-            model.adapter, task, training, settings.automatic, selection, proximal=proximal, watch=watch
+            model.adapter,
+            task,
+            settings.task.kind,
+            training,
+            settings.automatic,
+            selection,
+            proximal=proximal,
+            watch=watch,
         )
         return Result(choice.chosen.state, choice.epochs, choice.chosen.epoch.number, choice)
     outcome = train(

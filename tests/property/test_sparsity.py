@@ -26,7 +26,7 @@ from fedsparse.sparsity import (
 few = settings(max_examples=150, deadline=None)
 shapes = st.lists(st.integers(1, 7), min_size=1, max_size=3).map(tuple)
 structures: st.SearchStrategy[Structure] = st.sampled_from(["unstructured", "row", "block"])
-allocations: st.SearchStrategy[Allocation] = st.sampled_from(["global", "uniform"])
+allocations: st.SearchStrategy[Allocation] = st.sampled_from(["global", "uniform", "early"])
 Unit = tuple[int, list[int]]
 """Position and flat indices of what is taken whole."""
 
@@ -104,10 +104,15 @@ def reference(case: Case) -> list[list[int]]:
     own = {position: units(case, position) for position in case.scores}
     everything = [unit for candidates in own.values() for unit in candidates]
     taken: list[Unit] = []
-    if case.allocation == "uniform":
-        total = sum(case.space.tensors[p].size for p in own)
-        for p, candidates in own.items():
-            taken += greedy(case, candidates, case.budget * case.space.tensors[p].size // total)
+    total = sum(case.space.tensors[p].size for p in own)
+    room = case.budget
+    for p, candidates in own.items():
+        size = case.space.tensors[p].size
+        if case.allocation == "uniform":
+            taken += greedy(case, candidates, case.budget * size // total)
+        elif case.allocation == "early":
+            taken += greedy(case, candidates, min(size, room))
+            room -= min(size, room)
     left = case.budget - sum(len(indices) for _, indices in taken)
     taken += greedy(case, [unit for unit in everything if unit not in taken], left)
     return [

@@ -124,10 +124,20 @@ def test_scores_that_cannot_rank_are_refused(scores: dict[int, torch.Tensor], pr
     ("options", "problem"),
     [
         ({"structure": "diagonal"}, "structure 'diagonal' is unknown.*unstructured, row, block"),
-        ({"allocation": "fair"}, "allocation 'fair' is unknown.*global, uniform"),
+        ({"allocation": "fair"}, "allocation 'fair' is unknown.*global, uniform, early"),
         ({"structure": "block", "block": 0}, "block of side 0"),
     ],
 )
 def test_unknown_options_are_refused_naming_the_known(options: dict[str, object], problem: str) -> None:
     with pytest.raises(ConfigError, match=problem):
         choose_support(SPACE, SCORES, 0.4, {1}, **options)  # type: ignore[arg-type]
+
+
+def test_early_fills_one_tensor_after_another_from_the_input_side_on() -> None:
+    scores = {0: torch.arange(6.0), 2: torch.full((12,), 100.0)}
+    assert _lists(choose_support(SPACE, scores, 0.3, {1}, allocation="early")) == [[2, 3, 4, 5], [0, 1], []]
+    assert _lists(choose_support(SPACE, scores, 0.5, {1}, allocation="early")) == [
+        [0, 1, 2, 3, 4, 5],
+        [0, 1],
+        [0, 1],
+    ]

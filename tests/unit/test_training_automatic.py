@@ -58,6 +58,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return training_samples.write_images(tmp_path_factory.mktemp("automatic") / "images")
 
 
+KIND = "image-classification"
+
+
 def bench(images: Path) -> tuple[Adapter, Counting, Selection]:
     """Return an adapter, what it is trained on, and an exam on every fourth image."""
     adapter, base = training_samples.adapter(), training_samples.base()
@@ -79,13 +82,13 @@ def test_where_a_small_density_suffices_a_smaller_one_is_chosen_at_three_times_t
     adapter, task, selection = bench(images)
     automatic = AutomaticSettings(densities=(0.05, 0.02, 0.01, 0.005), tolerance=0.07)
     seen: list[Epoch] = []
-    choice = choose_density(adapter, task, TRAINING, automatic, selection, watch=seen.append)
+    choice = choose_density(adapter, task, KIND, TRAINING, automatic, selection, watch=seen.append)
     assert [one.density for one in choice.candidates] == list(automatic.densities)
     figures = [one.figure for one in choice.candidates]
     assert choice.chosen.figure >= max(figures) - 0.07
     assert all(figure < max(figures) - 0.07 for figure in figures[choice.position + 1 :])
     assert choice.chosen.density < 0.05, figures
-    plan, pruning = stages_for(adapter, TRAINING, automatic.densities)
+    plan, pruning = stages_for(adapter, KIND, TRAINING, automatic.densities)
     once = sum(stage.epochs for stage in plan)
     assert choice.cost == len(seen) / once <= 3
     scored = task.samples * (len(plan) - 1 + len(pruning))
@@ -96,7 +99,7 @@ def test_where_a_small_density_suffices_a_smaller_one_is_chosen_at_three_times_t
 def test_a_candidate_is_the_adapter_that_its_figures_are_of(images: Path) -> None:
     adapter, task, selection = bench(images)
     automatic = AutomaticSettings(densities=(0.02, 0.01))
-    choice = choose_density(adapter, task, TRAINING, automatic, selection)
+    choice = choose_density(adapter, task, KIND, TRAINING, automatic, selection)
     for one in choice.candidates:
         assert one.state.nnz <= one.density * adapter.space.size
         bf16 = quantise(one.state, ValueCoding.BF16)
@@ -110,7 +113,7 @@ def test_a_candidate_is_the_adapter_that_its_figures_are_of(images: Path) -> Non
 def test_the_same_seed_chooses_the_same_values(images: Path) -> None:
     automatic = AutomaticSettings(densities=(0.01, 0.005))
     one, other = (
-        choose_density(adapter, task, TRAINING, automatic, selection)
+        choose_density(adapter, task, KIND, TRAINING, automatic, selection)
         for adapter, task, selection in (bench(images), bench(images))
     )
     assert [a.state for a in one.candidates] == [b.state for b in other.candidates]
@@ -121,7 +124,7 @@ def test_the_same_seed_chooses_the_same_values(images: Path) -> None:
 def test_pruning_never_takes_more_than_twice_the_epochs_of_one_training(images: Path, count: int) -> None:
     adapter = training_samples.adapter()
     densities = [0.5 - number / 100 for number in range(count)]
-    plan, pruning = stages_for(adapter, TRAINING, densities)
+    plan, pruning = stages_for(adapter, KIND, TRAINING, densities)
     assert [stage.density for stage in pruning] == densities[1:]
     assert [stage.start_density for stage in pruning] == densities[:-1]
     assert all(stage.epochs >= 1 for stage in pruning)
