@@ -49,7 +49,7 @@ def test_photographs_change_in_the_first_layers_and_texts_in_all() -> None:
         for task in ("image-classification", "text-classification")
     )
     assert (images.structure, images.allocation) == ("row", "early")
-    assert (texts.structure, texts.allocation) == ("row", "uniform")
+    assert (texts.structure, texts.allocation) == ("unstructured", "uniform")
     assert default_stages(TrainSettings(), "lora", "image-classification", 0.001)[-1].structure == "unstructured"
 
 
