@@ -31,9 +31,10 @@ epochs = 4
 class Federation:
     """Starts and kills the processes of one federation the way people do: by its commands."""
 
-    def __init__(self, folder: Path, rounds: int, more: str = "") -> None:
+    def __init__(self, folder: Path, rounds: int, more: str = "", kind: str = "delta") -> None:
         self.folder = folder
-        self.layout: Layout = lay_out(folder, rounds, thin=12, more=SMALL + more)
+        small = SMALL.replace("[adapter]", f'[adapter]\nkind = "{kind}"')
+        self.layout: Layout = lay_out(folder, rounds, thin=12, more=small + more)
         self.state = folder / "hub" / "state"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -111,8 +112,8 @@ def _belongs(process: psutil.Process, folder: Path) -> bool:
 def federation_factory(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Federation]]:
     made: list[Federation] = []
 
-    def make(rounds: int, more: str = "") -> Federation:
-        made.append(Federation(tmp_path_factory.mktemp("federation"), rounds, more))
+    def make(rounds: int, more: str = "", kind: str = "delta") -> Federation:
+        made.append(Federation(tmp_path_factory.mktemp("federation"), rounds, more, kind))
         return made[-1]
 
     yield make
