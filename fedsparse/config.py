@@ -365,8 +365,8 @@ class ObjectiveSettings(_Settings):
     loss: Literal["cross-entropy", "generalised-cross-entropy"] = "cross-entropy"
     balance: Annotated[float, Field(ge=0, le=1)] = 1.0
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    proximal: Annotated[float, Field(ge=0)] = 0.0
-    distillation: Annotated[float, Field(ge=0)] = 0.0
+    proximal: Annotated[float, Field(ge=0, le=1e6)] = 0.0
+    distillation: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     temperature: Annotated[float, Field(gt=0, le=100)] = 2.0
 
 
@@ -536,13 +536,16 @@ def load(path: Path, kind: type[Config], overrides: Mapping[str, Any] | None = N
     return _validated(_overridden(raw, overrides or {}), kind, path.resolve().parent, str(path))
 
 
-def from_options(kind: type[Config], options: Mapping[str, Any]) -> Config:
-    """Validate settings that no file holds; relative paths start at the current folder.
+def from_options(kind: type[Config], options: Mapping[str, Any], what: str = "what the options say") -> Config:
+    """Validate settings that no file of their kind holds; relative paths start at the current folder.
+
+    Args:
+        what: where they come from, for the message.
 
     Raises:
         ConfigError: a key or value is wrong; names each of them.
     """
-    return _validated(options, kind, Path.cwd(), "what the options say")
+    return _validated(options, kind, Path.cwd(), what)
 
 
 def _overridden(raw: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
@@ -571,9 +574,14 @@ def require_source(path: Path, key: str) -> None:
     Raises:
         DataError: it is neither; names key and path.
     """
-    if path.is_dir() or (path.is_file() and path.suffix.lower() in _SOURCE_SUFFIXES):
+    try:
+        usable = path.is_dir() or (path.is_file() and path.suffix.lower() in _SOURCE_SUFFIXES)
+        present = usable or path.exists()
+    except OSError as error:
+        raise DataError(f"{key} = {str(path)[:200]} cannot be read: {error.strerror}", "Name another") from None
+    if usable:
         return
-    if path.exists():
+    if present:
         raise DataError(f"{key} = {path} is neither a folder nor a .csv, .jsonl or .txt file", "Name one of them")
     raise DataError(
         f"{key} = {path} does not exist",

@@ -26,7 +26,7 @@ IMAGE_SIZE = 96  # as in the figures that the design names
 _TEST_SHARE, _TEST_SEED = 0.25, 7
 
 Family = Literal["sparse", "dense"]
-"""Our own network, whose stem is cached, or a plain one that PEFT can take; both compute the same function."""
+"""Our own network, of which ten blocks stay frozen and cached, or a plain one that PEFT can take, whole."""
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def _lines(path: Path) -> Sequence[str]:
 
 
 def _image_base(family: Family, classes: Sequence[str]) -> BaseModel:
-    spec = config.AdapterSettings(cut=0 if family == "sparse" else None, image_size=IMAGE_SIZE)
+    spec = config.AdapterSettings(image_size=IMAGE_SIZE)
     factory = f"{__name__}:{plain_efficientnet.__name__}"
     settings = (
         config.BaseModelSettings()

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
+from pydantic import ValidationError
 
 from fedsparse import config
 from fedsparse.delta import AdapterSpace, RoundTask, decode_task, encode_update
-from fedsparse.errors import FedsparseError, ModelError, SpaceMismatchError
+from fedsparse.errors import ConfigError, FedsparseError, ModelError, SpaceMismatchError
 from fedsparse.files import write_atomic
 from fedsparse.security import Role, verify
 from fedsparse.v1 import link_pb2, trainer_pb2, trainer_pb2_grpc
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from fedsparse.training import LocalTrainer
 
 _MAX_TASK_BYTES = 1 << 30
+_ASK = "Ask the operator, and install the same release of fedsparse"
 _UNLIMITED = [("grpc.max_receive_message_length", -1), ("grpc.max_send_message_length", -1)]
 _log = logging.getLogger("trainer")
 
@@ -49,7 +51,9 @@ def build_trainer(settings: config.SiteConfig, federation: link_pb2.Federation) 
     """Load base model and data, and check both before anything is trained.
 
     Raises:
-        ModelError: this site's base model is not the federation's; names both fingerprints.
+        ModelError: this site's base model is not the federation's, naming both fingerprints, or what the hub asks
+            for cannot be.
+        ConfigError: the adapter does not fit the base model, or the site's augmentation does not fit the task.
         SpaceMismatchError: the adapter settings lead to another space here.
         DataError: the data folder is absent or holds something unusable.
     """
@@ -58,13 +62,13 @@ def build_trainer(settings: config.SiteConfig, federation: link_pb2.Federation) 
     from fedsparse.adapters import build_adapter, load_base
     from fedsparse.training import LocalTrainer, load_labelled, prepare
 
-    classes = tuple(federation.classes)
-    spec = _adapter_settings(federation)
-    task = config.FederationSettings(
-        name=federation.name,
-        task=federation.task,  # type: ignore[arg-type] # validated by pydantic
-        classes=classes,
-    ).task
+    described, spec = _federation_settings(federation), _adapter_settings(federation)
+    task, classes = described.task, described.classes
+    if task != "image-classification" and (settings.augmentation.mixup or settings.augmentation.cutmix):
+        raise ConfigError(
+            f"augmentation.mixup and augmentation.cutmix are for images, but the federation's task is {task}",
+            "Leave them out of site.toml",
+        )
     samples = load_labelled(settings.data, task, classes)
     base = load_base(_base_settings(settings, federation.base_model), spec, classes, task)
     with (settings.state / "base_model_loads").open("a") as file:
@@ -90,6 +94,18 @@ def build_trainer(settings: config.SiteConfig, federation: link_pb2.Federation) 
     return LocalTrainer(adapter, samples, inputs, settings.augmentation)
 
 
+def _federation_settings(federation: link_pb2.Federation) -> config.FederationSettings:
+    """Read what the hub says of the federation as the settings that it came from."""
+    try:
+        return config.FederationSettings(
+            name=federation.name,
+            task=federation.task,  # type: ignore[arg-type] # validated by pydantic
+            classes=tuple(federation.classes),
+        )
+    except ValidationError as error:
+        raise ModelError(f"the hub describes a federation that cannot be: {_problems(error)}", _ASK) from None
+
+
 def _adapter_settings(federation: link_pb2.Federation) -> config.AdapterSettings:
     """Read what the hub asks for as the settings that it came from."""
     told = federation.adapter
@@ -105,8 +121,14 @@ def _adapter_settings(federation: link_pb2.Federation) -> config.AdapterSettings
             alpha=told.alpha,
             width=told.width,
         )
-    except ValueError as error:
-        raise ModelError(f"the hub asks for an adapter that cannot be: {error}", "Ask the operator") from None
+    except ValidationError as error:
+        raise ModelError(f"the hub asks for an adapter that cannot be: {_problems(error)}", _ASK) from None
+
+
+def _problems(error: ValidationError) -> str:
+    return "; ".join(
+        f"{'.'.join(map(str, one['loc']))} = {str(one['input'])[:40]!r}: {one['msg']}" for one in error.errors()
+    )
 
 
 def _base_settings(settings: config.SiteConfig, name: str) -> config.BaseModelSettings:

@@ -84,9 +84,14 @@ class Adapter:
         self._require_idle()
         self.unmerge()
         names = [tensor.name for tensor in self.space.tensors]
-        self._attachment = Attachment(self.network, names, support, self.dense, block)
-        self._origins = [self._weights.offsets(part.position, part.where) for part in self._attachment.parts]
-        return self._attachment
+        attachment = Attachment(self.network, names, support, self.dense, block)
+        try:
+            self._origins = [self._weights.offsets(part.position, part.where) for part in attachment.parts]
+        except BaseException:  # such as MemoryError: nothing may stay connected that nobody can detach
+            attachment.remove()
+            raise
+        self._attachment = attachment
+        return attachment
 
     @torch.no_grad()
     def move(self, support: Support, block: int | None = None) -> tuple[Attachment, Tensor]:

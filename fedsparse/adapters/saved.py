@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel as Fields
-from pydantic import ConfigDict, FiniteFloat, ValidationError
+from pydantic import ConfigDict, FiniteFloat, ValidationError, model_validator
 
 from fedsparse.adapters.adapter import Adapter
 from fedsparse.adapters.bases import BaseModel, ImageReader, Task, load_base
@@ -21,6 +21,7 @@ from fedsparse.errors import DeltaError, ModelError, SpaceMismatchError
 from fedsparse.files import write_atomic
 
 MANIFEST = "adapter.json"
+_TOLD_AT_MOST = 5
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,15 @@ class _Manifest(_Strict):
     state: _State
     figures: dict[str, FiniteFloat]
 
+    @model_validator(mode="after")
+    def _classes_of_the_task(self) -> Self:
+        names = self.classes
+        if self.task == "causal-lm" and names:
+            raise ValueError("classes: causal-lm has none")
+        if self.task != "causal-lm" and not 2 <= len(set(names)) == len(names):
+            raise ValueError(f"classes: {self.task} needs two or more, each named once")
+        return self
+
 
 def save_adapter(folder: Path, saved: SavedAdapter) -> None:
     """Write an adapter into ``folder``, created if absent; after a crash the earlier one is there or this one.
@@ -137,8 +147,7 @@ def load_adapter(folder: Path) -> SavedAdapter:
     """
     path = folder / MANIFEST
     manifest = _read_manifest(path)
-    tensors = tuple(TensorSpec(tensor.name, tensor.shape) for tensor in manifest.tensors)
-    space = AdapterSpace(_digest(path, manifest.base_fingerprint), tensors)
+    space = _space(path, manifest)
     if space.fingerprint != _digest(path, manifest.space_fingerprint):
         raise SpaceMismatchError(
             f"{path} names the adapter space {manifest.space_fingerprint[:16]}, "
@@ -161,14 +170,22 @@ def open_adapter(folder: Path, base: BaseModelSettings | None = None) -> tuple[B
     """Load an adapter and its base model, ready to answer: `adapter.network` is base + adapter.
 
     Args:
-        base: where the base model lies on this machine, if elsewhere than where the adapter was trained.
+        base: where the base model lies on this machine, if elsewhere than where the adapter was trained. One that
+            a factory builds has to be named here: no file decides which code is run.
 
     Raises:
-        ModelError: as :func:`load_adapter`, or the base model cannot be read or is another one.
+        ModelError: as :func:`load_adapter`, or the base model cannot be read, is another one, or would have to be
+            built by a factory that only the file names.
         SpaceMismatchError: as :func:`load_adapter`, or this release derives another adapter space.
         DeltaError: as :func:`load_adapter`.
     """
     saved = load_adapter(folder)
+    if base is None and saved.base.factory is not None:
+        raise ModelError(
+            f"the adapter in {folder} has its base model built by {saved.base.factory!r}, "
+            "but a file does not decide which code is run",
+            "If you trust that code, name it yourself with --base",
+        )
     model = load_base(base or saved.base, saved.settings, saved.classes, saved.task)
     if model.fingerprint != saved.space.base_fingerprint:
         raise ModelError(
@@ -183,18 +200,31 @@ def _read_manifest(path: Path) -> _Manifest:
     try:
         return _Manifest.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise ModelError(f"{path.parent} holds no {MANIFEST}", "Name the folder of a saved adapter") from None
+        inside = path.parent / "adapter"  # of a folder that `fedsparse train` wrote to
+        remedy = f"Name {inside}" if (inside / MANIFEST).is_file() else "Name the folder of a saved adapter"
+        raise ModelError(f"{path.parent} holds no {MANIFEST}", remedy) from None
     except OSError as error:
         raise ModelError(f"{path} cannot be read: {error.strerror}") from None
     except ValidationError as error:
-        told = "; ".join(_told(problem) for problem in error.errors())
+        told = "; ".join(_told(problem) for problem in error.errors()[:_TOLD_AT_MOST])
         raise ModelError(f"{path} is not valid: {told}", "It needs the release that wrote it") from None
 
 
 def _told(problem: Mapping[str, object]) -> str:
     place = problem["loc"]
-    key = ".".join(str(part) for part in place) if isinstance(place, tuple) and place else "the file"
-    return f"{key}: unknown key" if problem["type"] == "extra_forbidden" else f"{key}: {problem['msg']}"
+    told = str(problem["msg"]).removeprefix("Value error, ")
+    if not isinstance(place, tuple) or not place:
+        return told
+    key = ".".join(str(part) for part in place)[:100]
+    return f"{key}: unknown key" if problem["type"] == "extra_forbidden" else f"{key}: {told}"
+
+
+def _space(path: Path, manifest: _Manifest) -> AdapterSpace:
+    base = _digest(path, manifest.base_fingerprint)
+    try:
+        return AdapterSpace(base, tuple(TensorSpec(tensor.name, tensor.shape) for tensor in manifest.tensors))
+    except DeltaError as error:
+        raise ModelError(f"{path} is not valid: {error}") from None
 
 
 def _digest(path: Path, text: str) -> bytes:
@@ -208,8 +238,9 @@ def _read_state(folder: Path, state: _State, space: AdapterSpace) -> SparseDelta
     path = folder / Path(state.file).name  # a manifest names no file elsewhere
     try:
         data = path.read_bytes()
-    except OSError as error:
-        raise DeltaError(f"the adapter's state {path} cannot be read: {error.strerror}", "Copy it again") from None
+    except (OSError, ValueError) as error:  # ValueError: a name that holds a NUL
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise DeltaError(f"the adapter's state {path} cannot be read: {reason}", "Copy it again") from None
     if (found := sha256(data).hexdigest()) != state.sha256:
         raise DeltaError(
             f"{path} has the digest {found[:16]}, but {MANIFEST} names {state.sha256[:16]}",

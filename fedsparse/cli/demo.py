@@ -17,7 +17,7 @@ from rich.console import Console
 
 from fedsparse import config
 from fedsparse.audit import verify_ledger
-from fedsparse.cli.demo_site import Layout, lay_out
+from fedsparse.cli.demo_site import Layout, federation_text, lay_out
 from fedsparse.cli.progress import ProgressView, final_table, say
 from fedsparse.cli.summary import write_summary
 from fedsparse.delta import AdapterSpace
@@ -52,25 +52,30 @@ def run_demo(folder: Path, rounds: int, *, alone: bool, settings: Path | None, c
     started = time.monotonic()
     interrupt_on_terminate()
     folder = folder.resolve()
+    more = _further(settings)  # before an earlier demo's files go
     with _clear(folder):
-        _run_in(folder, rounds, alone=alone, more=_further(settings), console=console, started=started)
+        _run_in(folder, rounds, alone=alone, more=more, console=console, started=started)
 
 
 def _further(settings: Path | None) -> str:
-    """Return the lines that the demo adds to its federation.toml."""
+    """Return the tables that the demo adds to its federation.toml, checked."""
     if settings is None:
         return ""
     try:
         text = settings.read_text(encoding="utf-8")
         tables = set(tomllib.loads(text))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{settings} cannot be read as TOML: {error}") from None
+        raise ConfigError(
+            f"{settings} cannot be read as TOML: {error}", "See deploy/examples/demo.toml for one that can"
+        ) from None
     if others := sorted(tables - _SETTABLE):
         raise ConfigError(
             f"{settings} sets {', '.join(others)}, which the demo decides itself",
             f"Keep to {', '.join(sorted(_SETTABLE))}",
         )
-    return "\n" + text
+    whole = tomllib.loads(federation_text("127.0.0.1:1", 1, text))
+    config.from_options(config.FederationConfig, whole, str(settings))
+    return text
 
 
 def _run_in(folder: Path, rounds: int, *, alone: bool, more: str, console: Console, started: float) -> None:

@@ -53,6 +53,12 @@ class Cell:
     kind: str
 
 
+def federation_text(hub: str, rounds: int, more: str = "") -> str:
+    """Return the demo's federation.toml; ``more`` comes first, so that its keys end up in no table but its own."""
+    plants = ", ".join(f'"{name}"' for name in PLANTS)
+    return f"{more}\n{_FEDERATION.format(hub=hub, plants=plants, rounds=rounds)}"
+
+
 def lay_out(folder: Path, rounds: int, *, thin: int = 1, more: str = "") -> Layout:
     """Write everything the demo's processes read.
 
@@ -60,11 +66,11 @@ def lay_out(folder: Path, rounds: int, *, thin: int = 1, more: str = "") -> Layo
         folder: an empty folder.
         rounds: rounds of the federation.
         thin: take every ``thin``-th image only.
-        more: further lines of federation.toml.
+        more: further tables of federation.toml.
 
     Raises:
         DataError: the package with the images is not installed.
-        ConfigError: the further lines are not right.
+        ConfigError: the further tables are not right.
     """
     address = f"127.0.0.1:{free_port()}"
     authority = create_authority(folder / "pki", "demo")
@@ -78,8 +84,7 @@ def lay_out(folder: Path, rounds: int, *, thin: int = 1, more: str = "") -> Layo
         write_manifest(home / "data.csv", cells)
         sites[name] = home / "site.toml"
     federation = folder / "hub" / "federation.toml"
-    plants = ", ".join(f'"{name}"' for name in PLANTS)
-    federation.write_text(_FEDERATION.format(hub=address, plants=plants, rounds=rounds) + more, encoding="utf-8")
+    federation.write_text(federation_text(address, rounds, more), encoding="utf-8")
     density = config.load(federation, config.FederationConfig).training.density
     allowed = max(config.EgressSettings().max_density, density)
     for name, path in sites.items():
@@ -159,8 +164,6 @@ max_density = {density}
 
 _FEDERATION = """\
 # The demo's operator.
-state = "state"
-
 [federation]
 name = "demo"
 classes = ["intact", "defective"]

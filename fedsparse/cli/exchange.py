@@ -17,6 +17,8 @@ from fedsparse.cli.progress import say
 from fedsparse.config import BUILT_IN_MODELS, AdapterSettings, BaseModelSettings
 from fedsparse.errors import ConfigError
 
+_FACTORY = re.compile(r"\w+(\.\w+)*:\w+")
+
 
 def run_export(adapter: Path, out: Path, base: str | None, console: Console) -> None:
     """Write a saved adapter as a PEFT folder; see the command's help."""
@@ -54,21 +56,31 @@ def run_import(folder: Path, out: Path, base: str, task: str, classes: Sequence[
 
 
 def base_settings(base: str) -> BaseModelSettings:
-    """Return the base model that a name of ours or a folder says.
+    """Return the base model that a name of ours, a folder or a factory ("package.module:function") says.
 
     Raises:
-        ConfigError: it is neither.
+        ConfigError: it is none of them.
     """
     if base in BUILT_IN_MODELS:
         return BaseModelSettings(model=base)
-    folder = Path(base).resolve()
-    if not folder.is_dir():
+    if _FACTORY.fullmatch(base):
+        return BaseModelSettings(model=_name(base), factory=base)
+    try:
+        known = Path(base).is_dir()
+    except OSError:  # too long for a name, or in a folder that is closed to us
+        known = False
+    if not known:
         raise ConfigError(
-            f"--base = {base!r} is no folder and none of {', '.join(BUILT_IN_MODELS)}",
-            "Name the folder of a Hugging Face model",
+            f"--base = {base[:200]!r} is no folder and none of {', '.join(BUILT_IN_MODELS)}",
+            'Name the folder of a Hugging Face model, or "package.module:function"',
         )
-    name = re.sub(r"[^a-z0-9]+", "-", folder.name.lower()).strip("-")[:63]
-    return BaseModelSettings(model=name if name and name not in BUILT_IN_MODELS else "base", folder=folder)
+    folder = Path(base).resolve()
+    return BaseModelSettings(model=_name(folder.name), folder=folder)
+
+
+def _name(text: str) -> str:
+    name = re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:63]
+    return name if name and name not in BUILT_IN_MODELS else "base"
 
 
 def _task(task: str, classes: Sequence[str]) -> Task:

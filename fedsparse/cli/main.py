@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -77,9 +78,13 @@ def train(
         typer.Option("--config", "-c", help="Settings file (TOML); by default train.toml."),
     ] = None,
     data: Annotated[
-        Path | None, typer.Option(help="Folder with one sub-folder per class, manifest, dataset or text file.")
+        Path | None,
+        typer.Option(help="Folder of images with one sub-folder per class, manifest, dataset or text file."),
     ] = None,
-    output: Annotated[Path | None, typer.Option(help="Where adapter and report are written.")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(help="Folder where adapter and report are written; by default runs/train."),
+    ] = None,
     density: Annotated[
         str | None, typer.Option(help="Share of the adapter's coordinates, e.g. 0.01, or auto to have it chosen.")
     ] = None,
@@ -88,8 +93,8 @@ def train(
 ) -> None:
     """Train a sparse adapter on this machine's own samples, without any server.
 
-    Writes OUTPUT/adapter, OUTPUT/report.html and OUTPUT/report.json. Options stand above the settings file; with
-    --data none is needed. Ctrl-C keeps the best adapter so far.
+    Writes OUTPUT/adapter, OUTPUT/report.html and OUTPUT/report.json. Ctrl-C keeps the best adapter so far.
+    Options stand above the settings file. For images --data is enough; texts need task.kind and base.model there.
     """
     from fedsparse.cli.train import Options, run_train
 
@@ -102,13 +107,21 @@ def predict(
     path: Annotated[Path, typer.Argument(help="Folder of images, manifest, dataset or text file.")],
     output: Annotated[Path | None, typer.Option(help="CSV file; by default the answers are printed.")] = None,
     column: Annotated[
-        str | None, typer.Option(help="Column of a manifest; by default path for images and text for texts.")
+        str | None,
+        typer.Option(help="Column of a manifest or dataset; by default path for images and text for texts."),
+    ] = None,
+    base: Annotated[
+        str | None,
+        typer.Option(
+            help="Folder of the base model, if elsewhere than where the adapter was trained, or "
+            "package.module:function that builds it."
+        ),
     ] = None,
 ) -> None:
     """Apply a saved adapter to samples: a line each with the answer and the probability of every class."""
     from fedsparse.cli.predict import run_predict
 
-    run_predict(adapter, path, output, column, Console(stderr=True))
+    run_predict(adapter, path, output, column, base, Console(stderr=True))
 
 
 @server.command("up")
@@ -209,7 +222,11 @@ def peft_export(
     adapter: Annotated[Path, typer.Argument(help="Folder of a saved adapter: lora, or delta on linear layers.")],
     out: Annotated[Path, typer.Argument(help="New folder, for peft.PeftModel.from_pretrained.")],
     base: Annotated[
-        str | None, typer.Option(help="Folder of the base model, if elsewhere than where the adapter was trained.")
+        str | None,
+        typer.Option(
+            help="Folder of the base model, if elsewhere than where the adapter was trained, or "
+            "package.module:function that builds it."
+        ),
     ] = None,
 ) -> None:
     """Write a saved adapter as a PEFT folder: lora becomes LoRA, delta becomes SHiRA."""
@@ -238,10 +255,14 @@ def peft_import(
 
 def main() -> None:
     """Entry point of the `fedsparse` command."""
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")  # transformers shows one for every loaded model
     try:
         app(prog_name="fedsparse")  # exits by itself: 0, 2 on wrong usage, 130 on Ctrl-C, or what a command says
     except FedsparseError as error:
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {error}", markup=False)
+        from fedsparse.cli.figures import printable
+
+        told = "\n".join(map(printable, str(error).split("\n")))  # names in it may be anybody's
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {told}", markup=False)
         sys.exit(1)
 
 

@@ -23,7 +23,7 @@ from fedsparse.cli.train_report import write_report
 from fedsparse.cli.train_view import TrainView
 from fedsparse.config import StageSettings, TrainConfig
 from fedsparse.delta import apply
-from fedsparse.errors import ConfigError, FedsparseError
+from fedsparse.errors import ConfigError, DataError, FedsparseError
 from fedsparse.files import hold
 from fedsparse.processes import interrupt_on_terminate
 from fedsparse.training import solo
@@ -93,17 +93,21 @@ def _number(text: str | None) -> float | str | None:
 @contextmanager
 def _held(folder: Path) -> Iterator[None]:
     """Hold the output folder, which is empty or an earlier run's."""
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"output = {folder} is a file", "Name a folder with --output")
-    if folder.exists() and any(folder.iterdir()) and not (folder / _MARKER).exists():
-        raise ConfigError(
-            f"{folder} holds files that are not an earlier run's", "Name another folder with --output"
-        )
     try:
+        if folder.exists() and not folder.is_dir():
+            raise ConfigError(f"output = {folder} is a file", "Name a folder with --output")
+        if folder.exists() and any(folder.iterdir()) and not (folder / _MARKER).exists():
+            raise ConfigError(
+                f"{folder} holds files that are not an earlier run's", "Name another folder with --output"
+            )
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{folder} cannot be created: {error.strerror}", "Name another with --output") from None
-    with hold(folder / _MARKER, "training"):
+        lock = hold(folder / _MARKER, "training")
+    except (OSError, ValueError) as error:  # ValueError: a path that holds a NUL
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(
+            f"output = {str(folder)[:200]!r} cannot be used: {reason}", "Name another folder with --output"
+        ) from None
+    with lock:
         yield
 
 
@@ -126,23 +130,29 @@ class _Run:
         except KeyboardInterrupt:
             say(self._console, f"interrupted; {self._what_is_kept()}")
             raise typer.Exit(_INTERRUPTED) from None
-        except FedsparseError:
+        except (FedsparseError, OSError) as error:
             if self._kept is not None:
                 say(self._console, self._what_is_kept())
-            raise
+            if isinstance(error, FedsparseError):
+                raise
+            raise FedsparseError(
+                f"the system refused to read or write {error.filename or self._settings.output}: {error.strerror}",
+                "Free some space there, or name another folder with --output",
+            ) from None
 
     def _run(self) -> None:
         settings, view = self._settings, self._view
         division = divide(settings)
         view.data(division)
         classes = division.training.classes
+        _require_text(classes)
         model = self._build(classes)
         solo.check(settings, model, classes)
         started = time.monotonic()
         task, selection = solo.read(settings, model, division, settings.output / "cache", view.reading)
         view.step("inputs", f"ready after {seconds_text(time.monotonic() - started)}")
         before = solo.evaluate(settings, model, classes, selection, solo.untrained(model))
-        for name in _REPORTS:  # of an earlier run; its adapter stays until there is a better one
+        for name in _REPORTS:  # of an earlier run; its adapter stays until an epoch is finished
             (settings.output / name).unlink(missing_ok=True)
         started = time.monotonic()
         result = solo.run(settings, model, task, selection, self._watch(model, division, selection))
@@ -190,6 +200,15 @@ class _Run:
         if self._folder.exists():
             return f"no epoch was finished, and {self._folder} is still the earlier run's"
         return "no epoch was finished, so there is no adapter"
+
+
+def _require_text(classes: tuple[str, ...]) -> None:
+    """Check that the label names can be written: a folder's name may be any bytes."""
+    for name in classes:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise DataError(f"the class name {name!r} is not UTF-8 text", "Rename its folder or label") from None
 
 
 def _stages(settings: TrainConfig, model: solo.Model) -> tuple[StageSettings, ...]:

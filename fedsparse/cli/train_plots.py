@@ -132,7 +132,7 @@ def _reliability(bins: Sequence[Mapping[str, float]]) -> Plot:
             f"{one['accuracy']:.3f} right"
         )
         plot.shapes.append(Shape("mark answers", _circle(x(one["confidence"]), y(one["accuracy"]), radius), hint))
-    plot.label([Label("quiet", y(1.0), "as right as confident", "確信度どおり")])
+    plot.label([Label("quiet", y(1.0), "perfectly calibrated", "確信度どおり")])
     return plot
 
 
@@ -152,7 +152,7 @@ def _epoch_axis(plot: Plot, report: Mapping[str, Any]) -> Scale:
             plot.shapes.append(Shape("stage", f"M{start} {TOP}V{BOTTOM}", f"{stage} begins"))
         name = _stage_name(report, stage)
         if _CHARACTER * len(name) <= end - start:
-            plot.texts.append(Text("tick middle", round((start + end) / 2, 1), TOP - 4, name))
+            plot.texts.append(Text("tick middle", round((start + end) / 2, 1), TOP - 12, name))
     return x
 
 

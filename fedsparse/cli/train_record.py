@@ -24,6 +24,15 @@ from fedsparse.training.solo import Evaluation, Model, Result, positive_class
 _SOFTWARE = ("fedsparse", "torch", "transformers", "numpy", "scikit-learn")
 _BINS = 15  # those of the calibration error
 _LABELS = {"macro_f1": "macro F1", "auroc": "AUROC", "loss": "loss, nats"}
+_JAPANESE = {
+    "balanced_accuracy": "バランス精度",
+    "accuracy": "正解率",
+    "macro_f1": "マクロ F1",
+    "recall_at_false_alarm": "許容誤報率での再現率",
+    "calibration_error": "較正誤差",
+    "loss": "損失",
+    "perplexity": "パープレキシティ",
+}
 
 
 @dataclass(frozen=True)
@@ -89,6 +98,11 @@ def quality_figures(quality: Quality | LanguageQuality) -> dict[str, float]:
 def figure_label(name: str) -> str:
     """Write a figure's name for people."""
     return _LABELS.get(name, name.replace("_", " "))
+
+
+def japanese_label(name: str) -> str:
+    """Write a figure's name in Japanese; empty where it is the same there."""
+    return _JAPANESE.get(name, "")
 
 
 def confusion(labels: NDArray[np.int64], probabilities: NDArray[np.float64]) -> list[list[int]]:

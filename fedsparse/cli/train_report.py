@@ -13,7 +13,7 @@ from jinja2 import Environment, StrictUndefined
 from fedsparse.cli import figures
 from fedsparse.cli.svg import HEIGHT, WIDTH
 from fedsparse.cli.train_plots import draw_plots
-from fedsparse.cli.train_record import figure_label
+from fedsparse.cli.train_record import figure_label, japanese_label
 from fedsparse.files import write_atomic
 from fedsparse.training.metrics import METRICS
 
@@ -22,8 +22,9 @@ def write_report(report: Mapping[str, Any], folder: Path) -> None:
     """Write both files into ``folder``, each whole or not at all."""
     text = json.dumps(report, ensure_ascii=False, indent=1) + "\n"
     page = render_report(report)
-    write_atomic(folder / "report.json", text.encode())
-    write_atomic(folder / "report.html", page.encode())
+    # A file's name may be any bytes; as an escape it is still JSON, and the page shows it replaced.
+    write_atomic(folder / "report.json", text.encode(errors="backslashreplace"))
+    write_atomic(folder / "report.html", page.encode(errors="replace"))
 
 
 def render_report(report: Mapping[str, Any]) -> str:
@@ -36,6 +37,7 @@ def render_report(report: Mapping[str, Any]) -> str:
         "printable": figures.printable,
         "count": figures.count_text,
         "label": figure_label,
+        "japanese": japanese_label,
         "percent": percent_text,
         "flat": _flat,
     }
@@ -43,6 +45,7 @@ def render_report(report: Mapping[str, Any]) -> str:
     return template.render(
         report=report,
         verdict=verdict(report),
+        verdict_japanese=verdict_japanese(report),
         better=better_than_before(report),
         plots=draw_plots(report),
         share=figures.share_text,
@@ -76,7 +79,8 @@ def verdict(report: Mapping[str, Any]) -> str:
     figure, adapter = chosen_figure(report), report["adapter"]
     samples = sum(one["holdout"] for one in report["data"]["classes"])
     after, text = figure["after"], figures.score_text
-    within = "" if after["low"] is None else f" (95 % interval {text(after['low'])} to {text(after['high'])})"
+    ends = _ends(after)
+    within = f" (95 % interval {ends[0]} to {ends[1]})" if ends else ""
     name = figure["label"]
     head = "" if better_than_before(report) else "No better than before: "
     name = name if head else name[0].upper() + name[1:]
@@ -86,6 +90,29 @@ def verdict(report: Mapping[str, Any]) -> str:
         f"{text(figure['before']['value'])} before training; the adapter takes {figures.bytes_text(size)}, "
         f"{figures.times_text(size, report['base']['bytes'])} than the model"
     )
+
+
+def verdict_japanese(report: Mapping[str, Any]) -> str:
+    """Say the same as :func:`verdict` in Japanese."""
+    figure, size, text = chosen_figure(report), report["adapter"]["bytes_bf16"], figures.score_text
+    samples = sum(one["holdout"] for one in report["data"]["classes"])
+    ends = _ends(figure["after"])
+    within = f"（95 % 区間 {ends[0]}～{ends[1]}）" if ends else ""
+    head = "" if better_than_before(report) else "学習前より改善していません。"
+    name = japanese_label(figure["name"]) or figure["label"]
+    return (
+        f"{head}検証データ {samples:,} 件での{name}は {text(figure['after']['value'])}{within}、"
+        f"学習前は {text(figure['before']['value'])}。アダプターは {figures.bytes_text(size)}、"
+        f"モデルの {figures.share_text(size, report['base']['bytes'])} です。"
+    )
+
+
+def _ends(figure: Mapping[str, Any]) -> tuple[str, str] | None:
+    """Return an interval's ends as they are shown; None where it has no width, for then it says nothing."""
+    if figure["low"] is None:
+        return None
+    low, high = figures.score_text(figure["low"]), figures.score_text(figure["high"])
+    return None if low == high else (low, high)
 
 
 def _flat(tree: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, str]]:

@@ -38,7 +38,7 @@ class TrainView:
 
     def data(self, division: Division) -> None:
         """Say what the data is, and what is odd about it."""
-        first, *rest = division.report.lines()
+        first, *rest = map(printable, division.report.lines())
         self.step("data", first)
         for line in rest:
             style = "yellow" if line.startswith("warning") else ""

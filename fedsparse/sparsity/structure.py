@@ -66,6 +66,11 @@ class Tiling:
         return self.height * self.width
 
     @property
+    def smallest(self) -> int:
+        """Number of coordinates of the smallest unit, the one in the lower right corner."""
+        return (self.rows % self.height or self.height) * (self.columns % self.width or self.width)
+
+    @property
     def _across(self) -> int:
         return -(-self.columns // self.width)
 

@@ -88,6 +88,8 @@ class Selection:
 
     Args:
         budget: coordinates to choose besides the dense tensors.
+        free: by position, in how many coordinates of a sparse tensor there are units that may be chosen, where
+            others are offered with the rank -inf; all of them, if left out. No tensor gets a larger share.
 
     Attributes:
         tilings: by position, how each sparse tensor is cut into units.
@@ -101,6 +103,7 @@ class Selection:
         structure: Structure,
         block: int,
         allocation: Allocation,
+        free: Mapping[int, int] | None = None,
     ) -> None:
         if allocation not in _SHARES:
             raise ConfigError(f"the allocation {allocation!r} is unknown", f"Use one of {', '.join(_SHARES)}")
@@ -113,7 +116,8 @@ class Selection:
         }
         starts = accumulate((tiling.units for tiling in self.tilings.values()), initial=0)
         self._starts = dict(zip(self.tilings, starts, strict=False))  # a unit's key is start + its number
-        self._shares = _SHARES[allocation](self.tilings, budget)
+        sizes = {position: tiling.size for position, tiling in self.tilings.items()}
+        self._shares = _SHARES[allocation](sizes, sizes if free is None else free, budget)
         self._shelf = Shelf(self._unshared())
         self._own: list[Keys] = []  # taken by tensors from their own shares
 
@@ -184,24 +188,24 @@ def _finite(tensor: TensorSpec, scores: Tensor) -> NDArray[np.float32]:
     return values
 
 
-def _no_shares(tilings: Mapping[int, Tiling], budget: int) -> dict[int, int]:
+def _no_shares(sizes: Mapping[int, int], free: Mapping[int, int], budget: int) -> dict[int, int]:
     return {}
 
 
-def _uniform_shares(tilings: Mapping[int, Tiling], budget: int) -> dict[int, int]:
-    whole = sum(tiling.size for tiling in tilings.values())
-    return {position: budget * tiling.size // whole for position, tiling in tilings.items()}
+def _uniform_shares(sizes: Mapping[int, int], free: Mapping[int, int], budget: int) -> dict[int, int]:
+    whole = sum(sizes.values())
+    return {position: min(budget * size // whole, free[position]) for position, size in sizes.items()}
 
 
-def _early_shares(tilings: Mapping[int, Tiling], budget: int) -> dict[int, int]:
+def _early_shares(sizes: Mapping[int, int], free: Mapping[int, int], budget: int) -> dict[int, int]:
     shares = {}
-    for position in sorted(tilings):
-        shares[position] = min(tilings[position].size, budget)
+    for position in sorted(sizes):
+        shares[position] = min(free[position], budget)
         budget -= shares[position]
     return shares
 
 
-_SHARES: Mapping[Allocation, Callable[[Mapping[int, Tiling], int], dict[int, int]]] = {
+_SHARES: Mapping[Allocation, Callable[[Mapping[int, int], Mapping[int, int], int], dict[int, int]]] = {
     "global": _no_shares,
     "uniform": _uniform_shares,
     "early": _early_shares,

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +20,7 @@ from torch import Tensor
 
 from fedsparse.adapters import BaseModel, ImageReader
 from fedsparse.config import AugmentationSettings
+from fedsparse.errors import DataError
 from fedsparse.training.augmentation import vary
 from fedsparse.training.samples import Samples
 
@@ -62,24 +66,37 @@ def cached_features(
     """Return the activations of ``samples``, computed only if ``folder`` does not hold them yet.
 
     The file is named by all that decides its content, written under another name and then renamed, so a file
-    that is there is whole; caches of other data or models are removed.
+    that is there is whole; caches of other data or models are removed. Of several processes one computes, and the
+    others wait for it.
 
     Args:
         augmentation: how images are varied; none: each as it is.
 
     Raises:
-        DataError: an image has changed or gone since it was checked.
+        DataError: an image has changed or gone since it was checked, or there is no room on the disk.
     """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"features-{_key(base, samples, augmentation)}.npy"
-    if not path.exists():
-        scratch = path.with_suffix(".tmp")
-        _compute(base, samples, scratch, augmentation, progress)
-        scratch.replace(path)
-        for stale in folder.glob("features-*"):
-            if stale != path:
-                stale.unlink()
-    return Features(np.load(path, mmap_mode="r"))
+    with _one_at_a_time(folder):
+        if not path.exists():
+            scratch = path.with_suffix(".tmp")
+            _compute(base, samples, scratch, augmentation, progress)
+            scratch.replace(path)
+            for stale in folder.glob("features-*"):
+                if stale != path:
+                    stale.unlink()
+        return Features(np.load(path, mmap_mode="r"))
+
+
+@contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Wait until no other process, nor thread, is in here for ``folder``."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)  # and with it the lock
 
 
 def _key(base: BaseModel, samples: Samples, augmentation: AugmentationSettings | None) -> str:
@@ -108,6 +125,7 @@ def _compute(
             if values is None:
                 shape = (len(samples), settings.variants, *outputs.shape[1:])
                 values = np.lib.format.open_memmap(path, mode="w+", dtype=np.float16, shape=shape)
+                _reserve(path, values.nbytes)
             values[positions.start : positions.stop, variant] = outputs
         if progress is not None:
             progress(positions.stop, len(samples))
@@ -115,6 +133,25 @@ def _compute(
         values.flush()  # type: ignore[attr-defined] # a memmap
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Take the room on the disk now: where it ran out later, writing to mapped memory would kill the process.
+
+    Raises:
+        DataError: there is not enough.
+    """
+    try:
+        with path.open("r+b") as file:
+            os.posix_fallocate(file.fileno(), 0, path.stat().st_size)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):  # not every file system can reserve
+            return
+        path.unlink()
+        raise DataError(
+            f"the cached activations take {size:,} bytes, which {path.parent} cannot hold: {error.strerror}",
+            "Free some space, or use fewer augmentation.variants or smaller images",
+        ) from None
 
 
 def _open(samples: Samples, position: int) -> Image.Image:

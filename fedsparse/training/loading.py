@@ -169,7 +169,7 @@ def _check_labels(path: Path, listed: Iterable[Entry[Item] | Fault], classes: Se
     unknown = sorted({entry.label for entry in listed if isinstance(entry, Entry)} - set(classes or ()))
     if classes and unknown:
         raise DataError(
-            f"{path} has the label {unknown[0]!r}, but the federation knows {', '.join(classes)}",
+            f"{path} has the label {unknown[0]!r}, but the classes are {', '.join(classes)}",
             "Rename or remove it",
         )
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from fedsparse.sparsity import (
 )
 from fedsparse.sparsity.structure import Tiling
 from fedsparse.sparsity.support import Selection, score_arrays
-from fedsparse.training.stages import coordinates
+from fedsparse.training.stages import coordinates, no_unit_fits
 
 _SCORES_AT_ONCE = 1 << 24  # coordinates: scores of larger models are taken in several passes, 64 MiB each
 
@@ -87,10 +87,11 @@ class Selector:
 
     def _largest_units(self, stage: StageSettings, room: int) -> Support:
         support, values = self._adapter.support, self._adapter.values
-        selection = self._selection(stage, room)
-        for position, tiling in selection.tilings.items():
+        held = self._held_units(stage)
+        selection = self._selection(stage, room, {p: tiling.size_of(units) for p, (tiling, units) in held.items()})
+        for position, (tiling, _) in held.items():
             selection.offer(position, _magnitudes(tiling, support[position], values[position]))
-        return tuple(map(np.intersect1d, selection.support(), support))  # what is not held may have filled gaps
+        return tuple(map(np.intersect1d, selection.support(), support))  # a unit may be held in part
 
     def _head(self) -> Support:
         adapter = self._adapter
@@ -100,16 +101,17 @@ class Selector:
 
     def _best(self, stage: StageSettings, density: float, losses: Sequence[Loss]) -> Support:
         """Return what is held, and the best-scored units besides it."""
-        space, held = self._adapter.space, self._adapter.support
-        room = self._room(density) - sum(len(held[position]) for position in self._sparse)
-        selection = self._selection(stage, room)
+        space, support, held = self._adapter.space, self._adapter.support, self._held_units(stage)
+        room = self._room(density) - sum(len(support[position]) for position in self._sparse)
+        free = {p: tiling.size - tiling.size_of(units) for p, (tiling, units) in held.items()}
+        selection = self._selection(stage, room, free)
         groups = score_in_groups(SCORES[stage.score], self._adapter, losses, self._sparse, _SCORES_AT_ONCE)
         for position, scores in score_arrays(space, groups, self._sparse):
-            tiling = selection.tilings[position]
+            tiling, units = held[position]
             means = tiling.means(scores)
-            means[tiling.units_of(held[position])] = -np.inf
+            means[units] = -np.inf
             selection.offer(position, means)
-        return tuple(map(np.union1d, selection.support(), held))
+        return tuple(map(np.union1d, selection.support(), support))
 
     def _drawn(self, stage: StageSettings, density: float) -> Support:
         adapter = self._adapter
@@ -134,25 +136,27 @@ class Selector:
         """Return how many coordinates a density allows besides the dense tensors."""
         return coordinates(self._adapter.space, self._adapter.dense, density) - self._whole
 
-    def _selection(self, stage: StageSettings, room: int) -> Selection:
+    def _held_units(self, stage: StageSettings) -> dict[int, tuple[Tiling, NDArray[np.int64]]]:
+        """Return how each sparse tensor is cut into units, and those that are held, at least in part."""
+        tensors, support = self._adapter.space.tensors, self._adapter.support
+        tilings = {p: Tiling.of(tensors[p].shape, stage.structure, stage.block) for p in self._sparse}
+        return {p: (tiling, np.unique(tiling.units_of(support[p]))) for p, tiling in tilings.items()}
+
+    def _selection(self, stage: StageSettings, room: int, free: Mapping[int, int]) -> Selection:
         adapter = self._adapter
-        return Selection(adapter.space, room, adapter.dense, stage.structure, stage.block, stage.allocation)
+        return Selection(adapter.space, room, adapter.dense, stage.structure, stage.block, stage.allocation, free)
 
     def _require_some(self, stage: StageSettings, density: float, chosen: Support) -> None:
         room = self._room(density)
         found = sum(map(len, chosen)) > self._whole
         if not found and self._sparse and (room or not self._whole):
-            raise ConfigError(
-                f"in stage {stage.name!r} density {density} leaves {room} coordinates besides the dense tensors, "
-                f"which is less than one unit of structure {stage.structure!r}",
-                "Raise it, or choose a finer structure",
-            )
+            raise no_unit_fits(stage, density, room)
 
 
 def _magnitudes(tiling: Tiling, held: NDArray[np.int64], values: Tensor) -> NDArray[np.floating]:
-    """Return the mean |value| of each unit of a tensor, (units,), and -1 for those that are not held."""
+    """Return the mean |value| of each unit of a tensor, (units,), and -inf for those that are not held."""
     units = tiling.units_of(held)
     sums = np.bincount(units, weights=values.detach().abs().numpy(), minlength=tiling.units)
     means: NDArray[np.floating] = sums / tiling.sizes()
-    means[np.bincount(units, minlength=tiling.units) == 0] = -1
+    means[np.bincount(units, minlength=tiling.units) == 0] = -np.inf
     return means

@@ -8,6 +8,7 @@ from fedsparse.config import StageSettings
 from fedsparse.delta import AdapterSpace
 from fedsparse.errors import ConfigError
 from fedsparse.sparsity import cubic_density, sparse_budget
+from fedsparse.sparsity.structure import Tiling
 
 _CHANGES = 10  # in a stage whose density goes along a schedule
 
@@ -16,8 +17,8 @@ def require_feasible(space: AdapterSpace, dense: Collection[int], stages: Sequen
     """Check what can be told of ``stages`` without data, so that a run does not fail in its last one.
 
     Raises:
-        ConfigError: there is no stage, a density is too small for the dense tensors, or a stage does not fit
-            what earlier ones train.
+        ConfigError: there is no stage, a density is too small for the dense tensors or for one unit besides them,
+            or a stage does not fit what earlier ones train.
     """
     if not stages:
         raise ConfigError("there is no stage to train", "Name at least one")
@@ -70,12 +71,25 @@ def density_changes(stage: StageSettings, steps: int) -> Mapping[int, float]:
 
 def _require_room(space: AdapterSpace, dense: Collection[int], stage: StageSettings, density: float) -> None:
     if density:
-        sparse_budget(space, density, dense)
+        room = sparse_budget(space, density, dense)
+        sparse = [tensor.shape for position, tensor in enumerate(space.tensors) if position not in dense]
+        units = [Tiling.of(shape, stage.structure, stage.block).smallest for shape in sparse]
+        if units and room < min(units) and (room or not dense):
+            raise no_unit_fits(stage, density, room)
     elif not dense:
         raise ConfigError(
             f"stage {stage.name!r} of density 0 trains the dense tensors alone, but there are none",
             "Remove the stage, or name tensors in adapter.dense",
         )
+
+
+def no_unit_fits(stage: StageSettings, density: float, room: int) -> ConfigError:
+    """Return the error of a density that leaves ``room`` coordinates besides the dense tensors."""
+    return ConfigError(
+        f"in stage {stage.name!r} density {density} leaves {room} coordinates besides the dense tensors, "
+        f"which is less than one unit of structure {stage.structure!r}",
+        "Raise it, or choose a finer structure",
+    )
 
 
 def _is_local(stage: StageSettings) -> bool:

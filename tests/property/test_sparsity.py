@@ -22,6 +22,7 @@ from fedsparse.sparsity import (
     structured_rows,
     structured_tiles,
 )
+from fedsparse.sparsity.support import Selection
 
 few = settings(max_examples=150, deadline=None)
 shapes = st.lists(st.integers(1, 7), min_size=1, max_size=3).map(tuple)
@@ -99,20 +100,20 @@ def greedy(case: Case, candidates: list[Unit], room: int) -> list[Unit]:
     return taken
 
 
-def reference(case: Case) -> list[list[int]]:
-    """What `choose_support` documents, one unit at a time."""
-    own = {position: units(case, position) for position in case.scores}
+def reference(case: Case, closed: list[Unit] | None = None) -> list[list[int]]:
+    """What `choose_support` documents, one unit at a time, without those that are ``closed``."""
+    own = {p: [unit for unit in units(case, p) if unit not in (closed or [])] for p in case.scores}
     everything = [unit for candidates in own.values() for unit in candidates]
     taken: list[Unit] = []
     total = sum(case.space.tensors[p].size for p in own)
     room = case.budget
     for p, candidates in own.items():
-        size = case.space.tensors[p].size
+        free = sum(len(indices) for _, indices in candidates)
         if case.allocation == "uniform":
-            taken += greedy(case, candidates, case.budget * size // total)
+            taken += greedy(case, candidates, min(case.budget * case.space.tensors[p].size // total, free))
         elif case.allocation == "early":
-            taken += greedy(case, candidates, min(size, room))
-            room -= min(size, room)
+            taken += greedy(case, candidates, min(free, room))
+            room -= min(free, room)
     left = case.budget - sum(len(indices) for _, indices in taken)
     taken += greedy(case, [unit for unit in everything if unit not in taken], left)
     return [
@@ -130,6 +131,22 @@ def chosen(case: Case, scores: Any = None) -> list[list[int]]:
 @given(cases())
 def test_the_choice_is_the_greedy_one_ties_to_the_first_coordinate(case: Case) -> None:
     assert chosen(case) == reference(case)
+
+
+@few
+@given(cases(), st.data())
+def test_units_that_may_not_be_chosen_leave_their_room_to_others(case: Case, data: st.DataObject) -> None:
+    everything = [unit for position in case.scores for unit in units(case, position)]
+    closed = [unit for unit in everything if data.draw(st.booleans())]
+    free = {
+        p: sum(len(unit[1]) for unit in everything if unit[0] == p and unit not in closed) for p in case.scores
+    }
+    selection = Selection(case.space, case.budget, case.dense, **case.options, free=free)
+    for position, tiling in selection.tilings.items():
+        ranks = tiling.means(case.scores[position].numpy()).copy()
+        ranks[[unit in closed for unit in units(case, position)]] = -np.inf
+        selection.offer(position, ranks)
+    assert [part.tolist() for part in selection.support()] == reference(case, closed)
 
 
 @few

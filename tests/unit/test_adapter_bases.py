@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 from fedsparse import config
 from fedsparse.adapters import Adapter, BaseModel, ImageReader, Task, TextReader, build_adapter, load_base
 from fedsparse.adapters.bases.efficientnet import read_tensors
+from fedsparse.adapters.bases.huggingface import _token_limit
 from fedsparse.errors import ConfigError, FedsparseError, ModelError
 
 from .model_samples import TASKS, Kind, base, batch, folder, random_support, settings
@@ -136,6 +138,24 @@ def test_a_damaged_description_of_the_images_is_an_error(tmp_path: Path) -> None
     assert (reader.mean, reader.deviation) == ((0.1, 0.2, 0.3), (0.5, 0.5, 0.5))
 
 
+@pytest.mark.parametrize("told", ["[]", '{"image_mean": 0.5}', '{"image_std": [1, 2]}', '{"image_mean": null}'])
+def test_a_description_of_the_images_that_says_something_else_is_an_error(told: str, tmp_path: Path) -> None:
+    path = Path(shutil.copytree(folder("vit"), tmp_path / "model"))
+    (path / "preprocessor_config.json").write_text(told, encoding="utf-8")
+    with pytest.raises(ModelError, match=f"the model in {path} cannot be read"):
+        _folder(path, IMAGES)
+
+
+def test_images_of_a_model_that_was_trained_on_plain_pixels_are_not_normalised(tmp_path: Path) -> None:
+    path = Path(shutil.copytree(folder("vit"), tmp_path / "model"))
+    told = {"do_normalize": False, "image_mean": [0.5, 0.5, 0.5]}
+    (path / "preprocessor_config.json").write_text(json.dumps(told), encoding="utf-8")
+    reader = _folder(path, IMAGES).reader
+    assert isinstance(reader, ImageReader)
+    pixels = torch.rand(1, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(reader.normalise(pixels), pixels)
+
+
 def test_code_in_a_folder_is_never_run(copy: Path) -> None:
     (copy / "evil.py").write_text("raise SystemExit('ran')\nclass Config: ...\n", encoding="utf-8")
     fields = json.loads((copy / "config.json").read_text(encoding="utf-8"))
@@ -183,6 +203,11 @@ def test_more_tokens_than_the_model_has_positions_is_an_error() -> None:
     default = _folder(folder("bert"), TEXTS).reader
     assert isinstance(default, TextReader)
     assert default.max_tokens == 64  # not 128: the model has no more
+
+
+@pytest.mark.parametrize(("asked", "limit"), [(None, 128), (16, 16), (512, 512)])
+def test_a_model_without_a_limit_of_its_own_takes_as_many_tokens_as_asked(asked: int | None, limit: int) -> None:
+    assert _token_limit(SimpleNamespace(model_type="bloom"), asked) == limit
 
 
 def test_positions_that_a_model_keeps_for_itself_are_noticed_before_training() -> None:

@@ -272,3 +272,12 @@ def test_an_embedding_and_its_padding_row_are_adapted_by_factors() -> None:
     torch.testing.assert_close(network(ids), after)
     adapter.load(empty_state(adapter.space)).unmerge()
     assert torch.equal(network(ids), before)
+
+
+def test_a_width_that_narrows_nothing_is_an_error_that_names_the_layer_and_leaves_the_network_alone() -> None:
+    network = nn.Sequential(nn.Linear(64, 8), nn.Linear(8, 64))
+    with pytest.raises(ConfigError, match=r"adapter\.width = 9 is no bottleneck after 0, which has 8 features"):
+        adapted(network, "bottleneck", width=9, dense=())
+    assert [tensor.shape for tensor in adapted(network, "bottleneck", width=8, dense=()).space.tensors] == [
+        (8, 8)
+    ] * 2

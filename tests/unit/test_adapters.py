@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch import nn
 
 from fedsparse import config
 from fedsparse.adapters import Adapter, ImageReader, build_adapter, fingerprint, load_base
 from fedsparse.adapters.bases.efficientnet import read_tensors
+from fedsparse.adapters.weights import StatefulWeights
 from fedsparse.delta import Operation, SparseDelta, TensorDelta, apply
 from fedsparse.errors import ConfigError, DeltaError, ModelError, SpaceMismatchError
 from fedsparse.training.machine import Machine
@@ -441,3 +443,21 @@ def test_a_step_on_a_gpu_agrees_with_one_on_the_processor(kind: Kind, lower: tor
         scale = float(np.abs(one.values).max())
         assert np.array_equal(one.indices, other.indices)
         np.testing.assert_allclose(one.values, other.values, rtol=tolerance, atol=tolerance * scale)
+
+
+def test_attaching_that_fails_in_the_middle_leaves_the_adapter_as_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    adapter = adapted(nn.Sequential(nn.Linear(8, 8), nn.Linear(8, 4)), dense=())
+    support = random_support(adapter, 0.5)
+
+    def fail(*arguments: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(StatefulWeights, "offsets", fail)
+        with pytest.raises(MemoryError):
+            adapter.attach(support)
+    adapter.discard()
+    assert not any(parameter.requires_grad for parameter in adapter.network.parameters())
+    assert not any("forward" in vars(module) for module in adapter.network.modules())
+    adapter.attach(support)
+    assert adapter.detach().nnz == 0

@@ -176,6 +176,10 @@ def test_a_stage_of_density_0_trains_the_head_alone_with_its_own_rate() -> None:
         ((), "no stage"),
         ((stage("low", density=0.05),), "dense tensors alone have 51"),
         ((stage("low", start_density=0.05),), "dense tensors alone have 51"),
+        (
+            (stage("a"), stage("b", density=0.12, start_density=0.2, structure="row")),
+            "'b' .* leaves 8 coordinates",
+        ),
         ((stage("a", density=0.3), stage("b")), "'b' begins at density 0.2, but earlier ones train 0.3"),
         ((stage("a"), stage("head", density=0)), "'head' begins at density 0.0, but earlier"),
         ((stage("a"), stage("b", source="seeded")), "'b' draws its coordinates"),
@@ -317,7 +321,7 @@ def test_every_sample_is_in_one_batch_of_an_epoch_in_a_drawn_variant() -> None:
 
 def test_an_l1_penalty_makes_zeros_that_are_not_in_the_delta() -> None:
     found = []
-    for l1 in (0.0, 0.1, 0.3, 1.0):
+    for l1 in (0.0, 0.1, 0.3, 0.99):
         outcome, supports = run(stage(epochs=6, density=0.5, l1=l1))
         assert sum(map(len, supports[-1])) == 249
         found.append(sum(len(part.values) for part in outcome.delta.tensors if part.tensor < 2))
@@ -506,3 +510,28 @@ def test_stages_are_checked_against_the_space_alone() -> None:
     drawn = stage("drawn", source="seeded")
     require_feasible(space, (2, 3), [stage("head", density=0), drawn, drawn, stage("scored", density=0.4)])
     require_feasible(space, (2, 3), [stage("a", structure="row"), stage("b", regrow=0.5)])
+
+
+@pytest.mark.parametrize("allocation", ["global", "uniform", "early"])
+def test_a_later_stage_reaches_its_density_also_where_a_tensor_is_full(allocation: str) -> None:
+    few, final = (
+        stage(name, density=density, allocation=allocation) for name, density in (("a", 0.4), ("b", 0.9))
+    )
+    outcome, supports = run(few, final)
+    assert [epoch.nnz for epoch in outcome.epochs] == [199, 199, 449, 449]
+    if allocation == "early":
+        assert [[len(part) for part in support[:2]] for support in supports[::2]] == [[148, 0], [192, 206]]
+
+
+@pytest.mark.parametrize("allocation", ["global", "uniform", "early"])
+def test_pruning_reaches_its_density_also_where_little_of_a_tensor_is_held(allocation: str) -> None:
+    first = "early" if allocation == "uniform" else "global"
+    outcome, supports = run(
+        stage("a", density=0.4, allocation=first),
+        stage("b", density=0.3, start_density=0.4, allocation=allocation),
+    )
+    held = [len(part) for part in supports[0][:2]]
+    assert sum(held) == 148
+    assert outcome.epochs[-1].nnz == 149
+    if allocation == "early":
+        assert [len(part) for part in supports[-1][:2]] == [held[0], 98 - held[0]]

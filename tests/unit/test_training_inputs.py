@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+import os
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fedsparse import config
+from fedsparse.adapters import BaseModel
 from fedsparse.errors import DataError
 from fedsparse.training import (
     Features,
@@ -156,3 +160,47 @@ def test_samples_are_read_as_the_task_needs_them(tmp_path: Path) -> None:
     unlabelled = load_labelled(settings, "causal-lm")
     assert unlabelled.classes == ("text",)
     assert len(unlabelled) == 8
+
+
+def test_of_two_that_need_the_same_activations_one_computes_and_the_other_waits(
+    images: Samples, tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    told: list[str] = []
+    others = [base(), base()]
+
+    def get(model: BaseModel) -> Features:
+        return cached_features(model, images, cache, AUGMENTATION, lambda done, total: told.append(model.name))
+
+    with ThreadPoolExecutor(1) as pool:
+        started: list[Future[Features]] = []
+
+        def begin_the_other(done: int, total: int) -> None:
+            started.append(pool.submit(get, others[0]))
+            wait(started, timeout=0.5)  # it has all the time it needs, if nothing holds it
+
+        first = cached_features(others[1], images, cache, AUGMENTATION, begin_the_other)
+        second = started[0].result()
+    assert told == []
+    assert np.array_equal(first.values, second.values)
+    assert [path.suffix for path in cache.iterdir()] == [".npy"]
+
+
+def test_what_a_crash_left_behind_is_removed(images: Samples, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "features-0123.tmp").write_bytes(b"half")
+    assert computed(images, cache, AUGMENTATION)
+    assert [path.suffix for path in cache.iterdir()] == [".npy"]
+
+
+def test_a_full_disk_is_an_error_before_anything_is_computed(
+    images: Samples, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int, offset: int, length: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    with pytest.raises(DataError, match=r"the cached activations take [0-9,]+ bytes.*No space left"):
+        computed(images, tmp_path / "cache", AUGMENTATION)
+    assert not list((tmp_path / "cache").iterdir())

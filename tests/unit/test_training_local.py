@@ -144,7 +144,7 @@ def test_a_trainer_learns_to_tell_texts_apart() -> None:
     third = one.train(apply(state, second.delta), settings, 3)
     assert first.received.balanced_accuracy == 0.5
     assert third.received.balanced_accuracy > 0.8
-    assert first.loss > 2 * second.loss
+    assert first.loss > second.loss > third.loss
     assert first.samples == 34
     assert 0 < second.delta.nnz <= 0.3 * adapter.space.size
 

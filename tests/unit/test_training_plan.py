@@ -65,7 +65,7 @@ def test_default_stages_are_what_the_engine_accepts() -> None:
     require_feasible(
         SPACE,
         (1,),
-        default_stages(TrainSettings(density=0.02), "delta", "image-classification", dense_share(SPACE, (1,))),
+        default_stages(TrainSettings(density=0.06), "delta", "image-classification", dense_share(SPACE, (1,))),
     )
 
 

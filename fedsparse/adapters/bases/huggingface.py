@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any, Literal
@@ -11,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from fedsparse.adapters.bases.model import BaseModel, fingerprint, try_out
-from fedsparse.adapters.bases.readers import ImageReader, TextReader
+from fedsparse.adapters.bases.readers import ImageReader, TextReader, normalisation
 from fedsparse.errors import ConfigError, ModelError
 
 Task = Literal["image-classification", "text-classification", "causal-lm"]
@@ -169,8 +168,7 @@ def _image_reader(folder: Path, config: Any, image_size: int | None) -> ImageRea
             f"Leave it out, or set it to {own}",
         )
     path = folder / "preprocessor_config.json"
-    told = _read(folder, lambda: json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
-    mean, deviation = (tuple(told.get(key, (0.5, 0.5, 0.5))) for key in ("image_mean", "image_std"))
+    mean, deviation = _read(folder, lambda: normalisation(path.read_bytes() if path.is_file() else b"{}"))
     return ImageReader(image_size or own or 224, mean, deviation)
 
 
@@ -193,4 +191,5 @@ def _token_limit(config: Any, max_tokens: int | None) -> int:
             f"adapter.max_tokens = {max_tokens}, but {config.model_type} has {own} positions",
             f"Choose at most {own}",
         )
-    return min(max_tokens or _MAX_TOKENS, own or _MAX_TOKENS)
+    wanted = max_tokens or _MAX_TOKENS
+    return wanted if own is None else min(wanted, own)

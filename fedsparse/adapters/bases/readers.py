@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+_Channels = tuple[float, float, float]
+_HALF = (0.5, 0.5, 0.5)
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
@@ -26,8 +29,8 @@ class ImageReader:
     """
 
     size: int
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    deviation: tuple[float, float, float] = IMAGENET_DEVIATION
+    mean: _Channels = IMAGENET_MEAN
+    deviation: _Channels = IMAGENET_DEVIATION
 
     def pixels(self, image: Image.Image) -> Tensor:
         """Return (3, s, s) in [0, 1]; 16 bits are scaled to 8."""
@@ -41,6 +44,23 @@ class ImageReader:
         """Return what the base model was trained on; (n, 3, s, s) in [0, 1] to the same shape."""
         mean, deviation = (torch.tensor(values).view(3, 1, 1) for values in (self.mean, self.deviation))
         return (pixels - mean) / deviation
+
+
+def normalisation(preprocessor: bytes) -> tuple[_Channels, _Channels]:
+    """Return mean and deviation of the channels as a preprocessor_config.json of transformers names them.
+
+    Raises:
+        ValueError, TypeError, AttributeError: it says something else.
+    """
+    told = json.loads(preprocessor)
+    if told.get("do_normalize") is False:
+        return (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    return _channels(told.get("image_mean", _HALF)), _channels(told.get("image_std", _HALF))
+
+
+def _channels(values: Iterable[float]) -> _Channels:
+    red, green, blue = map(float, values)
+    return red, green, blue
 
 
 @dataclass(frozen=True)

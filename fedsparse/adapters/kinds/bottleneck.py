@@ -15,15 +15,24 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from fedsparse.adapters.kinds.injection import initial, insert, zeros
 from fedsparse.adapters.layers import Layer, LayerType
-from fedsparse.errors import ModelError
+from fedsparse.errors import ConfigError, ModelError
 
 
 class Bottleneck(nn.Module):
-    """Down to ``width`` features and up again; `up` starts at zero, so that it changes nothing untrained."""
+    """Down to ``width`` features and up again; `up` starts at zero, so that it changes nothing untrained.
+
+    Raises:
+        ConfigError: that is more than the layer has, so no bottleneck.
+    """
 
     def __init__(self, layer: Layer, width: int) -> None:
         super().__init__()
         features = layer.outputs
+        if width > features:
+            raise ConfigError(
+                f"adapter.width = {width} is no bottleneck after {layer.name}, which has {features} features",
+                "Choose a smaller width, or leave this layer out of adapter.include",
+            )
         self.down = initial(
             f"{layer.name}.bottleneck.down", (width, features), 1 / math.sqrt(features), layer.weight
         )
@@ -45,6 +54,7 @@ class BottleneckInjection:
         dense: names of further weights in the space, as they are.
 
     Raises:
+        ConfigError: a layer has fewer features than ``width``.
         ModelError: a layer's output is never seen, as its owner computes with the weight itself.
     """
 
