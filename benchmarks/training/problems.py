@@ -96,7 +96,8 @@ def images(work: Path) -> Problem:
     """Return the solar cells, 75/25, with the four flips of every image."""
     work.mkdir(parents=True, exist_ok=True)
     cells = read_cells()
-    write_manifest(work / "cells.csv", cells)
+    if not (work / "cells.csv").exists():  # the workers read it while others start
+        write_manifest(work / "cells.csv", cells)
     samples = load_samples(work / "cells.csv", CLASSES)
     by_path = {cell.path: cell for cell in cells}
     strata = [(by_path[path].label, by_path[path].kind) for path in samples.paths]

@@ -39,6 +39,10 @@ def run_predict(
         raise ModelError(f"the adapter in {folder} continues texts and has no classes", "Serve it instead")
     require_source(path, "the path of the samples")
     images = saved.task == "image-classification"
+    if not images and path.is_dir() and not is_saved_dataset(path):
+        raise DataError(
+            f"the adapter in {folder} reads texts, but {path} is a folder", "Name a file that lists them"
+        )
     samples = list(_images(path, column or "path") if images else _texts(path, column or "text"))
     if not samples:
         raise DataError(f"{path} has no {'images' if images else 'texts'}", "Name a folder or file that has some")

@@ -10,10 +10,12 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from fedsparse import config
 from fedsparse.adapters import build_adapter, load_base
 from fedsparse.adapters.saved import SavedAdapter, load_adapter, open_adapter, save_adapter, settled
+from fedsparse.cli.exchange import base_settings
 from fedsparse.delta import AdapterSpace, Operation, SparseDelta, TensorDelta, TensorSpec
 from fedsparse.errors import DeltaError, FedsparseError, ModelError, SpaceMismatchError
 from tests.unit import model_samples
@@ -95,6 +97,16 @@ def flipped(folder: Path) -> None:
         (edited(lambda m: m.update(format=2)), ModelError, "format: .*1"),
         (edited(lambda m: m.pop("classes")), ModelError, "classes: Field required"),
         (edited(lambda m: m.update(task="translation")), ModelError, "task: "),
+        (edited(lambda m: m.update(task="causal-lm")), ModelError, "classes: causal-lm has none"),
+        (edited(lambda m: m.update(classes=["a"])), ModelError, "classes: text-classification needs two or more"),
+        (edited(lambda m: m.update(classes=["a", "a"])), ModelError, "each named once"),
+        (
+            edited(lambda m: m["tensors"][0].update(shape=[-1])),
+            ModelError,
+            r"adapter\.json is not valid: the shape",
+        ),
+        (edited(lambda m: m.update(base_fingerprint="ab")), ModelError, r"adapter\.json is not valid: .*32 bytes"),
+        (edited(lambda m: m["state"].update(file="a\0b")), DeltaError, "cannot be read: embedded null byte"),
         (edited(lambda m: m["figures"].update(loss="NaN")), ModelError, r"figures\.loss: .*finite"),
         (edited(lambda m: m.update(space_fingerprint="zz")), ModelError, "'zz' is no fingerprint"),
         (edited(lambda m: m["tensors"][0].update(shape=[4, 3])), SpaceMismatchError, "its tensors make up"),
@@ -137,6 +149,34 @@ def test_an_opened_adapter_answers_as_the_trained_one_did(tmp_path: Path, kind: 
     with torch.no_grad():
         assert torch.equal(opened.network(*inputs), expected)
     assert base.fingerprint == model.fingerprint
+
+
+def colour_network(classes: int) -> nn.Module:
+    """Answer by an image's mean colour: the factory that an adapter names below."""
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, classes))
+    for weight in network.parameters():
+        nn.init.ones_(weight)
+    return network
+
+
+def test_a_file_does_not_decide_which_code_is_run(tmp_path: Path) -> None:
+    base = config.BaseModelSettings(model="colour", factory=f"{__name__}:colour_network")
+    settings = config.AdapterSettings(image_size=32, dense=())
+    model = load_base(base, settings, ("no", "yes"), "image-classification")
+    adapter = build_adapter(model, settings)
+    untouched = SparseDelta.empty(adapter.space.fingerprint, Operation.SET)
+    task = {"task": "image-classification", "base": base, "settings": settings}
+    save_adapter(tmp_path, saved(adapter.space, state=untouched, **task))
+    with pytest.raises(ModelError, match=r"built by '.*:colour_network', but a file does not decide"):
+        open_adapter(tmp_path)
+    _, opened = open_adapter(tmp_path, base_settings(f"{__name__}:colour_network"))
+    assert opened.space == adapter.space
+
+
+def test_the_folder_of_a_whole_run_is_answered_with_where_its_adapter_is(tmp_path: Path) -> None:
+    save_adapter(tmp_path / "adapter", saved())
+    with pytest.raises(ModelError, match=rf"holds no adapter\.json. Name {tmp_path / 'adapter'}"):
+        load_adapter(tmp_path)
 
 
 def test_another_base_model_is_refused_with_both_fingerprints(tmp_path: Path) -> None:

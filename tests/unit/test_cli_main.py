@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from fedsparse import __version__
+from fedsparse import __version__, config
 from fedsparse.audit import EntryDraft, EntryKind, Ledger
+from fedsparse.cli.demo_site import federation_text
 from fedsparse.cli.main import main
 from fedsparse.delta import AdapterSpace, Operation, Reason, RoundUpdate, SparseDelta, TensorDelta, encode_update
 from fedsparse.delta import TensorSpec as Spec
@@ -43,6 +45,11 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> 
     [
         ((), "Federated, on-prem fine-tuning"),
         (("demo",), "Run a whole federation on this machine"),
+        (("train",), "Train a sparse adapter on this machine's own samples"),
+        (("predict",), "Apply a saved adapter to samples"),
+        (("peft",), "Adapters to and from Hugging Face PEFT"),
+        (("peft", "export"), "Write a saved adapter as a PEFT folder"),
+        (("peft", "import"), "Save what a PEFT folder holds"),
         (("server",), "The operator's side"),
         (("server", "up"), "Start the hub and run the federation's rounds"),
         (("client",), "The plant's side"),
@@ -306,3 +313,50 @@ def test_a_missing_authority_is_told_with_the_command_that_makes_one(run: Run, t
     code, _, err = run("pki", "issue", "plant", "kiso", "--ca", tmp_path / "no", "--out", tmp_path / "out")
     assert code == 1
     assert "fedsparse pki init" in err
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        (None, "demo.toml cannot be read as TOML: "),
+        ("[adapter\n", "demo.toml cannot be read as TOML: "),
+        (
+            "[rounds]\ncount = 2\n[hub]\n",
+            "demo.toml sets hub, rounds, which the demo decides itself. Keep to adapter, ",
+        ),
+        ("state = 'x'\n", "demo.toml sets state, which the demo decides itself"),
+        (
+            "[adapter]\nkind = 'prefix'\n",
+            "adapter.kind = 'prefix': input should be 'delta', 'lora' or 'bottleneck'",
+        ),
+        ("training.denisty = 0.1\n", "training.denisty: unknown key; did you mean density?"),
+        ("training = 3\n", "training = 3: must be a table"),
+    ],
+)
+def test_the_demo_refuses_settings_before_an_earlier_run_goes(
+    run: Run, tmp_path: Path, text: str | None, told: str
+) -> None:
+    earlier = tmp_path / "runs"
+    earlier.mkdir()
+    for name in (".fedsparse-demo", "summary.json"):
+        (earlier / name).write_text("earlier")
+    if text is not None:
+        (tmp_path / "demo.toml").write_text(text)
+    code, out, err = run("demo", "--folder", earlier, "--settings", tmp_path / "demo.toml")
+    assert (code, out) == (1, "")
+    assert told in err
+    assert (earlier / "summary.json").read_text() == "earlier"
+
+
+def test_the_demo_takes_tables_and_dotted_keys_alike() -> None:
+    text = federation_text("127.0.0.1:1", 3, "training.density = 0.02\n[adapter]\nkind = 'lora'\n")
+    settings = config.from_options(config.FederationConfig, tomllib.loads(text))
+    assert (settings.training.density, settings.adapter.kind, settings.rounds.count) == (0.02, "lora", 3)
+
+
+def test_an_error_steers_no_terminal_whatever_is_named_in_it(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "\x1b[31mred").mkdir()
+    code, _, err = run("predict", tmp_path / "\x1b[31mred", tmp_path)
+    assert code == 1
+    assert "\N{REPLACEMENT CHARACTER}[31mred holds no adapter.json" in err
+    assert "\x1b" not in err

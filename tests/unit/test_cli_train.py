@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
+import os
 import re
+from dataclasses import replace
+from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,10 +19,14 @@ import torch
 from click.testing import Result
 from typer.testing import CliRunner
 
-from fedsparse.adapters.saved import load_adapter, open_adapter
+from fedsparse import config
+from fedsparse.adapters import build_adapter
+from fedsparse.adapters.saved import SavedAdapter, load_adapter, open_adapter, save_adapter
 from fedsparse.cli import train as command
 from fedsparse.cli.main import app
 from fedsparse.cli.train_record import confusion, reliability
+from fedsparse.cli.train_report import verdict, verdict_japanese
+from fedsparse.delta import Operation, SparseDelta, TensorDelta
 from fedsparse.errors import ConfigError, DataError, FedsparseError
 from fedsparse.training.outcome import Epoch
 from tests.unit import model_samples
@@ -264,6 +272,7 @@ def test_a_small_class_is_a_warning_and_a_lone_one_an_error(tmp_path: Path) -> N
         ('[task]\npositive = "blue"\n', [], "task.positive = 'blue', but the classes are dark, light"),
         ("[automatic]\nmax_bytes = 2000\n", ["--density", "auto"], "automatic.max_bytes = 2000, but the values"),
         ("[training]\nholdout = 1.0\n", [], "training.holdout = 1.0: input should be less than 1"),
+        ("[objective]\nproximal = 1e308\n", [], "objective.proximal = 1e+308: input should be less than or equal"),
     ],
 )
 def test_wrong_settings_are_told_before_anything_is_trained(
@@ -391,7 +400,7 @@ def test_predictions_of_images_are_written_as_csv_with_what_cannot_be_read_left_
     result = run("predict", tmp_path / "out" / "adapter", fresh, "--output", tmp_path / "answers.csv")
     assert result.exit_code == 0, result.exception
     assert "2 answers in" in result.stderr
-    assert "1 samples cannot be read" in result.stderr
+    assert "1 sample cannot be read" in result.stderr
     rows = list(csv.DictReader((tmp_path / "answers.csv").read_text().splitlines()))
     assert [Path(row["path"]).name for row in rows] == ["broken.png", "0.png", "1.png"]
     assert [row["answer"] == "" for row in rows] == [True, False, False]
@@ -409,6 +418,122 @@ def test_predicting_from_nothing_is_an_error(tmp_path: Path, images: Path) -> No
     assert "cannot be written" in problem("predict", adapter, images, "--output", target)
     result = run("predict", adapter, tmp_path / "nowhere")
     assert isinstance(result.exception, DataError)
+
+
+def test_images_in_a_saved_dataset_and_in_a_manifest_are_predicted_too(tmp_path: Path, images: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    trained("--config", written(tmp_path, FAST + STAGES))
+    adapter = tmp_path / "out" / "adapter"
+    files = [str(path) for path in sorted(images.rglob("*.png"))[::8]]
+    features = datasets.Features({"image": datasets.Image()})
+    datasets.Dataset.from_dict({"image": files}, features=features).save_to_disk(tmp_path / "saved")
+    write_csv(tmp_path / "new.csv", [(path,) for path in (*files, "absent.png", "a\0b.png")], ("path",))
+    stored = run("predict", adapter, tmp_path / "saved", "--column", "image")
+    listed = run("predict", adapter, tmp_path / "new.csv")
+    one, other = ([row[1:] for row in csv.reader(result.stdout.splitlines())] for result in (stored, listed))
+    assert one == other[:-2]
+    assert other[-2:] == [["", "", ""]] * 2
+    assert "2 samples cannot be read" in listed.stderr
+
+
+def test_texts_that_are_none_are_left_empty(tmp_path: Path) -> None:
+    settings = config.AdapterSettings()
+    base = config.BaseModelSettings(model="tiny", folder=model_samples.folder("bert"))
+    space = build_adapter(model_samples.base("bert"), settings).space
+    state = SparseDelta.empty(space.fingerprint, Operation.SET)
+    now = datetime.now(UTC)
+    saved = SavedAdapter(base, settings, "text-classification", ("a", "b"), space, state, {}, now)
+    save_adapter(tmp_path / "adapter", saved)
+    (tmp_path / "new.jsonl").write_text('{"text": "\\ud800"}\n{"text": "w3"}\n{"text": 3}\nno JSON\n')
+    result = run("predict", tmp_path / "adapter", tmp_path / "new.jsonl")
+    assert result.exit_code == 0, result.exception
+    rows = list(csv.reader(result.stdout.splitlines()))[1:]
+    assert [row[1:] for row in rows] == [["", "", ""], ["a", "0.500000", "0.500000"], ["", "", ""], ["", "", ""]]
+    assert "reads texts, but" in problem("predict", tmp_path / "adapter", tmp_path)
+
+
+def test_an_adapter_that_answers_with_nan_is_an_error(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images")
+    trained("--config", written(tmp_path, FAST + STAGES))
+    saved = load_adapter(tmp_path / "out" / "adapter")
+    [head] = [n for n, tensor in enumerate(saved.space.tensors) if tensor.name == "head.weight"]
+    size = saved.space.tensors[head].size
+    huge = np.full(size, np.finfo(np.float32).max, np.float32)
+    state = SparseDelta(saved.space.fingerprint, Operation.SET, (TensorDelta(head, np.arange(size), huge),))
+    save_adapter(tmp_path / "huge", replace(saved, state=state))
+    assert "answers with NaN" in problem("predict", tmp_path / "huge", images)
+
+
+def test_names_that_are_no_text_are_told_in_the_report_and_refused_as_classes(
+    tmp_path: Path, images: Path
+) -> None:
+    odd = os.fsdecode(b"\x8f\x9d")  # "傷" as a Japanese Windows writes it
+    (images / "light" / f"{odd}.png").write_bytes(b"no image")
+    trained("--config", written(tmp_path, FAST + STAGES, 'path = "images"\nmax_corrupt = 1'))
+    [skipped] = report(tmp_path / "out")["data"]["skipped"]
+    assert f"{odd}.png" in skipped
+    assert "\N{REPLACEMENT CHARACTER}.png" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    result = run("predict", tmp_path / "out" / "adapter", images)
+    assert result.exit_code == 0, result.exception
+    assert "\\udc8f\\udc9d.png,,," in result.stdout
+    (images / "light").rename(images / odd)
+    assert "the class name '\\udc8f\\udc9d' is not UTF-8 text" in problem("train", "-c", tmp_path / "train.toml")
+
+
+def test_a_class_name_steers_no_terminal(tmp_path: Path, images: Path) -> None:
+    (images / "light").rename(images / "\x1b[31mlight")
+    told = trained("--config", written(tmp_path, FAST + STAGES))
+    assert "\N{REPLACEMENT CHARACTER}[31mlight: 14 + 2" in told
+    assert "\x1b" not in told
+
+
+@pytest.mark.parametrize("output", ["x" * 5000, "a\0b", "/proc/fedsparse"])
+def test_an_output_that_cannot_be_used_is_one_line(tmp_path: Path, images: Path, output: str) -> None:
+    path = written(tmp_path, FAST)
+    path.write_text(path.read_text().replace('"out"', json.dumps(output)))
+    assert re.search(r"^output = .* cannot be used: .* Name another folder", problem("train", "--config", path))
+
+
+def test_a_path_of_data_that_is_too_long_is_one_line(tmp_path: Path) -> None:
+    told = problem("train", "--data", tmp_path / ("x" * 5000), "--output", tmp_path / "out")
+    assert told.endswith("cannot be read: File name too long. Name another")
+
+
+def test_a_full_disk_is_told_with_what_is_kept(
+    tmp_path: Path, images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save = command.save_adapter
+
+    def full(folder: Path, saved: SavedAdapter) -> None:
+        if folder.exists():
+            raise OSError(errno.ENOSPC, "No space left on device")
+        save(folder, saved)
+
+    monkeypatch.setattr(command, "save_adapter", full)
+    result = run("train", "--config", written(tmp_path, FAST + STAGES))
+    assert isinstance(result.exception, FedsparseError)
+    assert "out: No space left on device. Free some space there" in str(result.exception)
+    assert "holds the adapter of epoch 1" in result.output
+
+
+def test_a_verdict_says_no_interval_without_width_and_is_told_in_japanese_too() -> None:
+    figure = {"name": "balanced_accuracy", "label": "balanced accuracy", "before": {"value": 0.5}}
+    told = {
+        "metric": "balanced_accuracy",
+        "figures": [figure | {"after": {"value": 1.0, "low": 1.0, "high": 1.0}}],
+        "data": {"classes": [{"holdout": 3}, {"holdout": 3}]},
+        "adapter": {"bytes_bf16": 1000},
+        "base": {"bytes": 100_000},
+    }
+    assert verdict(told | {"figures": [*told["figures"], {"name": "loss"}]}) == (
+        "Balanced accuracy 1.000 on 6 held-out samples, 0.500 before training; "
+        "the adapter takes 1.00 kB, 100× smaller than the model"
+    )
+    figure |= {"after": {"value": 0.4, "low": 0.3, "high": 0.6}}
+    assert verdict_japanese(told | {"figures": [figure, {"name": "loss"}]}) == (
+        "学習前より改善していません。検証データ 6 件でのバランス精度は 0.400（95 % 区間 0.300～0.600）、"
+        "学習前は 0.500。アダプターは 1.00 kB、モデルの 1 % です。"
+    )
 
 
 def test_confusion_and_reliability_count_every_sample_once() -> None:
