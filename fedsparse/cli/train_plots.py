@@ -26,13 +26,22 @@ def draw_plots(report: Mapping[str, Any]) -> dict[str, Plot]:
     return {plot.name: plot for plot in plots}
 
 
+def ticks(values: Sequence[float]) -> list[float]:
+    """Return round numbers around ``values``, at least 2 % of them apart where they are all but equal."""
+    low, high = min(values), max(values)
+    least = 0.02 * max(abs(low), abs(high), 0.5)
+    if high - low < least:
+        low, high = (low + high - least) / 2, (low + high + least) / 2
+    return linear_ticks(low, high, 6)
+
+
 def _loss(report: Mapping[str, Any]) -> Plot:
     epochs = report["epochs"]
     points = [(epoch["number"], epoch["loss"]) for epoch in epochs]
     plot = Plot("loss", "Loss per epoch", f"A line over {count_text(len(epochs), 'epoch')}, stages marked.")
-    ticks = linear_ticks(0.0, max(value for _, value in points), 6)
-    y = Scale(ticks[0], ticks[-1], BOTTOM, TOP)
-    plot.vertical_axis(y, [(tick, f"{tick:.10g}") for tick in ticks], "Training loss 学習時の損失", "")
+    marks = ticks([0.0, *(value for _, value in points)])
+    y = Scale(marks[0], marks[-1], BOTTOM, TOP)
+    plot.vertical_axis(y, [(mark, f"{mark:.10g}") for mark in marks], "Training loss 学習時の損失", "")
     x = _epoch_axis(plot, report)
     _line(plot, x, y, points, "training", "training loss")
     plot.label([Label("training", y(points[-1][1]), f"training {points[-1][1]:.3f}", "学習")])
@@ -51,9 +60,9 @@ def _metric(report: Mapping[str, Any]) -> Plot:
         f"Kept: epoch {report['best']}, {score_text(best)}.",
     )
     values = [before, *(value for _, value in points)]
-    ticks = linear_ticks(min(values), max(values), 6)
-    y = Scale(ticks[0], ticks[-1], BOTTOM, TOP)
-    plot.vertical_axis(y, [(tick, f"{tick:.10g}") for tick in ticks], f"Hold-out {words} 検証データでの評価", "")
+    marks = ticks(values)
+    y = Scale(marks[0], marks[-1], BOTTOM, TOP)
+    plot.vertical_axis(y, [(mark, f"{mark:.10g}") for mark in marks], f"Hold-out {words} 検証データでの評価", "")
     x = _epoch_axis(plot, report)
     plot.shapes.append(Shape("reference", f"M{LEFT} {y(before)}H{RIGHT}"))
     _line(plot, x, y, points, "federation", words)
@@ -83,12 +92,12 @@ def _density(automatic: Mapping[str, Any]) -> Plot:
     limit = best["figure"] + worse
     plot = Plot("density", f"Hold-out {words} by density", f"{automatic['reason']}.")
     values = [limit, *(one["figure"] for one in candidates)]
-    ticks = linear_ticks(min(values), max(values), 6)
-    y = Scale(ticks[0], ticks[-1], BOTTOM, TOP)
+    marks = ticks(values)
+    y = Scale(marks[0], marks[-1], BOTTOM, TOP)
     x = Scale(candidates[-1]["density"], candidates[0]["density"], LEFT + 14, RIGHT - 14, log=True)
     band = f"M{LEFT} {y(best['figure'])}H{RIGHT}V{y(limit)}H{LEFT}z"
     plot.shapes.append(Shape("band", band, f"within {automatic['tolerance']:g} of the best"))
-    plot.vertical_axis(y, [(tick, f"{tick:.10g}") for tick in ticks], f"Hold-out {words}", "検証データでの評価")
+    plot.vertical_axis(y, [(mark, f"{mark:.10g}") for mark in marks], f"Hold-out {words}", "検証データでの評価")
     _density_axis(plot, x, [one["density"] for one in candidates])
     points = [(one["density"], one["figure"]) for one in candidates]
     _line(plot, x, y, points, "federation", words)

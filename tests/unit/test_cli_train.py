@@ -7,7 +7,7 @@ import errno
 import json
 import os
 import re
-from dataclasses import replace
+from collections.abc import Callable
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -20,17 +20,18 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 from fedsparse import config
-from fedsparse.adapters import build_adapter
+from fedsparse.adapters import Task, build_adapter, load_base
 from fedsparse.adapters.saved import SavedAdapter, load_adapter, open_adapter, save_adapter
 from fedsparse.cli import train as command
 from fedsparse.cli.main import app
+from fedsparse.cli.train_plots import ticks
 from fedsparse.cli.train_record import confusion, reliability
 from fedsparse.cli.train_report import verdict, verdict_japanese
-from fedsparse.delta import Operation, SparseDelta, TensorDelta
+from fedsparse.delta import AdapterSpace, Operation, SparseDelta, TensorDelta
 from fedsparse.errors import ConfigError, DataError, FedsparseError
 from fedsparse.training.outcome import Epoch
 from tests.unit import model_samples
-from tests.unit.data_samples import write_csv, write_images
+from tests.unit.data_samples import CLASSES, write_csv, write_images
 
 FAST = """
 [adapter]
@@ -39,6 +40,7 @@ image_size = 32
 [machine]
 threads = 1
 """
+LITE0 = config.BaseModelSettings()
 STAGES = """
 [[training.stages]]
 name = "head"
@@ -420,10 +422,22 @@ def test_predicting_from_nothing_is_an_error(tmp_path: Path, images: Path) -> No
     assert isinstance(result.exception, DataError)
 
 
+def made(
+    folder: Path,
+    state: Callable[[AdapterSpace], SparseDelta],
+    base: config.BaseModelSettings = LITE0,
+) -> Path:
+    """Save an adapter without training it."""
+    task: Task = "text-classification" if base.folder else "image-classification"
+    settings = config.AdapterSettings() if base.folder else config.AdapterSettings(cut=15, image_size=32)
+    space = build_adapter(load_base(base, settings, CLASSES, task), settings).space
+    save_adapter(folder, SavedAdapter(base, settings, task, CLASSES, space, state(space), {}, datetime.now(UTC)))
+    return folder
+
+
 def test_images_in_a_saved_dataset_and_in_a_manifest_are_predicted_too(tmp_path: Path, images: Path) -> None:
     datasets = pytest.importorskip("datasets")
-    trained("--config", written(tmp_path, FAST + STAGES))
-    adapter = tmp_path / "out" / "adapter"
+    adapter = made(tmp_path / "adapter", model_samples.random_state)
     files = [str(path) for path in sorted(images.rglob("*.png"))[::8]]
     features = datasets.Features({"image": datasets.Image()})
     datasets.Dataset.from_dict({"image": files}, features=features).save_to_disk(tmp_path / "saved")
@@ -437,54 +451,47 @@ def test_images_in_a_saved_dataset_and_in_a_manifest_are_predicted_too(tmp_path:
 
 
 def test_texts_that_are_none_are_left_empty(tmp_path: Path) -> None:
-    settings = config.AdapterSettings()
     base = config.BaseModelSettings(model="tiny", folder=model_samples.folder("bert"))
-    space = build_adapter(model_samples.base("bert"), settings).space
-    state = SparseDelta.empty(space.fingerprint, Operation.SET)
-    now = datetime.now(UTC)
-    saved = SavedAdapter(base, settings, "text-classification", ("a", "b"), space, state, {}, now)
-    save_adapter(tmp_path / "adapter", saved)
+    made(tmp_path / "adapter", lambda space: SparseDelta.empty(space.fingerprint, Operation.SET), base)
     (tmp_path / "new.jsonl").write_text('{"text": "\\ud800"}\n{"text": "w3"}\n{"text": 3}\nno JSON\n')
     result = run("predict", tmp_path / "adapter", tmp_path / "new.jsonl")
     assert result.exit_code == 0, result.exception
     rows = list(csv.reader(result.stdout.splitlines()))[1:]
-    assert [row[1:] for row in rows] == [["", "", ""], ["a", "0.500000", "0.500000"], ["", "", ""], ["", "", ""]]
+    assert [row[1:] for row in rows] == [
+        ["", "", ""],
+        ["dark", "0.500000", "0.500000"],
+        ["", "", ""],
+        ["", "", ""],
+    ]
     assert "reads texts, but" in problem("predict", tmp_path / "adapter", tmp_path)
 
 
 def test_an_adapter_that_answers_with_nan_is_an_error(tmp_path: Path) -> None:
-    images = write_images(tmp_path / "images")
-    trained("--config", written(tmp_path, FAST + STAGES))
-    saved = load_adapter(tmp_path / "out" / "adapter")
-    [head] = [n for n, tensor in enumerate(saved.space.tensors) if tensor.name == "head.weight"]
-    size = saved.space.tensors[head].size
-    huge = np.full(size, np.finfo(np.float32).max, np.float32)
-    state = SparseDelta(saved.space.fingerprint, Operation.SET, (TensorDelta(head, np.arange(size), huge),))
-    save_adapter(tmp_path / "huge", replace(saved, state=state))
-    assert "answers with NaN" in problem("predict", tmp_path / "huge", images)
+    def huge(space: AdapterSpace) -> SparseDelta:
+        [head] = [number for number, tensor in enumerate(space.tensors) if tensor.name == "head.weight"]
+        size = space.tensors[head].size
+        values = np.full(size, np.finfo(np.float32).max, np.float32)
+        return SparseDelta(space.fingerprint, Operation.SET, (TensorDelta(head, np.arange(size), values),))
+
+    images = write_images(tmp_path / "images", per_class=1)
+    assert "answers with NaN" in problem("predict", made(tmp_path / "adapter", huge), images)
 
 
-def test_names_that_are_no_text_are_told_in_the_report_and_refused_as_classes(
-    tmp_path: Path, images: Path
-) -> None:
+def test_names_that_are_no_text_are_told_without_harm_and_refused_as_classes(tmp_path: Path, images: Path) -> None:
     odd = os.fsdecode(b"\x8f\x9d")  # "傷" as a Japanese Windows writes it
-    (images / "light" / f"{odd}.png").write_bytes(b"no image")
-    trained("--config", written(tmp_path, FAST + STAGES, 'path = "images"\nmax_corrupt = 1'))
+    light = (images / "light").rename(images / "\x1b[31mlight")
+    (light / f"{odd}.png").write_bytes(b"no image")
+    told = trained("--config", written(tmp_path, FAST + STAGES, 'path = "images"\nmax_corrupt = 1'))
+    assert "\N{REPLACEMENT CHARACTER}[31mlight: 14 + 2" in told
+    assert "\x1b" not in told
     [skipped] = report(tmp_path / "out")["data"]["skipped"]
     assert f"{odd}.png" in skipped
     assert "\N{REPLACEMENT CHARACTER}.png" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
     result = run("predict", tmp_path / "out" / "adapter", images)
     assert result.exit_code == 0, result.exception
     assert "\\udc8f\\udc9d.png,,," in result.stdout
-    (images / "light").rename(images / odd)
+    light.rename(images / odd)
     assert "the class name '\\udc8f\\udc9d' is not UTF-8 text" in problem("train", "-c", tmp_path / "train.toml")
-
-
-def test_a_class_name_steers_no_terminal(tmp_path: Path, images: Path) -> None:
-    (images / "light").rename(images / "\x1b[31mlight")
-    told = trained("--config", written(tmp_path, FAST + STAGES))
-    assert "\N{REPLACEMENT CHARACTER}[31mlight: 14 + 2" in told
-    assert "\x1b" not in told
 
 
 @pytest.mark.parametrize("output", ["x" * 5000, "a\0b", "/proc/fedsparse"])
@@ -534,6 +541,12 @@ def test_a_verdict_says_no_interval_without_width_and_is_told_in_japanese_too() 
         "学習前より改善していません。検証データ 6 件でのバランス精度は 0.400（95 % 区間 0.300～0.600）、"
         "学習前は 0.500。アダプターは 1.00 kB、モデルの 1 % です。"
     )
+
+
+def test_a_figure_that_never_changes_has_ticks_that_can_be_told_apart() -> None:
+    assert ticks([0.5, 0.5]) == [0.494, 0.496, 0.498, 0.5, 0.502, 0.504, 0.506]
+    assert ticks([0.0, 0.0]) == [-0.006, -0.004, -0.002, 0.0, 0.002, 0.004, 0.006]
+    assert ticks([0.5, 0.93]) == [0.5, 0.6, 0.7, 0.8, 0.9, 1.0]
 
 
 def test_confusion_and_reliability_count_every_sample_once() -> None:
