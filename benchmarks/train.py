@@ -40,7 +40,8 @@ RECIPES = {
     "texts": {"full": (4e-4, 3e-3), "lora": (3e-3, 3e-3), "probe": (1e-3, 3e-2), "sparse": (3e-3, 3e-3)},
 }
 TRIED = {
-    "images": "full 1e-4 to 5e-4, lora 1e-3 and 3e-3, probe 1e-2, sparse 5e-4 to 6e-3",
+    "images": "full 2e-4 and 5e-4 (on the network cut at ten blocks), lora 1e-3 and 3e-3, probe 1e-2, "
+    "sparse 5e-4 to 6e-3, and some twenty choices of layers, scores and structures",
     "texts": "full 1e-4 to 4e-4, lora 1e-3 and 3e-3, probe 3e-2, sparse 5e-4 to 6e-3",
 }
 EPOCHS = {"images": 8, "texts": 15}

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor, nn
 
 from fedsparse import config
@@ -28,9 +27,10 @@ from fedsparse.training import (
     prepare,
 )
 
+from .data_samples import CLASSES, write_images
+
 torch.set_num_threads(1)  # in networks this small, threads wait for one another for longer than they compute
 
-CLASSES = ("dark", "light")
 ADAPTER = config.AdapterSettings(cut=15, image_size=32, include=("blocks.*.weight", "head.*"))
 SETTINGS = TrainingSettings(
     density=0.02, epochs=6, batch_size=8, learning_rate=1e-3, head_learning_rate=1e-2, seed=3
@@ -50,17 +50,6 @@ def adapter() -> Adapter:
 @cache
 def space() -> AdapterSpace:
     return adapter().space
-
-
-def write_images(folder: Path, per_class: int = 16, size: int = 32) -> Path:
-    """Write grey noise, darker in one class than in the other; the same bytes every time."""
-    draw = np.random.default_rng(5)
-    for label, mean in zip(CLASSES, (70, 180), strict=True):
-        (folder / label).mkdir(parents=True, exist_ok=True)
-        for number in range(per_class):
-            pixels = np.clip(draw.normal(mean, 40, (size, size)), 0, 255).astype(np.uint8)
-            Image.fromarray(pixels).save(folder / label / f"{number:03d}.png")
-    return folder
 
 
 def trainer(folder: Path) -> LocalTrainer:
