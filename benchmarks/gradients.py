@@ -19,7 +19,7 @@ from fedsparse.adapters.gradients import choose_kernel, row_kernel, sampled_kern
 
 SHAPES = ((384, 384), (1536, 384), (384, 1536), (2048, 2048))
 TOKENS = (256, 2048)
-DENSITIES = (0.002, 0.01, 0.02, 0.05)
+DENSITIES = (0.002, 0.01, 0.02, 0.05, 0.1)
 BLOCK = 16
 _SEED = 0
 
@@ -71,9 +71,10 @@ def _times(
 
 def _chosen(shape: tuple[int, int], indices: Tensor, structure: str) -> str:
     kernel = choose_kernel(indices, shape, BLOCK if structure == "blocks" else None)
-    if kernel is None:
-        return "dense, then gather"
-    return {"scattered": "sampled"}.get(structure, structure)
+    made_by = "" if kernel is None else kernel.__qualname__.split(".")[0]  # type: ignore[attr-defined]
+    return {"": "dense, then gather", "row_kernel": "rows", "tile_kernel": "blocks", "sampled_kernel": "sampled"}[
+        made_by
+    ]
 
 
 def main() -> None:
@@ -84,7 +85,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     draw = np.random.default_rng(_SEED)
-    rows = []
+    rows: list[dict[str, Any]] = []
     for shape in SHAPES:
         for tokens in TOKENS:
             a, b = (torch.randn(tokens, side) for side in shape)
@@ -122,9 +123,8 @@ def main() -> None:
 
 
 def _print(rows: list[dict[str, Any]]) -> None:
-    table = Table(
-        "weight", "tokens", "density", "support", "dense, then gather", "sampled", "rows or blocks", "chosen"
-    )
+    ways = ("dense, then gather", "sampled", "rows or blocks")
+    table = Table("weight", "tokens", "density", "support", *(f"{way}, ms" for way in ways), "chosen")
     for row in rows:
         times = row["milliseconds"]
         special = times.get("rows", times.get("blocks"))
@@ -133,12 +133,12 @@ def _print(rows: list[dict[str, Any]]) -> None:
             str(row["tokens"]),
             f"{row['density']:.1%}",
             row["structure"],
-            f"{times['dense, then gather']:.2f} ms",
-            f"{times['sampled']:.2f} ms",
-            "" if special is None else f"{special:.2f} ms",
+            f"{times['dense, then gather']:.2f}",
+            f"{times['sampled']:.2f}",
+            "" if special is None else f"{special:.2f}",
             row["chosen"],
         )
-    Console(highlight=False).print(table)
+    Console(highlight=False, width=120).print(table)
 
 
 if __name__ == "__main__":
