@@ -1,8 +1,9 @@
 """Sparse adapters beside PEFT's LoRA, full fine-tuning and a linear probe: time, memory, accuracy, few samples.
 
 All arms of one comparison see the same samples, for the same number of steps, with the same optimiser, schedule
-and loss. Learning rates were chosen per arm on a part of the training samples (see RECIPES). Finished runs are
-kept below --work: an interrupted benchmark goes on where it stopped.
+and loss. Learning rates are the best of those that each arm tried on a part of the training samples, as many for
+each (`make bench-train-tuning`). Finished runs are kept below --work: an interrupted benchmark goes on where it
+stopped; after a change of the code, remove that folder.
 """
 
 from __future__ import annotations
@@ -13,11 +14,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
-from functools import cache
-from hashlib import sha256
-from multiprocessing import get_context
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,112 +22,42 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.report import RESULTS, Claim, write_report
-from benchmarks.training.arms import Recipe, run
-from benchmarks.training.problems import Problem, images, texts
+from benchmarks.training.arms import Recipe
+from benchmarks.training.jobs import ORDERS, WORK, Job, problems, run_all
+from benchmarks.training.plan import ARMS, DENSITY, EPOCHS, FEW, FEW_EPOCHS
+from benchmarks.training.plot import write_plot
 
-NAMES = {
-    "full": "full fine-tuning",
-    "lora": "LoRA r=8 (PEFT)",
-    "probe": "linear probe",
-    "sparse": "sparse delta 1 %",
-}
-# By problem and arm: learning rate and head's, the best of those tried on a part of the training data.
-RECIPES = {
-    "images": {"full": (2e-4, 1e-3), "lora": (3e-3, 1e-3), "probe": (1e-3, 1e-2), "sparse": (3e-3, 1e-3)},
-    "texts": {"full": (4e-4, 3e-3), "lora": (3e-3, 3e-3), "probe": (1e-3, 3e-2), "sparse": (3e-3, 3e-3)},
-}
-TRIED = {
-    "images": "full 2e-4 and 5e-4 (on the network cut at ten blocks), lora 1e-3 and 3e-3, probe 1e-2, "
-    "sparse 5e-4 to 6e-3, and some twenty choices of layers, scores and structures",
-    "texts": "full 1e-4 to 4e-4, lora 1e-3 and 3e-3, probe 3e-2, sparse 5e-4 to 6e-3",
-}
-EPOCHS = {"images": 8, "texts": 15}
 DENSITIES = {"images": (0.002, 0.005, 0.02, 0.05), "texts": (0.002, 0.05)}  # besides 1 %
-DENSITY_SEEDS = FEW_SEEDS = 3  # of the longer series
-FEW = (16, 64, 256)
-FEW_EPOCHS = {16: 24, 64: 12, 256: 8}
-DENSITY = 0.01
+DENSITY_SEEDS = 3
 TOKENS = (16, 64, 128)
 HEADLINE_TOKENS = 64
 
 
-@dataclass(frozen=True)
-class Job:
-    """One run: an arm on a problem, with all training samples (0) or ``per_class`` of each class."""
-
-    problem: str
-    per_class: int
-    seed: int
-    recipe: Recipe
-
-    @property
-    def key(self) -> str:
-        """Name of the file that keeps its result."""
-        return sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
-
-
-@cache
-def _problem(name: str, work: Path, orders: Path) -> Problem:
-    return images(work / "images") if name == "images" else texts(orders)
-
-
-def run_job(job: Job, work: Path, orders: Path) -> dict[str, Any]:
-    """Run one job, or return what it found earlier."""
-    kept = work / f"{job.key}.json"
-    if kept.exists():
-        earlier: dict[str, Any] = json.loads(kept.read_text())
-        return earlier
-    problem = _problem(job.problem, work, orders)
-    training = problem.few(job.per_class, job.seed) if job.per_class else problem.training
-    found = run(problem, job.recipe, training, job.seed)
-    result = {
-        **asdict(job),
-        "quality": asdict(found.quality),
-        "trained": found.trained,
-        "seconds": round(found.seconds, 1),
-    }
-    scratch = kept.with_suffix(".tmp")
-    scratch.write_text(json.dumps(result))
-    scratch.replace(kept)
-    return result
+def _recipes() -> dict[tuple[str, int], list[Recipe]]:
+    """Return by problem and size the tuned recipe of every arm."""
+    tuned = json.loads((RESULTS / "train_tuning.json").read_text())["rows"]
+    recipes: dict[tuple[str, int], list[Recipe]] = {}
+    for row in tuned:
+        if row["best"]:
+            problem, per_class = row["problem"], row["per_class"]
+            epochs = FEW_EPOCHS[per_class] if per_class else EPOCHS[problem]
+            recipe = Recipe(row["arm"], epochs, row["rate"], row["head_rate"], DENSITY)
+            recipes.setdefault((problem, per_class), []).append(recipe)
+    return recipes
 
 
 def _jobs(seeds: Sequence[int], orders: Path) -> list[Job]:
-    problems = ["texts", "images"] if orders.is_dir() else ["images"]
+    known = problems(orders)
     jobs = []
-    for problem in problems:
-        for arm, (rate, head_rate) in RECIPES[problem].items():
-            recipe = Recipe(arm, EPOCHS[problem], rate, head_rate)
-            jobs += [Job(problem, 0, seed, recipe) for seed in seeds]
-        rates = RECIPES[problem]["sparse"]
-        for density in DENSITIES[problem]:
-            recipe = Recipe("sparse", EPOCHS[problem], *rates, density)
-            jobs += [Job(problem, 0, seed, recipe) for seed in seeds[:DENSITY_SEEDS]]
-    for per_class in FEW:
-        for arm, (rate, head_rate) in RECIPES["images"].items():
-            recipe = Recipe(arm, FEW_EPOCHS[per_class], rate, head_rate)
-            jobs += [Job("images", per_class, seed, recipe) for seed in seeds[:FEW_SEEDS]]
+    for (problem, per_class), recipes in _recipes().items():
+        if problem not in known:
+            continue
+        for recipe in recipes:
+            jobs += [Job(problem, per_class, seed, recipe) for seed in seeds]
+            if recipe.arm == "sparse" and not per_class:
+                other = [replace(recipe, density=density) for density in DENSITIES[problem]]
+                jobs += [Job(problem, 0, seed, one) for one in other for seed in seeds[:DENSITY_SEEDS]]
     return jobs
-
-
-def _run_all(jobs: Sequence[Job], work: Path, orders: Path, workers: int) -> list[dict[str, Any]]:
-    console = Console(highlight=False)
-    work.mkdir(parents=True, exist_ok=True)
-    for name in sorted({job.problem for job in jobs}):
-        _problem(name, work, orders)  # computes what the workers then only read
-    found = []
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(run_job, job, work, orders): job for job in jobs}
-        for number, future in enumerate(as_completed(futures), 1):
-            job, result = futures[future], future.result()
-            found.append(result)
-            accuracy = result["quality"]["balanced_accuracy"]
-            size = job.per_class or "all"
-            console.print(
-                f"{number}/{len(jobs)}  {job.problem} {size} {job.recipe.arm} seed {job.seed}: "
-                f"balanced accuracy {accuracy:.3f} in {result['seconds']:.0f} s"
-            )
-    return found
 
 
 def _summary(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -228,7 +155,7 @@ def _measure_steps(repeats: int, work: Path) -> dict[str, Any]:
 
 
 def _name(row: dict[str, Any]) -> str:
-    return f"sparse delta, density {row['density']:.1%}" if row["arm"] == "sparse" else NAMES[row["arm"]]
+    return f"sparse delta, density {row['density']:.1%}" if row["arm"] == "sparse" else ARMS[row["arm"]]
 
 
 def _print(rows: Sequence[dict[str, Any]], steps: dict[str, Any]) -> None:
@@ -262,28 +189,21 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--repeats", type=int, default=15, help="steps per arm; the median counts")
     parser.add_argument("--workers", type=int, default=2)
-    parser.add_argument("--work", type=Path, default=Path("runs/bench_train"))
-    parser.add_argument(
-        "--texts",
-        type=Path,
-        default=Path("../shared/data/fmc-mwo2kg"),
-        help="folder of the maintenance work orders",
-    )
+    parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--texts", type=Path, default=ORDERS, help="folder of the maintenance work orders")
     options = parser.parse_args()
     orders = options.texts.resolve()
-    if not orders.is_dir():
-        print(
-            f"no work orders at {options.texts}: the problem 'texts' is left out; name their folder with --texts"
-        )
-    jobs = _jobs(options.seeds, orders)
-    results = _run_all(jobs, options.work.resolve(), orders, options.workers)
+    results = run_all(_jobs(options.seeds, orders), options.work.resolve(), orders, options.workers)
     steps = _measure_steps(options.repeats, options.work.resolve())
     rows = _summary(results)
     _print(rows, steps)
     settings = {
         "seeds": options.seeds,
-        "recipes": RECIPES,
-        "rates_tried": TRIED,
+        "recipes": [
+            {"problem": problem, "per_class": per_class, **asdict(recipe)}
+            for (problem, per_class), recipes in _recipes().items()
+            for recipe in recipes
+        ],
         "epochs": EPOCHS,
         "few_epochs": FEW_EPOCHS,
         "batch": 32,
@@ -292,9 +212,7 @@ def main() -> None:
         "repeats": options.repeats,
     }
     write_report("train", settings, [*rows, {"steps": steps}], [*_step_claims(steps), *_accuracy_claims(rows)])
-    from benchmarks.training.plot import write_plot
-
-    write_plot(rows, NAMES, RESULTS / "train.svg")
+    write_plot(rows, ARMS, RESULTS / "train.svg")
 
 
 if __name__ == "__main__":

@@ -24,6 +24,17 @@ from fedsparse.training.plan import default_stages, dense_share
 BATCH = 32
 _WARM_UP = 0.1
 
+COORDINATES: dict[str, dict[str, str]] = {
+    "default": {},
+    "early rows": {"allocation": "early", "structure": "row"},
+    "early, scattered": {"allocation": "early", "structure": "unstructured"},
+    "uniform rows": {"allocation": "uniform", "structure": "row"},
+    "uniform, scattered": {"allocation": "uniform", "structure": "unstructured"},
+    "global, scattered": {"allocation": "global", "structure": "unstructured"},
+    "global, scattered, at random": {"allocation": "global", "structure": "unstructured", "source": "seeded"},
+}
+"""Ways to choose the sparse arm's coordinates; all but the last by |gradient|."""
+
 
 @dataclass(frozen=True)
 class Recipe:
@@ -35,6 +46,7 @@ class Recipe:
         rate: the highest, of Adam; for the sparse arm that of the scattered values.
         head_rate: of the head.
         density: of the sparse arm.
+        coordinates: how it chooses them, one of :data:`COORDINATES`.
     """
 
     arm: str
@@ -42,6 +54,7 @@ class Recipe:
     rate: float
     head_rate: float
     density: float = 0.01
+    coordinates: str = "default"
 
 
 @dataclass(frozen=True)
@@ -54,14 +67,14 @@ class Run:
 
 
 def run(
-    problem: Problem, recipe: Recipe, training: NDArray[np.int64], seed: int, test: NDArray[np.int64] | None = None
+    problem: Problem, recipe: Recipe, training: NDArray[np.int64], measured: NDArray[np.int64], seed: int
 ) -> Run:
-    """Train one arm on some samples and measure it on the test samples, or on others."""
+    """Train one arm on some samples and measure it on others."""
     started = time.monotonic()
     arm = _sparse if recipe.arm == "sparse" else _dense
     network, family, trained = arm(problem, recipe, training, seed)
     seconds = time.monotonic() - started
-    return Run(problem.quality(network, family, test), trained, seconds)
+    return Run(problem.quality(network, family, measured), trained, seconds)
 
 
 def _sparse(
@@ -88,7 +101,7 @@ def _dense(
     problem: Problem, recipe: Recipe, training: NDArray[np.int64], seed: int
 ) -> tuple[nn.Module, Family, int]:
     torch.manual_seed(seed)  # of PEFT's initial values
-    network = problem.base("dense").network
+    network = problem.base("dense").network.to(memory_format=torch.channels_last)  # a third faster
     head = network.head if hasattr(network, "head") else network._fc
     if recipe.arm == "full":
         network.requires_grad_(True)
@@ -151,12 +164,12 @@ def _descend(
 
 
 def _stages(recipe: Recipe, task: str, dense: float) -> tuple[StageSettings, ...]:
-    """Return the default stages, with the recipe's rates and as many epochs in all."""
+    """Return the default stages, with the recipe's rates and coordinates, and as many epochs in all."""
     plan = default_stages(TrainSettings(density=recipe.density), "delta", task, dense)
     whole = sum(stage.epochs for stage in plan)
     ends = [round(recipe.epochs * sum(s.epochs for s in plan[: i + 1]) / whole) for i in range(len(plan))]
     epochs = [max(1, end - start) for start, end in zip([0, *ends], ends, strict=False)]
-    rates = {"learning_rate": recipe.rate, "head_learning_rate": recipe.head_rate}
+    how = {"learning_rate": recipe.rate, "head_learning_rate": recipe.head_rate, **COORDINATES[recipe.coordinates]}
     return tuple(
-        stage.model_copy(update={"epochs": count, **rates}) for stage, count in zip(plan, epochs, strict=True)
+        stage.model_copy(update={"epochs": count, **how}) for stage, count in zip(plan, epochs, strict=True)
     )

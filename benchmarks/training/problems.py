@@ -60,16 +60,20 @@ class Problem:
         """Return an untouched base model with a head of zeros."""
         return (_image_base if self.name == "images" else _text_base)(family, self.classes)
 
-    def few(self, per_class: int, seed: int) -> NDArray[np.int64]:
-        """Return the positions of ``per_class`` training samples of each class."""
+    def few(self, among: NDArray[np.int64], per_class: int, seed: int) -> NDArray[np.int64]:
+        """Return the positions of ``per_class`` samples of each class."""
         draw = np.random.default_rng((seed, per_class))
-        labels = self.labels[self.training]
+        labels = self.labels[among]
         chosen = [draw.permutation(np.flatnonzero(labels == c))[:per_class] for c in range(len(self.classes))]
-        return np.sort(self.training[np.concatenate(chosen)])
+        return np.sort(among[np.concatenate(chosen)])
 
-    def quality(self, network: nn.Module, family: Family, positions: NDArray[np.int64] | None = None) -> Quality:
-        """Return the quality of a network's answers on the test samples, or on others."""
-        asked = self.test if positions is None else positions
+    def tuning(self, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Return three quarters of the training samples, and the rest of them, to choose learning rates with."""
+        rest, held = hold_out(self.labels[self.training].tolist(), _TEST_SHARE, seed)
+        return self.training[rest], self.training[held]
+
+    def quality(self, network: nn.Module, family: Family, asked: NDArray[np.int64]) -> Quality:
+        """Return the quality of a network's answers on some samples."""
         return ClassificationExam(Part(self.inputs[family], asked), self.labels[asked], Machine()).quality(network)
 
 
