@@ -1,0 +1,66 @@
+"""Typed settings, read from one TOML file per role and validated before anything starts."""
+
+from fedsparse.config.data import AugmentationSettings, DataSettings, require_source
+from fedsparse.config.federation import (
+    AggregationSettings,
+    FederationConfig,
+    FederationSettings,
+    HubSettings,
+    RoundSettings,
+    TrainingDefaults,
+)
+from fedsparse.config.identity import IdentitySettings
+from fedsparse.config.loading import Config, from_options, load
+from fedsparse.config.model import BUILT_IN_MODELS, DENSITY_BY_KIND, AdapterSettings, BaseModelSettings
+from fedsparse.config.names import Address, Column, Name
+from fedsparse.config.site import EgressSettings, MetricLimits, SiteConfig, SiteSettings, TrainerSettings
+from fedsparse.config.solo import LANGUAGE_METRICS, TaskSettings, TrainConfig
+from fedsparse.config.training import (
+    AutomaticSettings,
+    Densities,
+    Density,
+    MachineSettings,
+    Metric,
+    ObjectiveSettings,
+    StageSettings,
+    TrainSettings,
+)
+
+__all__ = [
+    "BUILT_IN_MODELS",
+    "DENSITY_BY_KIND",
+    "LANGUAGE_METRICS",
+    "AdapterSettings",
+    "Address",
+    "AggregationSettings",
+    "AugmentationSettings",
+    "AutomaticSettings",
+    "BaseModelSettings",
+    "Column",
+    "Config",
+    "DataSettings",
+    "Densities",
+    "Density",
+    "EgressSettings",
+    "FederationConfig",
+    "FederationSettings",
+    "HubSettings",
+    "IdentitySettings",
+    "MachineSettings",
+    "Metric",
+    "MetricLimits",
+    "Name",
+    "ObjectiveSettings",
+    "RoundSettings",
+    "SiteConfig",
+    "SiteSettings",
+    "StageSettings",
+    "TaskSettings",
+    "TrainConfig",
+    "TrainSettings",
+    "TrainerSettings",
+    "TrainingDefaults",
+    "from_options",
+    "load",
+    "require_source",
+]

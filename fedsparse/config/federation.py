@@ -1,0 +1,116 @@
+"""federation.toml: the operator's side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, Field, model_validator
+
+from fedsparse.config.data import DataSettings
+from fedsparse.config.identity import IdentitySettings
+from fedsparse.config.model import DENSITY_BY_KIND, AdapterSettings, BaseModelSettings
+from fedsparse.config.names import Address, Name, Settings, check_distinct
+
+
+class FederationSettings(Settings):
+    """What the federation is called, what its adapter does, and which labels it tells apart."""
+
+    name: Name
+    task: Literal["image-classification", "text-classification"] = "image-classification"
+    classes: Annotated[tuple[str, ...], Field(min_length=2, max_length=1000), AfterValidator(check_distinct)]
+
+
+class TrainingDefaults(Settings):
+    """How a plant trains in one round.
+
+    Attributes:
+        density: share of the adapter space's coordinates in one update; by default 0.01 for delta, and 0.25 for
+            lora and bottleneck, whose spaces are small.
+        epochs: passes over the local data per round.
+        learning_rate: the highest of a round, of Adam, for the sparse values.
+        head_learning_rate: the same for the tensors in ``adapter.dense``.
+    """
+
+    density: Annotated[float, Field(gt=0, le=1)] = 0.01
+    epochs: Annotated[int, Field(ge=1, le=1000)] = 1
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-4
+    head_learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+
+
+class RoundSettings(Settings):
+    """When a round starts and when it ends.
+
+    Attributes:
+        min_plants: plants that must be present to start, and updates that must arrive to commit.
+        deadline_seconds: a round closes with what has arrived by then.
+        gather_seconds: how long the first round waits for the other plants once ``min_plants`` are present.
+        start_timeout_seconds: how long to wait for ``min_plants`` before giving up.
+    """
+
+    count: Annotated[int, Field(ge=1, le=100_000)] = 8
+    min_plants: Annotated[int, Field(ge=1, le=10_000)] = 2
+    deadline_seconds: Annotated[float, Field(gt=0)] = 600.0
+    gather_seconds: Annotated[float, Field(ge=0)] = 30.0
+    start_timeout_seconds: Annotated[float, Field(gt=0)] = 3600.0
+
+
+class AggregationSettings(Settings):
+    """How updates merge.
+
+    Attributes:
+        strength: of the shrunk rule, between 0 (holders' mean) and 1 (zero-fill).
+    """
+
+    rule: Literal["shrunk", "zero-fill", "holders-mean"] = "shrunk"
+    strength: Annotated[float, Field(ge=0, le=1)] = 0.25
+
+
+class HubSettings(Settings):
+    """The one port that listens off loopback, and who may dial it."""
+
+    listen: Address
+    plants: Annotated[tuple[Name, ...], Field(min_length=1), AfterValidator(check_distinct)]
+    identity: IdentitySettings
+    max_update_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = 32 << 20
+
+
+class FederationConfig(Settings):
+    """federation.toml: the operator's side."""
+
+    federation: FederationSettings
+    base: BaseModelSettings = BaseModelSettings()
+    adapter: AdapterSettings = AdapterSettings()
+    training: TrainingDefaults = TrainingDefaults()
+    rounds: RoundSettings = RoundSettings()
+    aggregation: AggregationSettings = AggregationSettings()
+    hub: HubSettings
+    evaluation: DataSettings | None = None
+    state: Path = Path("state")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _density_by_kind(cls, raw: Any) -> Any:
+        return _with_density(raw)
+
+    @model_validator(mode="after")
+    def _enough_plants(self) -> FederationConfig:
+        if self.rounds.min_plants > len(self.hub.plants):
+            raise ValueError(
+                f"rounds.min_plants is {self.rounds.min_plants}, but hub.plants names {len(self.hub.plants)}; "
+                "lower it, or name more plants"
+            )
+        return self
+
+
+def _with_density(raw: Any) -> Any:
+    """Fill in the density that suits the adapter's kind, where none is given."""
+    if not isinstance(raw, dict):
+        return raw
+    training, adapter = raw.get("training", {}), raw.get("adapter", {})
+    if not (isinstance(training, dict) and isinstance(adapter, dict)) or "density" in training:
+        return raw
+    density = DENSITY_BY_KIND.get(str(adapter.get("kind", "delta")))
+    return raw if density is None else {**raw, "training": {**training, "density": density}}
