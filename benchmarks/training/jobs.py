@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
@@ -16,6 +17,9 @@ from rich.console import Console
 
 from benchmarks.training.arms import Recipe, run
 from benchmarks.training.problems import Problem, images, texts
+
+# The C library otherwise gives every large activation back to the system at once, and asks for it again.
+_KEEP_MEMORY = {"MALLOC_MMAP_THRESHOLD_": "8000000000", "MALLOC_TRIM_THRESHOLD_": "16000000000"}
 
 WORK = Path("runs/bench_train")
 ORDERS = Path("../shared/data/fmc-mwo2kg")
@@ -79,6 +83,7 @@ def run_job(job: Job, work: Path, orders: Path) -> dict[str, Any]:
 
 def run_all(jobs: Sequence[Job], work: Path, orders: Path, workers: int) -> list[dict[str, Any]]:
     """Run jobs in as many processes, of one thread each, and tell of each as it ends."""
+    os.environ.update(_KEEP_MEMORY)
     console = Console(highlight=False)
     work.mkdir(parents=True, exist_ok=True)
     for name in sorted({job.problem for job in jobs}):
