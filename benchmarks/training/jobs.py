@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
 from hashlib import sha256
@@ -83,13 +84,12 @@ def run_job(job: Job, work: Path, orders: Path) -> dict[str, Any]:
 
 def run_all(jobs: Sequence[Job], work: Path, orders: Path, workers: int) -> list[dict[str, Any]]:
     """Run jobs in as many processes, of one thread each, and tell of each as it ends."""
-    os.environ.update(_KEEP_MEMORY)
     console = Console(highlight=False)
     work.mkdir(parents=True, exist_ok=True)
     for name in sorted({job.problem for job in jobs}):
         _problem(name, work, orders)  # computes what the workers then only read
     found = []
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    with _environment(_KEEP_MEMORY), ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
         futures = {pool.submit(run_job, job, work, orders): job for job in jobs}
         for number, future in enumerate(as_completed(futures), 1):
             job, result = futures[future], future.result()
@@ -102,3 +102,14 @@ def run_all(jobs: Sequence[Job], work: Path, orders: Path, workers: int) -> list
                 f"balanced accuracy {accuracy:.3f} in {result['seconds']:.0f} s"
             )
     return found
+
+
+@contextmanager
+def _environment(further: Mapping[str, str]) -> Iterator[None]:
+    before = dict(os.environ)
+    os.environ.update(further)
+    try:
+        yield
+    finally:
+        os.environ.clear()
+        os.environ.update(before)
