@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterator, Sequence
-from io import BytesIO, StringIO
+from io import StringIO
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ from fedsparse.cli.progress import say
 from fedsparse.config import require_source
 from fedsparse.errors import ConfigError, DataError, ModelError
 from fedsparse.files import write_atomic
-from fedsparse.training.images import thumbnail
+from fedsparse.training.images import FORMATS, open_image, thumbnail
 from fedsparse.training.samples import Source
 from fedsparse.training.saved_dataset import SavedImage, chosen_split, is_saved_dataset, saved_rows
 from fedsparse.training.sources import Entry, UnusableError, list_texts
@@ -63,7 +63,8 @@ def run_predict(
     if output is not None:
         say(console, f"{count_text(len(samples) - unusable, 'answer')} in {output}")
     if unusable:
-        say(console, f"{count_text(unusable, 'sample')} cannot be read; the answers are left empty")
+        formats = f" as {', '.join(FORMATS)}" if images else ""
+        say(console, f"{count_text(unusable, 'sample')} cannot be read{formats}; the answers are left empty")
 
 
 def _write(data: bytes, path: Path | None) -> None:
@@ -108,7 +109,7 @@ def _read(base: BaseModel, sample: Source | str) -> Tensor | str | None:
             return sample or None
         data = sample.read_bytes()
         thumbnail(data)
-        return base.reader.pixels(Image.open(BytesIO(data))) if isinstance(base.reader, ImageReader) else None
+        return base.reader.pixels(open_image(data)) if isinstance(base.reader, ImageReader) else None
     except (OSError, ValueError, UnusableError):  # ValueError: a path that holds a NUL, half a surrogate pair
         return None
 

@@ -18,7 +18,7 @@ from fedsparse import config
 from fedsparse.adapters.saved import save_adapter
 from fedsparse.cli.figures import bytes_text, seconds_text
 from fedsparse.cli.progress import say
-from fedsparse.cli.train_record import Cost, gather
+from fedsparse.cli.train_record import Cost, gather, positive_text
 from fedsparse.cli.train_report import write_report
 from fedsparse.cli.train_view import TrainView
 from fedsparse.config import StageSettings, TrainConfig
@@ -148,6 +148,7 @@ class _Run:
         _require_text(classes)
         model = self._build(classes)
         solo.check(settings, model, classes)
+        view.positive(positive_text(settings, classes))
         started = time.monotonic()
         task, selection = solo.read(settings, model, division, settings.output / "cache", view.reading)
         view.step("inputs", f"ready after {seconds_text(time.monotonic() - started)}")

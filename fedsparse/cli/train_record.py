@@ -70,6 +70,7 @@ def gather(
         "settings": settings.model_dump(mode="json"),
         "stages": [stage.model_dump(mode="json") for stage in stages],
         "metric": settings.metric,
+        "positive": positive_text(settings, division.training.classes),
         "data": _data(division),
         "base": {"model": model.base.name, "fingerprint": model.base.fingerprint.hex(), "bytes": model.base_bytes},
         "adapter": _adapter(model.adapter.space, model.adapter.dense, result.state) | {"kind": model.adapter.kind},
@@ -93,6 +94,16 @@ def quality_figures(quality: Quality | LanguageQuality) -> dict[str, float]:
     if isinstance(quality, LanguageQuality):
         found["perplexity"] = math.exp(min(quality.loss, 700.0))  # beyond that a float overflows
     return found
+
+
+def positive_text(settings: TrainConfig, classes: Sequence[str]) -> str | None:
+    """Say which of two classes is the positive one, and why; None where there are not two."""
+    if len(classes) != 2:
+        return None
+    name = classes[positive_class(settings, classes)]
+    if settings.task.positive is None:
+        return f"{name}, the second of the two classes, unless task.positive names the other"
+    return f"{name}, as task.positive says"
 
 
 def figure_label(name: str) -> str:

@@ -47,6 +47,11 @@ class TrainView:
             text = f"warning: {division.shared:,} held-out samples are in the training data too; not trained on"
             self._console.print(Text(f"{'':<{_HEAD}}{text}", "yellow"), soft_wrap=True)
 
+    def positive(self, told: str | None) -> None:
+        """Say which class is the positive one, if any is."""
+        if told is not None:
+            self.step("positive", printable(told))
+
     def reading(self, what: str) -> Progress:
         """Return what prints a line for each quarter of the images that is read."""
         quarter = 0

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsparse.config import TrainConfig
+from fedsparse.config import DataSettings, TrainConfig
 from fedsparse.errors import DataError
 from fedsparse.training.checks import DataReport, report
 from fedsparse.training.loading import MINIMUM_PER_CLASS
 from fedsparse.training.local import SPLIT_SEED
 from fedsparse.training.opening import load_labelled
 from fedsparse.training.samples import Labelled, Samples, Texts
+from fedsparse.training.sources import columns_of
+
+_TO_TEXTS = (
+    'For texts write task.kind = "text-classification" and base.model = "minilm" into a settings file '
+    "and name it with --config"
+)
+_TO_IMAGES = 'For images set task.kind = "image-classification" and a base model of images'
 
 _Content = TypeVar("_Content")
 
@@ -46,7 +54,7 @@ def divide(settings: TrainConfig) -> Division:
         DataError: the data is unusable, a class has no sample to train on, or nothing can be held out.
     """
     classes = settings.task.classes or None
-    samples = load_labelled(settings.data, settings.task.kind, classes, minimum=1)
+    samples = _loaded(settings.data, settings, classes, minimum=1)
     if settings.task.kind != "causal-lm" and len(samples.classes) < 2:
         raise DataError(
             f"{settings.data.path} has the class {samples.classes[0]!r} alone", "Add samples of another class"
@@ -59,11 +67,34 @@ def divide(settings: TrainConfig) -> Division:
                 "Add samples, or name others under [holdout]",
             )
         return _division(samples, training, held, 0)
-    held_out = load_labelled(settings.holdout, settings.task.kind, samples.classes, minimum=0)
+    held_out = _loaded(settings.holdout, settings, samples.classes, minimum=0)
     whole, held = _joined(samples, held_out)
     training = np.setdiff1d(np.arange(len(whole)), held)
     _require_every_class(whole, training)
     return _division(whole, training, held, len(samples) + len(held_out) - len(whole))
+
+
+def _loaded(data: DataSettings, settings: TrainConfig, classes: Sequence[str] | None, *, minimum: int) -> Labelled:
+    """Read samples; where they are of the other kind than the task's, the error says so and nothing else."""
+    try:
+        return load_labelled(data, settings.task.kind, classes, minimum=minimum)
+    except DataError as error:
+        raise _of_the_other_kind(data, settings) or error from None
+
+
+def _of_the_other_kind(data: DataSettings, settings: TrainConfig) -> DataError | None:
+    """Return the error of texts where the task is one of images, or the reverse, as the columns tell."""
+    images = settings.task.kind == "image-classification"
+    asked, other = (data.image, data.text) if images else (data.text, data.image)
+    columns = columns_of(data.path)
+    if asked in columns or other not in columns:
+        return None
+    told = ("texts", "images", "image") if images else ("images", "texts", "text")
+    return DataError(
+        f"{data.path} has no column {asked} but a column {other}, so it seems to list {told[0]}; "
+        f'task.kind = "{settings.task.kind}" is for {told[1]}',
+        f"{_TO_TEXTS if images else _TO_IMAGES}. If they are {told[1]}, name their column in data.{told[2]}",
+    )
 
 
 def _division(whole: Labelled, training: NDArray[np.int64], held: NDArray[np.int64], shared: int) -> Division:

@@ -54,8 +54,8 @@ def train(
 
     Raises:
         SpaceMismatchError: the state belongs to another space.
-        ConfigError: a stage's density is too small for the dense tensors or what is in training already, or its
-            settings do not fit each other.
+        ConfigError: a stage's density is too small for the dense tensors or what is in training already, its
+            settings do not fit each other, or all that it would train scores 0.
         DataError: there are no samples.
         DeltaError: training diverged, the loss or a value is NaN or infinite.
     """

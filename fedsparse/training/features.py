@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import fcntl
 import hashlib
-import io
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,13 +14,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from fedsparse.adapters import BaseModel, ImageReader
 from fedsparse.config import AugmentationSettings
 from fedsparse.errors import DataError
 from fedsparse.training.augmentation import vary
+from fedsparse.training.images import open_image
 from fedsparse.training.samples import Samples
 
 Progress = Callable[[int, int], None]
@@ -118,7 +117,7 @@ def _compute(
     values: NDArray[np.float16] | None = None
     for start in range(0, len(samples), _BATCH):
         positions = range(start, min(start + _BATCH, len(samples)))
-        pixels = torch.stack([base.reader.pixels(_open(samples, i)) for i in positions])
+        pixels = torch.stack([base.reader.pixels(open_image(samples.read(i))) for i in positions])
         for variant in range(settings.variants):
             images = base.reader.normalise(vary(pixels, variant, settings, seed=start))
             outputs = base.prefix(images.contiguous(memory_format=torch.channels_last)).to(torch.float16).numpy()
@@ -152,7 +151,3 @@ def _reserve(path: Path, size: int) -> None:
             f"the cached activations take {size:,} bytes, which {path.parent} cannot hold: {error.strerror}",
             "Free some space, or use fewer augmentation.variants or smaller images",
         ) from None
-
-
-def _open(samples: Samples, position: int) -> Image.Image:
-    return Image.open(io.BytesIO(samples.read(position)))

@@ -69,6 +69,15 @@ def chosen_split(path: Path) -> Path:
     return path / splits[0]
 
 
+def saved_columns(folder: Path) -> tuple[str, ...]:
+    """Return the names of a dataset's columns.
+
+    Raises:
+        DataError: `datasets` is not installed, or the folder cannot be read.
+    """
+    return tuple(_open(folder).features)
+
+
 def saved_rows(folder: Path, columns: Sequence[str]) -> Iterator[Mapping[str, object]]:
     """Yield the given columns of every row: texts, names of class labels, and images as path or `SavedImage`.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,8 +46,8 @@ class Selector:
         """Return a support of ``density`` that holds what is in training already.
 
         Raises:
-            ConfigError: the density is too small for any unit of the structure, or what is drawn does not hold
-                all that is in training.
+            ConfigError: the density is too small for any unit of the structure, what is drawn does not hold
+                all that is in training, or all that would be trained scores 0.
             DataError: a score is NaN or infinite.
         """
         if density == 0:
@@ -106,12 +106,17 @@ class Selector:
         free = {p: tiling.size - tiling.size_of(units) for p, (tiling, units) in held.items()}
         selection = self._selection(stage, room, free)
         groups = score_in_groups(SCORES[stage.score], self._adapter, losses, self._sparse, _SCORES_AT_ONCE)
+        telling = set()
         for position, scores in score_arrays(space, groups, self._sparse):
+            if scores.any():
+                telling.add(position)
             tiling, units = held[position]
             means = tiling.means(scores)
             means[units] = -np.inf
             selection.offer(position, means)
-        return tuple(map(np.union1d, selection.support(), support))
+        chosen = selection.support()
+        self._require_scores(stage, chosen, telling)
+        return tuple(map(np.union1d, chosen, support))
 
     def _drawn(self, stage: StageSettings, density: float) -> Support:
         adapter = self._adapter
@@ -145,6 +150,25 @@ class Selector:
     def _selection(self, stage: StageSettings, room: int, free: Mapping[int, int]) -> Selection:
         adapter = self._adapter
         return Selection(adapter.space, room, adapter.dense, stage.structure, stage.block, stage.allocation, free)
+
+    def _require_scores(self, stage: StageSettings, chosen: Support, telling: Collection[int]) -> None:
+        """Refuse to train only tensors that score 0 throughout, as all do behind a head of zeros.
+
+        Args:
+            telling: positions of the tensors with another score.
+        """
+        if stage.score == "magnitude":  # weights of 0 may well learn
+            return
+        taken = [position for position in self._sparse if len(chosen[position])]
+        others = self._adapter.dense or any(map(len, self._adapter.support))
+        if taken and not others and not any(position in telling for position in taken):
+            raise ConfigError(
+                f"stage {stage.name!r} has nothing to go by: every {stage.score!r} score of the tensors that it "
+                "would train is exactly 0, and nothing else is trained",
+                "Where the head is all zeros, list it in adapter.dense, so that it learns first: until then no "
+                'gradient passes it. Otherwise use a score that needs no gradient, such as "magnitude", '
+                'or source = "seeded"',
+            )
 
     def _require_some(self, stage: StageSettings, density: float, chosen: Support) -> None:
         room = self._room(density)

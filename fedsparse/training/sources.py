@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 
 from fedsparse.errors import DataError
 from fedsparse.training.samples import Source
-from fedsparse.training.saved_dataset import SavedImage, chosen_split, is_saved_dataset, saved_rows
+from fedsparse.training.saved_dataset import SavedImage, chosen_split, is_saved_dataset, saved_columns, saved_rows
 
 UNLABELLED = "text"
 """The one class of texts that have no labels."""
@@ -60,10 +60,13 @@ def list_images(path: Path, image: str, label: str) -> Iterator[Entry[Source] | 
         label: column of the label.
 
     Raises:
-        DataError: the source as a whole cannot be read.
+        DataError: the source as a whole cannot be read, or is a folder whose images are in no sub-folder.
     """
     if path.is_dir() and not is_saved_dataset(path):
-        yield from _from_folder(path)
+        listed = list(_from_folder(path))
+        if not listed:
+            _require_sub_folders(path, image, label)
+        yield from listed
         return
     root = chosen_split(path) if path.is_dir() else path.parent
 
@@ -93,6 +96,17 @@ def list_texts(path: Path, text: str, label: str | None) -> Iterator[Entry[str] 
         yield _entry(row, text, lambda value: _told(value, text), label)
 
 
+def columns_of(path: Path) -> tuple[str, ...]:
+    """Return the columns of a dataset on disk, or those of a manifest's first row; none where that tells none."""
+    try:
+        if path.is_file() and path.suffix.lower() in (".csv", ".jsonl"):
+            row = next(_rows(path, ()), None)
+            return () if row is None else tuple(row.values)
+        return saved_columns(chosen_split(path)) if is_saved_dataset(path) else ()
+    except (OSError, DataError):  # OSError: a path that is too long
+        return ()
+
+
 def _entry(row: _Row, column: str, convert: Callable[[object], Item], label: str | None) -> Entry[Item] | Fault:
     if row.fault:
         return Fault(row.where, row.fault)
@@ -119,9 +133,22 @@ def _label(value: object, column: str) -> str:
 def _from_folder(folder: Path) -> Iterator[Entry[Source]]:
     for sub in sorted(folder.iterdir()):
         if sub.is_dir() and not sub.name.startswith("."):
-            for image in sorted(sub.iterdir()):
-                if image.suffix.lower() in _SUFFIXES and not image.name.startswith("."):
-                    yield Entry(str(image), image, sub.name)
+            for image in filter(_is_image, sorted(sub.iterdir())):
+                yield Entry(str(image), image, sub.name)
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
+
+
+def _require_sub_folders(folder: Path, image: str, label: str) -> None:
+    """Check that a folder without images in its sub-folders has none of its own either."""
+    if loose := sum(map(_is_image, folder.iterdir())):
+        raise DataError(
+            f"the images of {folder} ({loose:,}) lie directly in it, not in sub-folders that name their classes",
+            f"Sort them into one sub-folder per class, as {folder}/CLASS/image.png, "
+            f"or name a CSV file that lists them, with the columns {image},{label}",
+        )
 
 
 def _rows(path: Path, columns: tuple[str, ...]) -> Iterator[_Row]:

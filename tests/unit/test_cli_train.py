@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from click.testing import Result
+from PIL import Image
 from typer.testing import CliRunner
 
 from fedsparse import config
@@ -25,13 +26,13 @@ from fedsparse.adapters.saved import SavedAdapter, load_adapter, open_adapter, s
 from fedsparse.cli import train as command
 from fedsparse.cli.main import app
 from fedsparse.cli.train_plots import ticks
-from fedsparse.cli.train_record import confusion, reliability
+from fedsparse.cli.train_record import confusion, positive_text, reliability
 from fedsparse.cli.train_report import verdict, verdict_japanese
 from fedsparse.delta import AdapterSpace, Operation, SparseDelta, TensorDelta
 from fedsparse.errors import ConfigError, DataError, FedsparseError
 from fedsparse.training.outcome import Epoch
 from tests.unit import model_samples
-from tests.unit.data_samples import CLASSES, write_csv, write_images
+from tests.unit.data_samples import CLASSES, encoded, write_csv, write_images, write_jsonl
 
 FAST = """
 [adapter]
@@ -121,6 +122,9 @@ def test_images_become_an_adapter_and_a_report(tmp_path: Path, images: Path) -> 
     assert found["adapter"]["bytes_bf16"] < found["adapter"]["bytes_fp32"] < found["adapter"]["bytes_dense"]
     by_name = {figure["name"]: figure for figure in found["figures"]}
     assert len(by_name) == 7
+    assert "positive     light, the second of the two classes, unless task.positive names the other" in told
+    assert found["positive"] == "light, the second of the two classes, unless task.positive names the other"
+    assert f"Positive class: <bdi>{found['positive']}</bdi>" in (out / "report.html").read_text(encoding="utf-8")
     assert by_name["balanced_accuracy"]["before"]["value"] == 0.5
     assert by_name["loss"]["after"]["value"] < by_name["loss"]["before"]["value"]
     assert by_name["loss"]["after"]["low"] <= by_name["loss"]["after"]["value"] <= by_name["loss"]["after"]["high"]
@@ -248,6 +252,50 @@ def test_a_label_that_differs_in_the_hold_out_is_an_error(tmp_path: Path, images
     write_csv(tmp_path / "test.csv", [(str(first), "light")], ("path", "label"))
     path = written(tmp_path, FAST, 'path = "images"\n[holdout]\npath = "test.csv"')
     assert "is labelled 'light' in the hold-out, but 'dark' in the training data" in problem("train", "-c", path)
+
+
+def test_the_positive_class_is_told_with_where_it_comes_from_and_of_two_classes_alone() -> None:
+    data = {"data": {"path": "images"}}
+    assert positive_text(config.TrainConfig.model_validate(data), ("a", "b", "c")) is None
+    named = config.TrainConfig.model_validate(data | {"task": {"positive": "dark"}})
+    assert positive_text(named, CLASSES) == "dark, as task.positive says"
+
+
+def test_texts_for_a_task_of_images_are_told_with_the_settings_that_suit_them(tmp_path: Path) -> None:
+    path = texts(tmp_path / "texts.csv", labelled=True)
+    told = problem("train", "--data", path, "--output", tmp_path / "out")
+    assert "texts.csv has no column path but a column text, so it seems to list texts" in told
+    assert 'write task.kind = "text-classification" and base.model = "minilm" into a settings file' in told
+
+
+@pytest.mark.parametrize("name", ["images.csv", "images.jsonl"])
+def test_images_for_a_task_of_texts_are_told_with_the_settings_that_suit_them(tmp_path: Path, name: str) -> None:
+    rows = [(f"{number}.png", "dark") for number in range(4)]
+    if name.endswith("csv"):
+        write_csv(tmp_path / name, rows, ("picture", "label"))
+    else:
+        write_jsonl(tmp_path / name, [{"picture": path, "label": label} for path, label in rows])
+    data = f'path = "{name}"\nimage = "picture"'
+    told = problem("train", "-c", written(tmp_path, '[task]\nkind = "text-classification"\n', data))
+    assert f"{name} has no column text but a column picture, so it seems to list images" in told
+    assert 'For images set task.kind = "image-classification"' in told
+
+
+@pytest.mark.parametrize("header", [("words", "label"), ("path", "class")])
+def test_a_manifest_that_lacks_a_column_otherwise_is_told_as_before(
+    tmp_path: Path, header: tuple[str, str]
+) -> None:
+    write_csv(tmp_path / "a.csv", [("x", "dark")], header)
+    assert "Let its first line be: path,label" in problem("train", "-c", written(tmp_path, "", 'path = "a.csv"'))
+
+
+def test_a_head_of_zeros_that_is_not_dense_is_an_error_before_anything_is_trained(
+    tmp_path: Path, images: Path
+) -> None:
+    told = problem("train", "-c", written(tmp_path, FAST.replace("[adapter]", "[adapter]\ndense = []")))
+    assert "has nothing to go by" in told
+    assert "list it in adapter.dense" in told
+    assert not (tmp_path / "out" / "adapter").exists()
 
 
 def test_a_small_class_is_a_warning_and_a_lone_one_an_error(tmp_path: Path) -> None:
@@ -398,15 +446,16 @@ def test_predictions_of_images_are_written_as_csv_with_what_cannot_be_read_left_
     for number, path in enumerate(sorted(images.rglob("*.png"))[::16]):
         path.rename(fresh / "deep" / "er" / f"{number}.png")
     (fresh / "broken.png").write_bytes(b"no image")
+    (fresh / "picture.gif").write_bytes(encoded(Image.new("L", (32, 32)), "GIF"))
     (fresh / "notes.txt").write_text("no image either")
     result = run("predict", tmp_path / "out" / "adapter", fresh, "--output", tmp_path / "answers.csv")
     assert result.exit_code == 0, result.exception
     assert "2 answers in" in result.stderr
-    assert "1 sample cannot be read" in result.stderr
+    assert "2 samples cannot be read as BMP, JPEG, PNG, PPM, TIFF, WEBP" in result.stderr
     rows = list(csv.DictReader((tmp_path / "answers.csv").read_text().splitlines()))
-    assert [Path(row["path"]).name for row in rows] == ["broken.png", "0.png", "1.png"]
-    assert [row["answer"] == "" for row in rows] == [True, False, False]
-    for row in rows[1:]:
+    assert [Path(row["path"]).name for row in rows] == ["broken.png", "0.png", "1.png", "picture.gif"]
+    assert [row["answer"] == "" for row in rows] == [True, False, False, True]
+    for row in rows[1:3]:
         assert row["answer"] == max(("dark", "light"), key=lambda name: float(row[name]))
 
 

@@ -132,6 +132,48 @@ def test_a_score_that_is_not_finite_is_an_error() -> None:
         Selector(adapter, 3).choose(stage(), 0.2, [lambda: losses(adapter)[0]() * torch.nan])
 
 
+def zero_headed(
+    dense: tuple[str, ...] = (), include: tuple[str, ...] = ("first.weight", "second.weight")
+) -> Adapter:
+    adapter = perceptron(dense, include)
+    for parameter in adapter.network.get_submodule("head").parameters():
+        parameter.zero_()
+    return adapter
+
+
+@pytest.mark.parametrize("score", ["gradient", "fisher", "snip", "movement"])
+def test_where_every_score_is_0_and_nothing_else_is_trained_the_error_names_the_ways_out(score: str) -> None:
+    told = rf"stage 'only' has nothing to go by: every '{score}' score .*adapter\.dense.*\"magnitude\".*\"seeded\""
+    with pytest.raises(ConfigError, match=told):
+        choose(zero_headed(), score=score)
+
+
+def test_tensors_that_all_score_0_are_refused_too_where_the_allocation_passes_the_others_over() -> None:
+    adapter = zero_headed(include=())
+    with pytest.raises(ConfigError, match="has nothing to go by"):
+        choose(adapter, allocation="early")
+    assert len(choose(adapter)[2]) == 48  # the whole head, as it alone has gradients
+
+
+@pytest.mark.parametrize("way", [{"score": "magnitude"}, {"source": "seeded"}])
+def test_coordinates_that_are_chosen_without_gradients_need_none(way: dict[str, Any]) -> None:
+    assert sum(map(len, choose(zero_headed(), **way))) == 89
+    assert len(choose(zero_headed(include=("head.weight",)), 1.0, **way)[0]) == 48
+
+
+def test_scores_of_0_are_taken_where_something_else_is_trained() -> None:
+    assert sum(map(len, choose(zero_headed(dense=("head.*",))))) == 99
+    adapter = zero_headed()
+    adapter.attach((np.array([0]), np.array([], np.int64)))
+    assert sum(map(len, choose(adapter))) == 89
+
+
+def test_a_single_score_that_is_not_0_is_enough() -> None:
+    adapter = zero_headed()
+    adapter.network.get_parameter("head.weight")[0, 0] = 1e-3
+    assert sum(map(len, choose(adapter))) == 89
+
+
 def test_pruning_coordinates_keeps_the_largest_values() -> None:
     adapter = holding({3: 0.5, 7: -0.1, 11: 0.0, 30: -0.9}, {2: 0.2, 4: 0.3})
     assert same(Selector(adapter, 3).prune(stage(), 54.5 / 499), (np.array([3, 30]), np.array([4]), *HEAD))

@@ -96,7 +96,7 @@ def test_up_to_the_limit_corrupt_images_are_skipped_and_told(tmp_path: Path) -> 
     assert len(samples) == 30
     assert samples.skipped == (
         f"{images / 'dark' / '001.png'} (OSError)",
-        f"{images / 'light' / '002.png'} (UnidentifiedImageError)",
+        f"{images / 'light' / '002.png'} (not recognised as BMP, JPEG, PNG, PPM, TIFF, WEBP)",
     )
 
 
@@ -104,7 +104,7 @@ def test_at_most_ten_corrupt_images_are_named(tmp_path: Path) -> None:
     images = write_images(tmp_path / "images")
     for path in (images / "dark").iterdir():
         path.write_bytes(b"")
-    with pytest.raises(DataError, match=r"(?s)16 images.*009\.png \(UnidentifiedImageError\)\n  and 6 more\."):
+    with pytest.raises(DataError, match=r"(?s)16 images.*009\.png \(not recognised as [^)]*\)\n  and 6 more\."):
         load_samples(images, CLASSES)
 
 
@@ -150,6 +150,45 @@ def test_without_classes_the_labels_found_are_the_classes(tmp_path: Path, classe
 def test_a_source_without_any_image_is_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="has no images"):
         load_samples(tmp_path)
+
+
+def test_images_directly_in_the_folder_are_told_with_the_layout_that_is_wanted(tmp_path: Path) -> None:
+    for path in write_images(tmp_path / "images", per_class=2).rglob("*.png"):
+        path.rename(tmp_path / f"{path.parent.name}{path.name}")
+    (tmp_path / ".hidden.png").touch()
+    layout = rf"{tmp_path}/CLASS/image\.png.*columns file,kind"
+    with pytest.raises(DataError, match=rf"the images of {tmp_path} \(4\) lie directly in it.*{layout}"):
+        load_samples(tmp_path, image="file", label="kind")
+
+
+def test_loose_images_beside_sub_folders_with_images_are_passed_over(tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images")
+    (images / "overview.png").write_bytes((images / "dark" / "000.png").read_bytes())
+    assert len(load_samples(images, CLASSES)) == 32
+
+
+@pytest.mark.parametrize("kind", ["BMP", "JPEG", "PNG", "PPM", "TIFF", "WEBP"])
+def test_an_image_of_every_format_that_is_named_is_read(tmp_path: Path, kind: str) -> None:
+    rows = []
+    for number in range(4):
+        path = tmp_path / f"{number}.bin"
+        path.write_bytes(encoded(Image.fromarray(np.full((8, 8), 60 * number, np.uint8)).convert("RGB"), kind))
+        rows.append((path.name, "dark"))
+    assert len(load_samples(write_csv(tmp_path / "a.csv", rows, ("path", "label")))) == 4
+
+
+@pytest.mark.parametrize("kind", ["EPS", "PCX", "TGA", "ICO", "GIF"])
+def test_an_image_of_another_format_is_refused_unseen_by_its_parser(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = write_images(tmp_path / "images")
+    disguised = images / "dark" / "000.png"
+    disguised.write_bytes(encoded(Image.fromarray(np.zeros((32, 32, 3), np.uint8)), kind))
+    seen: list[object] = []
+    monkeypatch.setitem(Image.OPEN, kind, (lambda *given: seen.append(given), None))
+    samples = load_samples(images, CLASSES, max_corrupt=1)
+    assert samples.skipped == (f"{disguised} (not recognised as BMP, JPEG, PNG, PPM, TIFF, WEBP)",)
+    assert seen == []
 
 
 def test_a_class_without_images_is_refused(tmp_path: Path) -> None:
@@ -220,7 +259,7 @@ def test_rows_of_a_dataset_without_image_or_label_are_told(tmp_path: Path) -> No
     assert sorted(samples.skipped) == [
         f"{saved}, row 4 (the column 'picture' is empty)",
         f"{saved}, row 5 (the column 'kind' is empty)",
-        f"{saved}, row 6 (UnidentifiedImageError)",
+        f"{saved}, row 6 (not recognised as BMP, JPEG, PNG, PPM, TIFF, WEBP)",
     ]
 
 

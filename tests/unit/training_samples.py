@@ -79,11 +79,11 @@ class Perceptron(nn.Module):
         return self.head(torch.relu(self.second(torch.relu(self.first(x)))))
 
 
-def perceptron(dense: tuple[str, ...] = ("head.*",)) -> Adapter:
+def perceptron(dense: tuple[str, ...] = ("head.*",), include: tuple[str, ...] = ()) -> Adapter:
     """Return a delta adapter on a perceptron of its own; without ``dense`` the head's weight is as the others."""
     network = Perceptron()
     model = BaseModel("points", fingerprint(network.state_dict()), nn.Identity(), network, 0, ImageReader(32))
-    return build_adapter(model, config.AdapterSettings(dense=dense))
+    return build_adapter(model, config.AdapterSettings(dense=dense, include=include))
 
 
 def untouched(one: Adapter) -> SparseDelta:
