@@ -28,7 +28,7 @@ from benchmarks.training.plan import ARMS, DENSITY, EPOCHS, FEW, FEW_EPOCHS
 from benchmarks.training.plot import write_plot
 
 DENSITIES = {"images": (0.002, 0.005, 0.02, 0.05), "texts": (0.002, 0.05)}  # besides 1 %
-DENSITY_SEEDS = 3
+DENSITY_SEEDS = FEW_SEEDS = 3
 TOKENS = (16, 64, 128)
 HEADLINE_TOKENS = 64
 
@@ -53,7 +53,7 @@ def _jobs(seeds: Sequence[int], orders: Path) -> list[Job]:
         if problem not in known:
             continue
         for recipe in recipes:
-            jobs += [Job(problem, per_class, seed, recipe) for seed in seeds]
+            jobs += [Job(problem, per_class, seed, recipe) for seed in seeds[: FEW_SEEDS if per_class else None]]
             if recipe.arm == "sparse" and not per_class:
                 other = [replace(recipe, density=density) for density in DENSITIES[problem]]
                 jobs += [Job(problem, 0, seed, one) for one in other for seed in seeds[:DENSITY_SEEDS]]
