@@ -12,7 +12,7 @@ from google.protobuf.message import DecodeError
 
 from fedsparse.audit.entry import FORMAT, GENESIS, EntryKind, describe_delta, entry_hash, facts_to_proto
 from fedsparse.audit.receipt import Receipted, check_receipt, read_receipts
-from fedsparse.delta import AdapterSpace, Reason, decode, decode_update, space_of
+from fedsparse.delta import AdapterSpace, Reason, decode, decode_update, header_of
 from fedsparse.errors import FedsparseError, LedgerError
 from fedsparse.v1 import ledger_pb2
 
@@ -175,7 +175,7 @@ def _check_facts(
         update = decode_update(payload, max_bytes=_UNLIMITED)
         facts = []
         if update.delta:
-            space = spaces.get(space_of(update.delta))
+            space = spaces.get(header_of(update.delta).space)
             if space is None:
                 yield "cannot be decoded: the file of its adapter space is gone from spaces/"
                 return

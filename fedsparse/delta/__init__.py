@@ -1,6 +1,6 @@
 """What travels: sparse deltas of an adapter, their canonical bytes, and the messages of one round."""
 
-from fedsparse.delta.codec import decode, encode, quantise, space_of
+from fedsparse.delta.codec import Header, decode, decode_stream, encode, encode_stream, header_of
 from fedsparse.delta.feedback import compensate
 from fedsparse.delta.rounds import (
     Reason,
@@ -12,16 +12,20 @@ from fedsparse.delta.rounds import (
     encode_task,
     encode_update,
 )
+from fedsparse.delta.shared import SharedSupport
 from fedsparse.delta.space import AdapterSpace, TensorSpec
 from fedsparse.delta.state import apply, difference, digest
 from fedsparse.delta.value import Operation, SparseDelta, TensorDelta, ValueCoding
+from fedsparse.delta.values import quantise
 
 __all__ = [
     "AdapterSpace",
+    "Header",
     "Operation",
     "Reason",
     "RoundTask",
     "RoundUpdate",
+    "SharedSupport",
     "SparseDelta",
     "TensorDelta",
     "TensorSpec",
@@ -30,13 +34,15 @@ __all__ = [
     "apply",
     "compensate",
     "decode",
+    "decode_stream",
     "decode_task",
     "decode_update",
     "difference",
     "digest",
     "encode",
+    "encode_stream",
     "encode_task",
     "encode_update",
+    "header_of",
     "quantise",
-    "space_of",
 ]

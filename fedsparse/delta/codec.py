@@ -1,74 +1,133 @@
-"""Canonical bytes of a sparse delta; protos/fedsparse/v1/delta.proto defines the form.
+"""Canonical bytes of a sparse delta; docs/format.md and protos/fedsparse/v1/delta.proto define them.
 
-One value has one byte string: the encoder takes the smallest index coding, and the decoder refuses whatever the
-encoder would not have written. Sizes are checked against the bytes at hand before anything is allocated.
+With one value coding and one support known in advance, one value has one byte string: the encoder takes the
+shortest form of everything, and the decoder refuses whatever the encoder would not have written. Counts are
+checked against the bytes at hand before anything is allocated.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from typing import BinaryIO, TypeVar
+
 import numpy as np
-from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
+from fedsparse.delta import indices, values, wire
+from fedsparse.delta.shared import SharedSupport
 from fedsparse.delta.space import AdapterSpace
 from fedsparse.delta.value import Operation, SparseDelta, TensorDelta, ValueCoding
 from fedsparse.errors import DeltaError, SpaceMismatchError
-from fedsparse.v1 import delta_pb2
 
-FORMAT = 1
-_VALUE_BYTES = {ValueCoding.FP32: 4, ValueCoding.BF16: 2}
-_MAX_VARINT_BYTES = 6  # gaps below 2^42
-_ALL, _BITMAP, _GAPS = delta_pb2.INDEX_CODING_ALL, delta_pb2.INDEX_CODING_BITMAP, delta_pb2.INDEX_CODING_GAP_VARINT
+FORMAT = 2
+SEGMENT = 1 << 20
+"""Coordinates after which a segment ends: what is in memory at a time, besides the largest tensor."""
 
+_FORMAT, _SPACE, _OPERATION, _CODING, _SUPPORT, _SEGMENTS = range(1, 7)
+_HEADER_KINDS = {_FORMAT: int, _SPACE: bytes, _OPERATION: int, _CODING: int, _SUPPORT: bytes}
+_TENSORS, _VALUES = 1, 2
+_TENSOR_KINDS = {1: int, 2: int, 3: int, 4: bytes}
 
-def quantise(delta: SparseDelta, coding: ValueCoding) -> SparseDelta:
-    """Return ``delta`` with every value rounded to the nearest that ``coding`` can write (ties to even)."""
-    if coding is ValueCoding.FP32:
-        return delta
-    return SparseDelta(
-        delta.space,
-        delta.operation,
-        tuple(TensorDelta(t.tensor, t.indices, _round_bf16(t.values)) for t in delta.tensors),
-    )
+_Part = tuple[int, NDArray[np.int64]]
 
 
-def _round_bf16(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    bits = values.view(np.uint32).astype(np.uint64)
-    rounded = (bits + 0x7FFF + ((bits >> np.uint64(16)) & np.uint64(1))) & np.uint64(0xFFFF0000)
-    result = rounded.astype(np.uint32).view(np.float32)
-    largest = np.array([0x7F7F0000], np.uint32).view(np.float32)[0]
-    return np.clip(result, -largest, largest)  # what would round to infinity stays at the largest finite value
+@dataclass(frozen=True)
+class Header:
+    """What a delta says of itself before its first coordinate.
+
+    Attributes:
+        space: fingerprint of the adapter space, 32 bytes.
+        operation: ADD or SET.
+        coding: of all values.
+        support: digest of the support that is known in advance, 32 bytes, or empty.
+    """
+
+    space: bytes
+    operation: Operation
+    coding: ValueCoding
+    support: bytes = b""
 
 
-def encode(delta: SparseDelta, space: AdapterSpace, coding: ValueCoding) -> bytes:
+def encode(
+    delta: SparseDelta, space: AdapterSpace, coding: ValueCoding, shared: SharedSupport | None = None
+) -> bytes:
     """Return the bytes of ``delta``.
+
+    Args:
+        delta: its values must be exact in ``coding``; see :func:`quantise`.
+        space: that it belongs to.
+        coding: of the values.
+        shared: a support that the receiver knows; where the delta has exactly its coordinates, none are written.
 
     Raises:
         SpaceMismatchError: ``delta`` belongs to another space.
-        DeltaError: an index is out of range, or a value has no exact form in ``coding`` (see :func:`quantise`).
+        DeltaError: an index is out of range, or a value has no exact form in ``coding``.
     """
-    _require_space(delta.space, space)
-    message = delta_pb2.SparseDelta(
-        format=FORMAT, space=delta.space, operation=delta_pb2.Operation.ValueType(delta.operation)
+    known = shared is not None and _same(delta.tensors, shared)
+    header = Header(delta.space, delta.operation, coding, shared.digest if shared is not None and known else b"")
+    return b"".join(encode_stream(header, delta.tensors, space))
+
+
+def encode_stream(header: Header, tensors: Iterable[TensorDelta], space: AdapterSpace) -> Iterator[bytes]:
+    """Yield the bytes of a delta in pieces; in memory are one segment's tensors at a time.
+
+    Args:
+        header: with a support's digest, no indices are written: ``tensors`` must have exactly its coordinates.
+        tensors: in increasing position.
+        space: that they belong to.
+
+    Raises:
+        SpaceMismatchError: the header names another space.
+        DeltaError: an index is out of range, tensors are out of order, or a value has no exact form.
+    """
+    _require_space(header.space, space)
+    yield (
+        wire.field(_FORMAT, FORMAT)
+        + wire.field(_SPACE, header.space)
+        + wire.field(_OPERATION, int(header.operation))
+        + wire.field(_CODING, int(header.coding))
+        + wire.field(_SUPPORT, header.support)
     )
-    for tensor in delta.tensors:
-        size = _size_of(tensor.tensor, space)
-        if tensor.indices[-1] >= size:
-            raise DeltaError(f"tensor {tensor.tensor}: index {tensor.indices[-1]} of {size} coordinates")
-        index_coding, indices = _encode_indices(tensor.indices, size)
-        message.tensors.add(
-            tensor=tensor.tensor,
-            nnz=tensor.indices.size,
-            index_coding=index_coding,
-            indices=indices,
-            value_coding=delta_pb2.ValueCoding.ValueType(coding),
-            values=_encode_values(tensor, coding),
-        )
-    return message.SerializeToString(deterministic=True)
+    last = -1
+    for group in _segments(tensors, lambda tensor: len(tensor.indices)):
+        parts = []
+        for tensor in group:
+            if tensor.tensor <= last:
+                raise DeltaError("tensors must be in strictly increasing position")
+            last = tensor.tensor
+            if not header.support:
+                parts.append(wire.field(_TENSORS, _write_tensor(tensor, space)))
+        body = b"".join(parts) + wire.field(_VALUES, values.write(group, header.coding))
+        yield wire.field(_SEGMENTS, body)
 
 
-def decode(data: bytes, space: AdapterSpace, *, max_bytes: int) -> SparseDelta:
+def _write_tensor(tensor: TensorDelta, space: AdapterSpace) -> bytes:
+    if tensor.tensor >= len(space.tensors):
+        raise DeltaError(f"tensor {tensor.tensor} of {len(space.tensors)} in the adapter space")
+    spec, where = space.tensors[tensor.tensor], tensor.indices
+    if where[-1] >= spec.size:
+        raise DeltaError(f"tensor {tensor.tensor}: index {where[-1]} of {spec.size} coordinates")
+    plan = indices.plan(where, spec.shape)
+    return (
+        wire.field(1, tensor.tensor)
+        + wire.field(2, len(where))
+        + wire.field(3, int(plan.coding))
+        + wire.field(4, plan.write())
+    )
+
+
+def decode(
+    data: bytes, space: AdapterSpace, *, max_bytes: int, shared: SharedSupport | None = None
+) -> SparseDelta:
     """Read what a stranger sent.
+
+    Args:
+        data: all of it.
+        space: that it must belong to.
+        max_bytes: limit of its length.
+        shared: the support that it may refer to.
 
     Raises:
         SpaceMismatchError: it belongs to another space; names both.
@@ -76,41 +135,173 @@ def decode(data: bytes, space: AdapterSpace, *, max_bytes: int) -> SparseDelta:
     """
     if len(data) > max_bytes:
         raise DeltaError(f"the delta has {len(data)} bytes, the limit is {max_bytes}")
-    try:
-        message = delta_pb2.SparseDelta.FromString(data)
-    except DecodeError:
-        raise DeltaError("the bytes are no SparseDelta message") from None
-    if message.format != FORMAT:
-        raise DeltaError(
-            f"the delta has format {message.format}, this release reads format {FORMAT}",
-            "Install the same release of fedsparse on both sides",
-        )
-    _require_space(message.space, space)
-    if int(message.operation) not in set(map(int, Operation)):
-        raise DeltaError(f"operation {message.operation} is unknown")
-    codings = {tensor.value_coding for tensor in message.tensors}
-    if len(codings) > 1 or not codings <= set(_VALUE_BYTES):
-        raise DeltaError(f"value codings {sorted(codings)}: one known coding is needed")
-    if len(message.tensors) > len(space.tensors):
-        raise DeltaError(f"the delta has {len(message.tensors)} tensors, the adapter space {len(space.tensors)}")
-    tensors = tuple(_decode_tensor(tensor, space) for tensor in message.tensors)
-    delta = SparseDelta(message.space, Operation(message.operation), tensors)
-    coding = ValueCoding(codings.pop()) if codings else ValueCoding.FP32
-    if encode(delta, space, coding) != data:
-        raise DeltaError("the delta is not in canonical form: other bytes say the same")
-    return delta
+    header, tensors = decode_stream(BytesIO(data), space, max_bytes=max_bytes, shared=shared)
+    return SparseDelta(header.space, header.operation, tuple(tensors))
 
 
-def space_of(data: bytes) -> bytes:
-    """Return the fingerprint of the space that ``data`` claims to belong to, before it can be decoded.
+def decode_stream(
+    source: BinaryIO, space: AdapterSpace, *, max_bytes: int, shared: SharedSupport | None = None
+) -> tuple[Header, Iterator[TensorDelta]]:
+    """Read a delta piece by piece; arguments and errors as for :func:`decode`.
+
+    The tensors that were yielded are a valid delta only once the iterator has ended without an error.
+    """
+    found = wire.stream(source, max_bytes)
+    header, first = _read_header(found)
+    _require_space(header.space, space)
+    if header.support and (shared is None or header.support != shared.digest):
+        raise DeltaError(f"the delta refers to the support {header.support.hex()[:16]}, which is not known here")
+    known = shared if header.support else None
+    return header, _read_segments(first, found, header.coding, space, known)
+
+
+def header_of(data: bytes) -> Header:
+    """Return what ``data`` says of itself, before it can be decoded.
 
     Raises:
-        DeltaError: the bytes are no delta.
+        DeltaError: it is no delta of this format.
     """
-    try:
-        return delta_pb2.SparseDelta.FromString(data).space
-    except DecodeError:
-        raise DeltaError("the bytes are no SparseDelta message") from None
+    return _read_header(wire.stream(BytesIO(data), len(data)))[0]
+
+
+_Fields = Iterator[tuple[int, memoryview | int]]
+
+
+def _read_header(found: _Fields) -> tuple[Header, memoryview | None]:
+    """Return the header, and the first segment where there is one."""
+    known: dict[int, memoryview | int] = {}
+    segment = None
+    for number, value in found:
+        if number == _SEGMENTS and isinstance(value, memoryview):
+            segment = value
+            break
+        wire.require(number, value, _HEADER_KINDS, max(known, default=0))
+        known[number] = value
+        if number == _FORMAT and value != FORMAT:
+            raise DeltaError(
+                f"the delta has format {value}, this release reads format {FORMAT}",
+                "Install the same release of fedsparse on both sides",
+            )
+    if _FORMAT not in known:
+        raise DeltaError("the bytes are no sparse delta: they do not begin with their format")
+    operation, coding = known.get(_OPERATION, 0), known.get(_CODING, 0)
+    if operation not in list(Operation) or coding not in list(ValueCoding):
+        raise DeltaError(f"operation {operation} or value coding {coding} is unknown")
+    space, support = (bytes(known.get(number, b"")) for number in (_SPACE, _SUPPORT))
+    if len(space) != 32 or len(support) not in (0, 32):
+        raise DeltaError("fingerprints of a space and digests of a support have 32 bytes")
+    return Header(space, Operation(operation), ValueCoding(coding), support), segment
+
+
+def _read_segments(
+    segment: memoryview | None,
+    found: _Fields,
+    coding: ValueCoding,
+    space: AdapterSpace,
+    known: SharedSupport | None,
+) -> Iterator[TensorDelta]:
+    """Yield the tensors of all segments, beginning with ``segment``."""
+    awaited = None if known is None else _segments(known.parts, lambda part: len(part[1]))
+    last, closed = -1, True
+    while segment is not None:
+        tensors, written = _split(segment, space)
+        if not closed or (awaited is not None and tensors):
+            raise DeltaError("a segment ends before it is full, or names tensors of a support that is known")
+        parts = next(awaited, []) if awaited is not None else _read_tensors(tensors, written, coding, space, last)
+        if not parts:
+            raise DeltaError("a segment has no coordinates")
+        counts = [len(where) for _, where in parts]
+        if sum(counts[:-1]) >= SEGMENT:
+            raise DeltaError("a segment goes on after it is full")
+        closed, last = sum(counts) >= SEGMENT, parts[-1][0]
+        for (position, where), read in zip(parts, values.read(written, counts, coding), strict=True):
+            yield TensorDelta(position, where, read)
+        segment = _next_segment(found)
+    if awaited is not None and next(awaited, None) is not None:
+        raise DeltaError("values of the known support are missing")
+
+
+def _next_segment(found: _Fields) -> memoryview | None:
+    number, value = next(found, (_SEGMENTS, None))
+    if number != _SEGMENTS or isinstance(value, int):
+        raise DeltaError(f"field {number} does not belong after a segment")
+    return value
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    """One tensor's indices before they are read."""
+
+    position: int
+    count: int
+    coding: int
+    data: memoryview
+
+
+def _split(segment: memoryview, space: AdapterSpace) -> tuple[list[_Tensor], memoryview]:
+    """Return a segment's tensors and its values."""
+    tensors: list[_Tensor] = []
+    written = None
+    for number, value in wire.walk(segment):
+        if isinstance(value, int) or written is not None:
+            break
+        if number == _TENSORS and len(tensors) < len(space.tensors):
+            given = wire.fields(value, _TENSOR_KINDS)
+            position, count, coding = (given.get(key, 0) for key in (1, 2, 3))
+            tensors.append(_Tensor(position, count, coding, given.get(4, memoryview(b""))))
+        elif number == _VALUES:
+            written = value
+        else:
+            break
+    else:
+        if written is not None:
+            return tensors, written
+    raise DeltaError("a segment is tensors, no more than the space has, and then values, and nothing else")
+
+
+def _read_tensors(
+    tensors: list[_Tensor], written: memoryview, coding: ValueCoding, space: AdapterSpace, last: int
+) -> list[_Part]:
+    """Return position and indices of each tensor, once it is sure that there are as many values."""
+    counts = [tensor.count for tensor in tensors]
+    if values.least_bytes(counts, coding) > len(written):
+        raise DeltaError(f"{len(written)} bytes cannot hold {sum(counts)} values as {coding.name.lower()}")
+    parts = []
+    for tensor in tensors:
+        if not last < tensor.position < len(space.tensors):
+            raise DeltaError(f"tensor {tensor.position} after tensor {last}, of {len(space.tensors)} in the space")
+        last = tensor.position
+        shape = space.tensors[last].shape
+        try:
+            parts.append((last, indices.read(tensor.coding, tensor.data, tensor.count, shape)))
+        except DeltaError as error:
+            raise DeltaError(f"tensor {last}: {error}") from None
+    return parts
+
+
+_Item = TypeVar("_Item")
+
+
+def _segments(items: Iterable[_Item], count: Callable[[_Item], int]) -> Iterator[list[_Item]]:
+    """Yield groups that end with the item that makes them full."""
+    group: list[_Item] = []
+    held = 0
+    for item in items:
+        group.append(item)
+        held += count(item)
+        if held >= SEGMENT:
+            yield group
+            group, held = [], 0
+    if group:
+        yield group
+
+
+def _same(tensors: Iterable[TensorDelta], shared: SharedSupport) -> bool:
+    found = [(tensor.tensor, tensor.indices) for tensor in tensors]
+    return len(found) == len(shared.parts) and all(
+        mine == other and np.array_equal(where, theirs)
+        for (mine, where), (other, theirs) in zip(found, shared.parts, strict=True)
+    )
 
 
 def _require_space(fingerprint: bytes, space: AdapterSpace) -> None:
@@ -119,103 +310,3 @@ def _require_space(fingerprint: bytes, space: AdapterSpace) -> None:
             f"the delta belongs to the adapter space {fingerprint.hex()[:16]}, "
             f"here the space is {space.fingerprint.hex()[:16]}"
         )
-
-
-def _size_of(position: int, space: AdapterSpace) -> int:
-    if position >= len(space.tensors):
-        raise DeltaError(f"tensor {position} of {len(space.tensors)} in the adapter space")
-    return space.tensors[position].size
-
-
-def _decode_tensor(message: delta_pb2.TensorDelta, space: AdapterSpace) -> TensorDelta:
-    size = _size_of(message.tensor, space)
-    width = _VALUE_BYTES[ValueCoding(message.value_coding)]
-    if not 0 < message.nnz <= size or len(message.values) != message.nnz * width:
-        raise DeltaError(
-            f"tensor {message.tensor}: {message.nnz} values of {width} bytes are announced for {size} "
-            f"coordinates, {len(message.values)} bytes are there"
-        )
-    indices = _decode_indices(message, size)
-    return TensorDelta(message.tensor, indices, _decode_values(message.values, message.value_coding))
-
-
-def _encode_values(tensor: TensorDelta, coding: ValueCoding) -> bytes:
-    if coding is ValueCoding.FP32:
-        return tensor.values.astype("<f4").tobytes()
-    bits = tensor.values.view(np.uint32)
-    if np.any(bits & np.uint32(0xFFFF)):
-        raise DeltaError(f"tensor {tensor.tensor}: a value has no exact bf16 form", "Quantise first")
-    return (bits >> np.uint32(16)).astype("<u2").tobytes()
-
-
-def _decode_values(data: bytes, coding: int) -> NDArray[np.float32]:
-    if coding == ValueCoding.FP32:
-        return np.frombuffer(data, "<f4").astype(np.float32)
-    return (np.frombuffer(data, "<u2").astype(np.uint32) << np.uint32(16)).view(np.float32)
-
-
-def _encode_indices(indices: NDArray[np.int64], size: int) -> tuple[delta_pb2.IndexCoding.ValueType, bytes]:
-    """Return the smallest coding; where two tie, the lower number."""
-    if indices.size == size:
-        return _ALL, b""
-    gaps = _encode_varints(np.diff(indices, prepend=-1) - 1)
-    if (size + 7) // 8 <= len(gaps):
-        bitmap = np.zeros(size, np.bool_)
-        bitmap[indices] = True
-        return _BITMAP, np.packbits(bitmap, bitorder="little").tobytes()
-    return _GAPS, gaps
-
-
-def _decode_indices(message: delta_pb2.TensorDelta, size: int) -> NDArray[np.int64]:
-    if message.index_coding == _ALL and message.nnz == size and not message.indices:
-        return np.arange(size, dtype=np.int64)
-    if message.index_coding == _BITMAP and len(message.indices) == (size + 7) // 8:
-        octets = np.frombuffer(message.indices, np.uint8)
-        _require_count(int(np.bitwise_count(octets).sum(dtype=np.int64)), message)
-        indices = np.flatnonzero(np.unpackbits(octets, bitorder="little")).astype(np.int64)
-    elif message.index_coding == _GAPS:
-        octets = np.frombuffer(message.indices, np.uint8)
-        _require_count(int(np.count_nonzero(octets < 0x80)), message)
-        indices = np.cumsum(_decode_varints(octets, message.tensor) + 1) - 1
-    else:
-        raise DeltaError(f"tensor {message.tensor}: index coding {message.index_coding} does not fit")
-    if indices[-1] >= size or indices[0] < 0:
-        raise DeltaError(f"tensor {message.tensor}: the last index must be below {size}")
-    return indices
-
-
-def _require_count(found: int, message: delta_pb2.TensorDelta) -> None:
-    """Compare the number of indices with that of the values, which is bounded by their bytes."""
-    if found != message.nnz:
-        raise DeltaError(f"tensor {message.tensor}: {found} indices for {message.nnz} values")
-
-
-def _encode_varints(numbers: NDArray[np.int64]) -> bytes:
-    """Write minimal base-128 varints, least significant group first (Protocol Buffers encoding)."""
-    lengths = np.ones(numbers.size, np.int64)
-    for group in range(1, _MAX_VARINT_BYTES):
-        lengths += numbers >= 1 << (7 * group)
-    ends = np.cumsum(lengths)
-    result = np.zeros(int(ends[-1]), np.uint8)
-    starts = ends - lengths
-    for group in range(int(lengths.max())):
-        has = lengths > group
-        more = (lengths[has] > group + 1).astype(np.uint8) << 7
-        result[starts[has] + group] = ((numbers[has] >> (7 * group)) & 0x7F).astype(np.uint8) | more
-    return result.tobytes()
-
-
-def _decode_varints(octets: NDArray[np.uint8], tensor: int) -> NDArray[np.int64]:
-    """Read varints; that they are minimal shows when the delta is encoded again."""
-    ends = np.flatnonzero(octets < 0x80)
-    if ends.size == 0 or ends[-1] != octets.size - 1:
-        raise DeltaError(f"tensor {tensor}: the index bytes end inside a number")
-    starts = np.concatenate([[0], ends[:-1] + 1])
-    lengths = ends - starts + 1
-    if int(lengths.max()) > _MAX_VARINT_BYTES:
-        raise DeltaError(f"tensor {tensor}: an index takes more than {_MAX_VARINT_BYTES} bytes")
-    numbers = np.zeros(ends.size, np.int64)
-    for group in range(int(lengths.max())):
-        has = lengths > group
-        numbers[has] |= (octets[starts[has] + group] & 0x7F).astype(np.int64) << (7 * group)
-    return numbers

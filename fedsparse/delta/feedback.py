@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedsparse.delta.codec import quantise
 from fedsparse.delta.value import Operation, SparseDelta, TensorDelta, ValueCoding
+from fedsparse.delta.values import quantise
 from fedsparse.errors import DeltaError, SpaceMismatchError
 
 

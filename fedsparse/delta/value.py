@@ -26,6 +26,9 @@ class ValueCoding(IntEnum):
 
     FP32 = 1
     BF16 = 2
+    INT8 = 3
+    INT4 = 4
+    TERNARY = 5
 
 
 @dataclass(frozen=True, eq=False)

@@ -24,21 +24,23 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66\x65\x64sparse/v1/delta.proto\x12\x0c\x66\x65\x64sparse.v1\"\x84\x01\n\x0bSparseDelta\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\r\n\x05space\x18\x02 \x01(\x0c\x12*\n\toperation\x18\x03 \x01(\x0e\x32\x17.fedsparse.v1.Operation\x12*\n\x07tensors\x18\x04 \x03(\x0b\x32\x19.fedsparse.v1.TensorDelta\"\xad\x01\n\x0bTensorDelta\x12\x0e\n\x06tensor\x18\x01 \x01(\r\x12\x0b\n\x03nnz\x18\x02 \x01(\r\x12/\n\x0cindex_coding\x18\x03 \x01(\x0e\x32\x19.fedsparse.v1.IndexCoding\x12\x0f\n\x07indices\x18\x04 \x01(\x0c\x12/\n\x0cvalue_coding\x18\x05 \x01(\x0e\x32\x19.fedsparse.v1.ValueCoding\x12\x0e\n\x06values\x18\x06 \x01(\x0c*L\n\tOperation\x12\x19\n\x15OPERATION_UNSPECIFIED\x10\x00\x12\x11\n\rOPERATION_ADD\x10\x01\x12\x11\n\rOPERATION_SET\x10\x02*w\n\x0bIndexCoding\x12\x1c\n\x18INDEX_CODING_UNSPECIFIED\x10\x00\x12\x14\n\x10INDEX_CODING_ALL\x10\x01\x12\x17\n\x13INDEX_CODING_BITMAP\x10\x02\x12\x1b\n\x17INDEX_CODING_GAP_VARINT\x10\x03*Y\n\x0bValueCoding\x12\x1c\n\x18VALUE_CODING_UNSPECIFIED\x10\x00\x12\x15\n\x11VALUE_CODING_FP32\x10\x01\x12\x15\n\x11VALUE_CODING_BF16\x10\x02\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66\x65\x64sparse/v1/delta.proto\x12\x0c\x66\x65\x64sparse.v1\"\xc3\x01\n\x0bSparseDelta\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\r\n\x05space\x18\x02 \x01(\x0c\x12*\n\toperation\x18\x03 \x01(\x0e\x32\x17.fedsparse.v1.Operation\x12/\n\x0cvalue_coding\x18\x04 \x01(\x0e\x32\x19.fedsparse.v1.ValueCoding\x12\x0f\n\x07support\x18\x05 \x01(\x0c\x12\'\n\x08segments\x18\x06 \x03(\x0b\x32\x15.fedsparse.v1.Segment\"G\n\x07Segment\x12,\n\x07tensors\x18\x01 \x03(\x0b\x32\x1b.fedsparse.v1.TensorIndices\x12\x0e\n\x06values\x18\x02 \x01(\x0c\"h\n\rTensorIndices\x12\x0e\n\x06tensor\x18\x01 \x01(\r\x12\x0b\n\x03nnz\x18\x02 \x01(\x04\x12)\n\x06\x63oding\x18\x03 \x01(\x0e\x32\x19.fedsparse.v1.IndexCoding\x12\x0f\n\x07indices\x18\x04 \x01(\x0c*L\n\tOperation\x12\x19\n\x15OPERATION_UNSPECIFIED\x10\x00\x12\x11\n\rOPERATION_ADD\x10\x01\x12\x11\n\rOPERATION_SET\x10\x02*\xbc\x01\n\x0bIndexCoding\x12\x1c\n\x18INDEX_CODING_UNSPECIFIED\x10\x00\x12\x14\n\x10INDEX_CODING_ALL\x10\x01\x12\x17\n\x13INDEX_CODING_BITMAP\x10\x02\x12\x15\n\x11INDEX_CODING_GAPS\x10\x03\x12\x15\n\x11INDEX_CODING_ROWS\x10\x04\x12\x16\n\x12INDEX_CODING_TILES\x10\x05\x12\x1a\n\x16INDEX_CODING_ROW_RATES\x10\x06*\xa1\x01\n\x0bValueCoding\x12\x1c\n\x18VALUE_CODING_UNSPECIFIED\x10\x00\x12\x15\n\x11VALUE_CODING_FP32\x10\x01\x12\x15\n\x11VALUE_CODING_BF16\x10\x02\x12\x15\n\x11VALUE_CODING_INT8\x10\x03\x12\x15\n\x11VALUE_CODING_INT4\x10\x04\x12\x18\n\x14VALUE_CODING_TERNARY\x10\x05\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fedsparse.v1.delta_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_OPERATION']._serialized_start=353
-  _globals['_OPERATION']._serialized_end=429
-  _globals['_INDEXCODING']._serialized_start=431
-  _globals['_INDEXCODING']._serialized_end=550
-  _globals['_VALUECODING']._serialized_start=552
-  _globals['_VALUECODING']._serialized_end=641
+  _globals['_OPERATION']._serialized_start=419
+  _globals['_OPERATION']._serialized_end=495
+  _globals['_INDEXCODING']._serialized_start=498
+  _globals['_INDEXCODING']._serialized_end=686
+  _globals['_VALUECODING']._serialized_start=689
+  _globals['_VALUECODING']._serialized_end=850
   _globals['_SPARSEDELTA']._serialized_start=43
-  _globals['_SPARSEDELTA']._serialized_end=175
-  _globals['_TENSORDELTA']._serialized_start=178
-  _globals['_TENSORDELTA']._serialized_end=351
+  _globals['_SPARSEDELTA']._serialized_end=238
+  _globals['_SEGMENT']._serialized_start=240
+  _globals['_SEGMENT']._serialized_end=311
+  _globals['_TENSORINDICES']._serialized_start=313
+  _globals['_TENSORINDICES']._serialized_end=417
 # @@protoc_insertion_point(module_scope)

@@ -50,20 +50,32 @@ class _IndexCodingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_IndexCodi
     INDEX_CODING_ALL: _IndexCoding.ValueType  # 1
     """every coordinate of the tensor: no bytes"""
     INDEX_CODING_BITMAP: _IndexCoding.ValueType  # 2
-    """ceil(size / 8) bytes, least significant bit first"""
-    INDEX_CODING_GAP_VARINT: _IndexCoding.ValueType  # 3
-    """first index, then gaps minus one, as minimal base-128 varints"""
+    """one bit per coordinate"""
+    INDEX_CODING_GAPS: _IndexCoding.ValueType  # 3
+    """Rice-coded gaps"""
+    INDEX_CODING_ROWS: _IndexCoding.ValueType  # 4
+    """whole rows: Rice-coded gaps of their numbers"""
+    INDEX_CODING_TILES: _IndexCoding.ValueType  # 5
+    """whole square tiles: the same"""
+    INDEX_CODING_ROW_RATES: _IndexCoding.ValueType  # 6
+    """coordinates per row, then gaps within rows"""
 
 class IndexCoding(_IndexCoding, metaclass=_IndexCodingEnumTypeWrapper):
-    """The encoder takes the smallest; where two tie, the lower number."""
+    """The encoder takes the shortest; where two are equally short, the lower number."""
 
 INDEX_CODING_UNSPECIFIED: IndexCoding.ValueType  # 0
 INDEX_CODING_ALL: IndexCoding.ValueType  # 1
 """every coordinate of the tensor: no bytes"""
 INDEX_CODING_BITMAP: IndexCoding.ValueType  # 2
-"""ceil(size / 8) bytes, least significant bit first"""
-INDEX_CODING_GAP_VARINT: IndexCoding.ValueType  # 3
-"""first index, then gaps minus one, as minimal base-128 varints"""
+"""one bit per coordinate"""
+INDEX_CODING_GAPS: IndexCoding.ValueType  # 3
+"""Rice-coded gaps"""
+INDEX_CODING_ROWS: IndexCoding.ValueType  # 4
+"""whole rows: Rice-coded gaps of their numbers"""
+INDEX_CODING_TILES: IndexCoding.ValueType  # 5
+"""whole square tiles: the same"""
+INDEX_CODING_ROW_RATES: IndexCoding.ValueType  # 6
+"""coordinates per row, then gaps within rows"""
 Global___IndexCoding: _TypeAlias = IndexCoding  # noqa: Y015
 
 class _ValueCoding:
@@ -74,25 +86,35 @@ class _ValueCodingEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ValueCodi
     DESCRIPTOR: _descriptor.EnumDescriptor
     VALUE_CODING_UNSPECIFIED: _ValueCoding.ValueType  # 0
     VALUE_CODING_FP32: _ValueCoding.ValueType  # 1
-    """4 bytes each"""
     VALUE_CODING_BF16: _ValueCoding.ValueType  # 2
-    """2 bytes each, the upper half of an fp32"""
+    """the upper half of an fp32"""
+    VALUE_CODING_INT8: _ValueCoding.ValueType  # 3
+    """-127 to 127 times a bf16 scale per 128 values"""
+    VALUE_CODING_INT4: _ValueCoding.ValueType  # 4
+    """-7 to 7, the same"""
+    VALUE_CODING_TERNARY: _ValueCoding.ValueType  # 5
+    """-1, 0, 1, the same"""
 
 class ValueCoding(_ValueCoding, metaclass=_ValueCodingEnumTypeWrapper): ...
 
 VALUE_CODING_UNSPECIFIED: ValueCoding.ValueType  # 0
 VALUE_CODING_FP32: ValueCoding.ValueType  # 1
-"""4 bytes each"""
 VALUE_CODING_BF16: ValueCoding.ValueType  # 2
-"""2 bytes each, the upper half of an fp32"""
+"""the upper half of an fp32"""
+VALUE_CODING_INT8: ValueCoding.ValueType  # 3
+"""-127 to 127 times a bf16 scale per 128 values"""
+VALUE_CODING_INT4: ValueCoding.ValueType  # 4
+"""-7 to 7, the same"""
+VALUE_CODING_TERNARY: ValueCoding.ValueType  # 5
+"""-1, 0, 1, the same"""
 Global___ValueCoding: _TypeAlias = ValueCoding  # noqa: Y015
 
 @_typing.final
 class SparseDelta(_message.Message):
-    """A sparse assignment or addition to the tensors of one adapter space.
+    """A sparse assignment or addition to the tensors of one adapter space. docs/format.md defines the codings.
 
-    Canonical: one value has one byte string. Fields are written in the order of their numbers, tensors in
-    strictly increasing position, indices in strictly increasing order; a decoder refuses anything else.
+    Canonical: with one value coding, one value has one byte string. Fields are written once, in the order of their
+    numbers, and not at all where they are 0 or empty; varints are minimal; a decoder refuses anything else.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -100,63 +122,89 @@ class SparseDelta(_message.Message):
     FORMAT_FIELD_NUMBER: _builtins.int
     SPACE_FIELD_NUMBER: _builtins.int
     OPERATION_FIELD_NUMBER: _builtins.int
-    TENSORS_FIELD_NUMBER: _builtins.int
+    VALUE_CODING_FIELD_NUMBER: _builtins.int
+    SUPPORT_FIELD_NUMBER: _builtins.int
+    SEGMENTS_FIELD_NUMBER: _builtins.int
     format: _builtins.int
-    """1"""
+    """2"""
     space: _builtins.bytes
     """32 bytes: SHA-256 fingerprint of the adapter space"""
     operation: Global___Operation.ValueType
+    value_coding: Global___ValueCoding.ValueType
+    support: _builtins.bytes
+    """32 bytes: digest of a support that both sides know; then segments hold values alone"""
     @_builtins.property
-    def tensors(self) -> _containers.RepeatedCompositeFieldContainer[Global___TensorDelta]: ...
+    def segments(self) -> _containers.RepeatedCompositeFieldContainer[Global___Segment]: ...
     def __init__(
         self,
         *,
         format: _builtins.int = ...,
         space: _builtins.bytes = ...,
         operation: Global___Operation.ValueType = ...,
-        tensors: _abc.Iterable[Global___TensorDelta] | None = ...,
+        value_coding: Global___ValueCoding.ValueType = ...,
+        support: _builtins.bytes = ...,
+        segments: _abc.Iterable[Global___Segment] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "operation", b"operation", "space", b"space", "tensors", b"tensors"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["format", b"format", "operation", b"operation", "segments", b"segments", "space", b"space", "support", b"support", "value_coding", b"value_coding"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___SparseDelta: _TypeAlias = SparseDelta  # noqa: Y015
 
 @_typing.final
-class TensorDelta(_message.Message):
+class Segment(_message.Message):
+    """Whole tensors in increasing position, as many as make 2^20 coordinates or more, or all that are left."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TENSORS_FIELD_NUMBER: _builtins.int
+    VALUES_FIELD_NUMBER: _builtins.int
+    values: _builtins.bytes
+    """of all these tensors, in the order of their indices"""
+    @_builtins.property
+    def tensors(self) -> _containers.RepeatedCompositeFieldContainer[Global___TensorIndices]: ...
+    def __init__(
+        self,
+        *,
+        tensors: _abc.Iterable[Global___TensorIndices] | None = ...,
+        values: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["tensors", b"tensors", "values", b"values"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Segment: _TypeAlias = Segment  # noqa: Y015
+
+@_typing.final
+class TensorIndices(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     TENSOR_FIELD_NUMBER: _builtins.int
     NNZ_FIELD_NUMBER: _builtins.int
-    INDEX_CODING_FIELD_NUMBER: _builtins.int
+    CODING_FIELD_NUMBER: _builtins.int
     INDICES_FIELD_NUMBER: _builtins.int
-    VALUE_CODING_FIELD_NUMBER: _builtins.int
-    VALUES_FIELD_NUMBER: _builtins.int
     tensor: _builtins.int
     """position in the adapter space"""
     nnz: _builtins.int
     """number of coordinates, at least 1"""
-    index_coding: Global___IndexCoding.ValueType
+    coding: Global___IndexCoding.ValueType
     indices: _builtins.bytes
-    value_coding: Global___ValueCoding.ValueType
-    values: _builtins.bytes
-    """little-endian, in the order of the indices"""
     def __init__(
         self,
         *,
         tensor: _builtins.int = ...,
         nnz: _builtins.int = ...,
-        index_coding: Global___IndexCoding.ValueType = ...,
+        coding: Global___IndexCoding.ValueType = ...,
         indices: _builtins.bytes = ...,
-        value_coding: Global___ValueCoding.ValueType = ...,
-        values: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["index_coding", b"index_coding", "indices", b"indices", "nnz", b"nnz", "tensor", b"tensor", "value_coding", b"value_coding", "values", b"values"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["coding", b"coding", "indices", b"indices", "nnz", b"nnz", "tensor", b"tensor"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___TensorDelta: _TypeAlias = TensorDelta  # noqa: Y015
+Global___TensorIndices: _TypeAlias = TensorIndices  # noqa: Y015

@@ -1,0 +1,222 @@
+"""A plane of symbols as bytes: packed, or entropy-coded where that is shorter; docs/format.md defines both.
+
+The entropy coder is rANS (Duda 2013, https://arxiv.org/abs/1311.2540) with a table of frequencies and many
+interleaved states (Giesen 2014, https://arxiv.org/abs/1402.3392), which NumPy steps all at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedsparse.errors import DeltaError
+
+Symbols = NDArray[np.uint8]
+
+MOST_PER_BYTE = 16
+"""No byte stands for more symbols than this, so that a short message cannot announce a huge one."""
+
+_RAW, _CODED = 0, 1
+_BITS = 12
+_TOTAL = 1 << _BITS
+_CAP = 2800  # highest frequency: a symbol costs more than half a bit, see MOST_PER_BYTE
+_LOWEST = 1 << 16  # states lie in [2^16, 2^32) and shrink by words of 16 bits
+_PER_STATE = 1024  # symbols
+
+
+def write(symbols: Symbols, alphabet: int) -> bytes:
+    """Return the bytes of ``symbols``, (n,), n ≥ 1, all below ``alphabet``: 3, 16 or 256."""
+    table = Table.of(np.bincount(symbols, minlength=alphabet))
+    if table is None:
+        return bytes([_RAW]) + _packed(symbols, alphabet)
+    words, states = _encode(symbols, table)
+    head = bytes([_CODED]) + table.write() + len(words).to_bytes(4, "little")
+    return head + states.astype("<u4").tobytes() + words.astype("<u2").tobytes()
+
+
+def read(data: memoryview, count: int, alphabet: int) -> tuple[Symbols, memoryview]:
+    """Read ``count`` symbols, (count,), from the front of ``data``, and return what follows them.
+
+    Raises:
+        DeltaError: ``data`` does not begin with what :func:`write` writes.
+    """
+    if count > MOST_PER_BYTE * len(data):
+        raise DeltaError(f"{len(data)} bytes cannot hold {count} values")
+    if data[0] == _RAW:
+        end = 1 + packed_size(count, alphabet)
+        symbols = _unpacked(np.frombuffer(data[1:end], np.uint8), count, alphabet)
+        table = None
+    elif data[0] == _CODED:
+        table, rest = Table.read(data[1:], alphabet)
+        end = len(data) - len(rest) + 4 + 4 * _states(count) + 2 * int.from_bytes(rest[:4], "little")
+        if end > len(data):
+            raise DeltaError("entropy-coded values end before their time")
+        symbols = _decode(rest[4 : end - len(data) + len(rest)], count, table)
+    else:
+        raise DeltaError(f"values are written in way {data[0]}, which is unknown")
+    if Table.of(np.bincount(symbols, minlength=alphabet)) != table:
+        raise DeltaError("the values are not in the shortest form, or their table is not the one they give")
+    return symbols, data[end:]
+
+
+def packed_size(count: int, alphabet: int) -> int:
+    """Return the bytes that ``count`` symbols take when packed."""
+    return -(-count // _PER_BYTE[alphabet])
+
+
+_PER_BYTE = {3: 5, 16: 2, 256: 1}
+
+
+def _packed(symbols: Symbols, alphabet: int) -> bytes:
+    """Return the symbols as digits of base ``alphabet``, as many in a byte as fit, the lowest first."""
+    many = _PER_BYTE[alphabet]
+    digits = np.zeros(packed_size(len(symbols), alphabet) * many, np.uint8)
+    digits[: len(symbols)] = symbols
+    total = digits[many - 1 :: many].copy()
+    for place in range(many - 2, -1, -1):
+        total *= np.uint8(alphabet % 256)
+        total += digits[place::many]
+    return total.tobytes()
+
+
+def _unpacked(octets: Symbols, count: int, alphabet: int) -> Symbols:
+    many = _PER_BYTE[alphabet]
+    if len(octets) != packed_size(count, alphabet) or (alphabet == 3 and np.any(octets >= 3**5)):
+        raise DeltaError(f"the packed values are not {count} symbols of {alphabet}")
+    if many == 1:
+        return octets
+    digits = np.empty(len(octets) * many, np.uint8)
+    rest = octets
+    for place in range(many):
+        digits[place::many] = rest % alphabet
+        rest = rest // alphabet
+    if np.any(digits[count:]):
+        raise DeltaError("the last byte of packed values is not filled up with zeros")
+    return digits[:count]
+
+
+@dataclass(frozen=True)
+class Table:
+    """Frequencies of the symbols.
+
+    Attributes:
+        frequencies: of each symbol of the alphabet, 0 to 2800, together 4096.
+    """
+
+    frequencies: tuple[int, ...]
+
+    @classmethod
+    def of(cls, counts: NDArray[np.int64]) -> Self | None:
+        """Return the table of symbols that occur so often, (alphabet,), or None where packing is no longer."""
+        total = int(counts.sum())
+        if np.count_nonzero(counts) < 2:
+            return None
+        table = cls(_frequencies(counts.tolist(), total))
+        bits = sum(count * cost(f) for count, f in zip(counts.tolist(), table.frequencies, strict=True) if f) >> 8
+        coded = len(table.write()) + 4 + 4 * _states(total) + -(-bits // 8)
+        return table if coded < packed_size(total, len(counts)) else None
+
+    def write(self) -> bytes:
+        """Return a bitmap of the symbols that occur, and their frequencies in 12 bits each."""
+        given = np.array(self.frequencies)
+        present = given > 0
+        bits = (given[present][:, None] >> np.arange(_BITS) & 1).astype(np.uint8)
+        return np.packbits(present, bitorder="little").tobytes() + np.packbits(bits, bitorder="little").tobytes()
+
+    @classmethod
+    def read(cls, data: memoryview, alphabet: int) -> tuple[Self, memoryview]:
+        """Read a table from the front of ``data``, and return what follows it.
+
+        Raises:
+            DeltaError: its frequencies do not add up.
+        """
+        size = -(-alphabet // 8)
+        present = np.unpackbits(np.frombuffer(data[:size], np.uint8), bitorder="little")[:alphabet]
+        end = size + -(-_BITS * int(present.sum()) // 8)
+        if end > len(data):
+            raise DeltaError("the table of frequencies ends before its time")
+        bits = np.unpackbits(np.frombuffer(data[size:end], np.uint8), bitorder="little")
+        given = bits[: _BITS * int(present.sum())].reshape(-1, _BITS) @ (1 << np.arange(_BITS))
+        frequencies = np.zeros(alphabet, np.int64)
+        frequencies[np.flatnonzero(present)] = given
+        if int(frequencies.sum()) != _TOTAL or int(frequencies.max()) > _CAP or np.any(given == 0):
+            raise DeltaError("the frequencies do not add up")
+        return cls(tuple(frequencies.tolist())), data[end:]
+
+
+def _frequencies(counts: list[int], total: int) -> tuple[int, ...]:
+    """Scale counts to a sum of 4096 without losing a symbol.
+
+    First each is max(1, ⌊4096 · count / total⌋). While the sum is too large, the largest, the first of equals,
+    loses one. What is missing goes to the symbol with the highest count, the first of equals; what that has
+    beyond 2800 goes to the one with the next highest.
+    """
+    found = [max(1, _TOTAL * count // total) if count else 0 for count in counts]
+    while sum(found) > _TOTAL:
+        found[found.index(max(found))] -= 1
+    first, second = sorted(range(len(counts)), key=lambda i: -counts[i])[:2]
+    found[first] += _TOTAL - sum(found)
+    found[second] += max(0, found[first] - _CAP)
+    found[first] = min(found[first], _CAP)
+    return tuple(found)
+
+
+@cache
+def cost(frequency: int) -> int:
+    """Return ⌊256 · log2(4096 / frequency)⌋, exactly: what a symbol costs in units of 1/256 bit."""
+    return 256 * _BITS - (frequency**256 - 1).bit_length()
+
+
+def _states(count: int) -> int:
+    return max(1, count // _PER_STATE)
+
+
+def _encode(symbols: Symbols, table: Table) -> tuple[NDArray[np.uint16], NDArray[np.uint64]]:
+    """Return words and final states; symbol i belongs to state i mod their number, and the last comes first."""
+    lanes = _states(len(symbols))
+    frequency = np.array(table.frequencies, np.uint64)
+    start = np.cumsum(frequency) - frequency
+    states = np.full(lanes, _LOWEST, np.uint64)
+    words = []
+    for at in reversed(range(0, len(symbols), lanes)):
+        now = symbols[at : at + lanes]
+        x, f = states[: len(now)], frequency[now]
+        full = x >= f << np.uint64(32 - _BITS)
+        words.append(x[full].astype(np.uint16))
+        x = np.where(full, x >> np.uint64(16), x)
+        quotient = x // f
+        states[: len(now)] = (quotient << np.uint64(_BITS)) + (x - quotient * f) + start[now]
+    return np.concatenate(words[::-1]), states
+
+
+def _decode(data: memoryview, count: int, table: Table) -> Symbols:
+    lanes = _states(count)
+    states = np.frombuffer(data[: 4 * lanes], "<u4").astype(np.uint64)
+    words = np.frombuffer(data[4 * lanes :], "<u2").astype(np.uint64)
+    if np.any(states < _LOWEST):
+        raise DeltaError("an entropy coder's state is out of range")
+    frequency = np.array(table.frequencies, np.int64)
+    symbol_at = np.repeat(np.arange(len(frequency), dtype=np.uint8), frequency)  # (4096,)
+    times = np.repeat(frequency, frequency).astype(np.uint64)
+    plus = (np.arange(_TOTAL) - np.repeat(np.cumsum(frequency) - frequency, frequency)).astype(np.uint64)
+    symbols = np.empty(count, np.uint8)
+    used = 0
+    for at in range(0, count, lanes):
+        x = states[: count - at]
+        slot = x & np.uint64(_TOTAL - 1)
+        symbols[at : at + lanes] = symbol_at[slot]
+        x = times[slot] * (x >> np.uint64(_BITS)) + plus[slot]
+        low = np.flatnonzero(x < _LOWEST)
+        fresh = words[used : used + len(low)]
+        if len(fresh) < len(low):
+            raise DeltaError("entropy-coded values end before their time")
+        x[low] = (x[low] << np.uint64(16)) | fresh
+        used += len(low)
+        states[: count - at] = x
+    if used != len(words) or np.any(states != _LOWEST):
+        raise DeltaError("entropy-coded values are longer than they need be")
+    return symbols
