@@ -1,4 +1,4 @@
-"""Error feedback: what rounding took from one update is added to the next; it stays on site.
+"""Error feedback: what was rounded away or left out of one update is added to the next; it stays on site.
 
 Seide et al. 2014 (1-bit SGD), Karimireddy et al. 2019 (https://arxiv.org/abs/1901.09847).
 """
@@ -6,13 +6,21 @@ Seide et al. 2014 (1-bit SGD), Karimireddy et al. 2019 (https://arxiv.org/abs/19
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedsparse.delta.value import Operation, SparseDelta, TensorDelta, ValueCoding
 from fedsparse.delta.values import quantise
 from fedsparse.errors import DeltaError, SpaceMismatchError
 
 
-def compensate(delta: SparseDelta, residual: SparseDelta, coding: ValueCoding) -> tuple[SparseDelta, SparseDelta]:
+def compensate(
+    delta: SparseDelta,
+    residual: SparseDelta,
+    coding: ValueCoding,
+    *,
+    most: int | None = None,
+    seed: int | None = None,
+) -> tuple[SparseDelta, SparseDelta]:
     """Return what is sent and what stays: together they are ``delta + residual``, in fp32.
 
     Only coordinates of ``delta`` are sent; the residual of others waits until they are trained again. The
@@ -22,6 +30,8 @@ def compensate(delta: SparseDelta, residual: SparseDelta, coding: ValueCoding) -
         delta: the exact update, operation ADD.
         residual: what stayed behind so far, operation ADD.
         coding: how the values will be written.
+        most: coordinates to send at most, those of the largest magnitude, the first of equals; all without.
+        seed: of stochastic rounding; see :func:`quantise`.
 
     Raises:
         SpaceMismatchError: the two belong to different spaces.
@@ -35,16 +45,37 @@ def compensate(delta: SparseDelta, residual: SparseDelta, coding: ValueCoding) -
     total = SparseDelta(
         delta.space, Operation.ADD, tuple(_add(tensor, old.get(tensor.tensor)) for tensor in delta.tensors)
     )
-    sent = quantise(total, coding)
+    sent = quantise(_largest(total, most), coding, seed)
+    rounded = {tensor.tensor: tensor for tensor in sent.tensors}
     kept = dict(old)
-    for whole, part in zip(total.tensors, sent.tensors, strict=True):
-        left = _replace(old.get(whole.tensor), whole.indices, whole.values - part.values)
+    for whole in total.tensors:
+        left = _replace(old.get(whole.tensor), whole.indices, _less(whole, rounded.get(whole.tensor)))
         if left is None:
             kept.pop(whole.tensor, None)
         else:
             kept[whole.tensor] = TensorDelta(whole.tensor, *left)
     tensors = tuple(kept[position] for position in sorted(kept))
     return sent, SparseDelta(delta.space, Operation.ADD, tensors)
+
+
+def _largest(delta: SparseDelta, most: int | None) -> SparseDelta:
+    if most is None or delta.nnz <= most:
+        return delta
+    magnitude = np.abs(np.concatenate([tensor.values for tensor in delta.tensors]))
+    chosen = np.zeros(len(magnitude), np.bool_)
+    chosen[np.argsort(-magnitude, kind="stable")[:most]] = True
+    ends = np.cumsum([len(tensor.indices) for tensor in delta.tensors])
+    parts = zip(delta.tensors, np.split(chosen, ends[:-1]), strict=True)
+    tensors = (TensorDelta(t.tensor, t.indices[which], t.values[which]) for t, which in parts if which.any())
+    return SparseDelta(delta.space, delta.operation, tuple(tensors))
+
+
+def _less(whole: TensorDelta, sent: TensorDelta | None) -> NDArray[np.float32]:
+    """Return the values of ``whole`` less those that are sent."""
+    values = whole.values.copy()
+    if sent is not None:
+        values[np.searchsorted(whole.indices, sent.indices)] -= sent.values
+    return values
 
 
 def _add(tensor: TensorDelta, old: TensorDelta | None) -> TensorDelta:
@@ -58,8 +89,8 @@ def _add(tensor: TensorDelta, old: TensorDelta | None) -> TensorDelta:
 
 
 def _replace(
-    old: TensorDelta | None, indices: np.ndarray, values: np.ndarray
-) -> tuple[np.ndarray, np.ndarray] | None:
+    old: TensorDelta | None, indices: NDArray[np.int64], values: NDArray[np.float32]
+) -> tuple[NDArray[np.int64], NDArray[np.float32]] | None:
     """Return ``old`` with ``values`` at ``indices``, zeros dropped; None if nothing is left."""
     if old is not None:
         others = ~np.isin(old.indices, indices, assume_unique=True)

@@ -75,9 +75,8 @@ def _in_blocks(values: Values, coding: ValueCoding, draw: np.random.Philox | Non
     else:
         scales = _scales(peak / largest, largest)
         ratio = np.divide(blocks, scales, where=scales > 0, out=np.zeros_like(blocks))
-        integers = (
-            np.rint(ratio) if draw is None else np.floor(ratio + _uniform(draw, blocks.size).reshape(ratio.shape))
-        )
+        shift = 0.5 if draw is None else _uniform(draw, blocks.size).reshape(ratio.shape)
+        integers = np.floor(ratio + shift)
     integers = np.clip(integers, -largest, largest)
     at = magnitude.argmax(axis=1)
     every = np.arange(len(blocks))
@@ -111,7 +110,8 @@ def _stream(seed: int, tensor: int) -> np.random.Philox:
 
 def _uniform(draw: np.random.Philox, count: int) -> NDArray[np.float64]:
     """Return numbers in [0, 1), the upper 53 bits of the stream's words, the same for every version of NumPy."""
-    return (draw.random_raw(count) >> np.uint64(11)) * 2.0**-53
+    words: NDArray[np.uint64] = draw.random_raw(count)
+    return (words >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def write(tensors: Sequence[TensorDelta], coding: ValueCoding) -> bytes:
