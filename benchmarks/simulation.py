@@ -19,7 +19,6 @@ from fedsparse.delta import (
     RoundUpdate,
     SparseDelta,
     TrainingSettings,
-    ValueCoding,
     apply,
     compensate,
     encode,
@@ -91,8 +90,9 @@ def federate(
         sizes = []
         for place, trainer in enumerate(trainers):
             trained = trainer.train(state, settings, number)
-            sent, residuals[place] = compensate(trained.delta, residuals[place], ValueCoding.BF16)
-            data = encode(sent, space, ValueCoding.BF16)
+            coding, most = settings.value_coding, int(settings.upload_density * space.size)
+            sent, residuals[place] = compensate(trained.delta, residuals[place], coding, most=most)
+            data = encode(sent, space, coding)
             payload = encode_update(RoundUpdate(number, number - 1, trained.samples, data, Reason.NONE))
             sizes.append(len(payload))
             accumulator.add(

@@ -26,7 +26,6 @@ from fedsparse_client.versions import HeldVersion, VersionNotHeldError
 if TYPE_CHECKING:
     from fedsparse.training import LocalTrainer
 
-_CODING = ValueCoding.BF16
 _MAX_RESIDUAL_BYTES = 1 << 40  # our own file
 _REASONS: tuple[tuple[type[Exception], Reason], ...] = (
     (VersionNotHeldError, Reason.VERSION_NOT_HELD),
@@ -82,8 +81,10 @@ class RoundRunner:
         started = time.monotonic()
         trained = self._trainer.train(state, task.training, task.round)
         seconds = time.monotonic() - started
-        sent, residual = compensate(trained.delta, self._residual(), _CODING)
-        data = encode(sent, self._space, _CODING)
+        coding = task.training.value_coding
+        most = max(1, int(task.training.upload_density * self._space.size))
+        sent, residual = compensate(trained.delta, self._residual(), coding, most=most)
+        data = encode(sent, self._space, coding)
         self._keep(residual)
         metrics = {
             "holdout_balanced_accuracy": trained.received.balanced_accuracy,

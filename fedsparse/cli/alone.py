@@ -32,7 +32,7 @@ def main(site: Path, federation: Path) -> None:
     samples = load_labelled(plant.data, task, classes)
     inputs = prepare(base, samples, plant.state / "trainer", plant.augmentation)
     trainer = LocalTrainer(adapter, samples, inputs, plant.augmentation)
-    training = TrainingSettings(**settings.training.model_dump())
+    training = TrainingSettings.named(**settings.training.model_dump())
     qualities = train_alone(trainer, training, settings.rounds.count, evaluator)
     scores = [round(quality.balanced_accuracy, 6) for quality in qualities]
     write_atomic(site.parent / "alone.json", json.dumps(scores).encode())

@@ -30,6 +30,9 @@ class TrainingDefaults(Settings):
         epochs: passes over the local data per round.
         learning_rate: the highest of a round, of Adam, for the sparse values.
         head_learning_rate: the same for the tensors in ``adapter.dense``.
+        value_coding: how an update's values are written; what rounding takes from one is added to the next.
+        upload_density: share of the space's coordinates that an update may hold, those that changed most; the
+            others wait for the next update.
     """
 
     density: Annotated[float, Field(gt=0, le=1)] = 0.01
@@ -38,6 +41,8 @@ class TrainingDefaults(Settings):
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-4
     head_learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
+    value_coding: Literal["fp32", "bf16", "int8", "int4", "ternary"] = "int8"
+    upload_density: Annotated[float, Field(gt=0, le=1)] = 1.0
 
 
 class RoundSettings(Settings):

@@ -175,46 +175,46 @@ def _states(count: int) -> int:
     return max(1, count // _PER_STATE)
 
 
-def _encode(symbols: Symbols, table: Table) -> tuple[NDArray[np.uint16], NDArray[np.uint64]]:
+def _encode(symbols: Symbols, table: Table) -> tuple[NDArray[np.uint16], NDArray[np.uint32]]:
     """Return words and final states; symbol i belongs to state i mod their number, and the last comes first."""
     lanes = _states(len(symbols))
-    frequency = np.array(table.frequencies, np.uint64)
-    start = np.cumsum(frequency) - frequency
-    states = np.full(lanes, _LOWEST, np.uint64)
+    frequency = np.array(table.frequencies, np.uint32)
+    start = np.cumsum(frequency, dtype=np.uint32) - frequency
+    states = np.full(lanes, _LOWEST, np.uint32)
     words = []
     for at in reversed(range(0, len(symbols), lanes)):
         now = symbols[at : at + lanes]
         x, f = states[: len(now)], frequency[now]
-        full = x >= f << np.uint64(32 - _BITS)
+        full = x >= f << np.uint32(32 - _BITS)
         words.append(x[full].astype(np.uint16))
-        x = np.where(full, x >> np.uint64(16), x)
+        x = np.where(full, x >> np.uint32(16), x)
         quotient = x // f
-        states[: len(now)] = (quotient << np.uint64(_BITS)) + (x - quotient * f) + start[now]
+        states[: len(now)] = (quotient << np.uint32(_BITS)) + (x - quotient * f) + start[now]
     return np.concatenate(words[::-1]), states
 
 
 def _decode(data: memoryview, count: int, table: Table) -> Symbols:
     lanes = _states(count)
-    states = np.frombuffer(data[: 4 * lanes], "<u4").astype(np.uint64)
-    words = np.frombuffer(data[4 * lanes :], "<u2").astype(np.uint64)
+    states = np.frombuffer(data[: 4 * lanes], "<u4").astype(np.uint32)
+    words = np.frombuffer(data[4 * lanes :], "<u2").astype(np.uint32)
     if np.any(states < _LOWEST):
         raise DeltaError("an entropy coder's state is out of range")
     frequency = np.array(table.frequencies, np.int64)
     symbol_at = np.repeat(np.arange(len(frequency), dtype=np.uint8), frequency)  # (4096,)
-    times = np.repeat(frequency, frequency).astype(np.uint64)
-    plus = (np.arange(_TOTAL) - np.repeat(np.cumsum(frequency) - frequency, frequency)).astype(np.uint64)
+    times = np.repeat(frequency, frequency).astype(np.uint32)
+    plus = (np.arange(_TOTAL) - np.repeat(np.cumsum(frequency) - frequency, frequency)).astype(np.uint32)
     symbols = np.empty(count, np.uint8)
     used = 0
     for at in range(0, count, lanes):
         x = states[: count - at]
-        slot = x & np.uint64(_TOTAL - 1)
+        slot = x & np.uint32(_TOTAL - 1)
         symbols[at : at + lanes] = symbol_at[slot]
-        x = times[slot] * (x >> np.uint64(_BITS)) + plus[slot]
+        x = times[slot] * (x >> np.uint32(_BITS)) + plus[slot]
         low = np.flatnonzero(x < _LOWEST)
         fresh = words[used : used + len(low)]
         if len(fresh) < len(low):
             raise DeltaError("entropy-coded values end before their time")
-        x[low] = (x[low] << np.uint64(16)) | fresh
+        x[low] = (x[low] << np.uint32(16)) | fresh
         used += len(low)
         states[: count - at] = x
     if used != len(words) or np.any(states != _LOWEST):

@@ -140,7 +140,7 @@ def _bitmap(indices: Indices, size: int) -> bytes:
 def _from_bitmap(data: NDArray[np.uint8], count: int, size: int) -> Indices:
     if int(np.bitwise_count(data).sum(dtype=np.int64)) != count or (size % 8 and int(data[-1]) >> size % 8):
         raise DeltaError(f"the bitmap does not name {count} of {size} coordinates")
-    return np.flatnonzero(np.unpackbits(data, count=size, bitorder="little"))
+    return np.flatnonzero(np.unpackbits(data, count=size, bitorder="little").view(np.bool_))
 
 
 def _octets(bits: int) -> int:

@@ -7,14 +7,15 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from types import MappingProxyType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from google.protobuf.message import DecodeError
 
+from fedsparse.delta.value import ValueCoding
 from fedsparse.errors import DeltaError
 from fedsparse.v1 import round_pb2
 
-FORMAT = 1
+FORMAT = 2
 _MAX_METRICS = 64
 _MAX_METRIC_NAME = 64
 
@@ -45,13 +46,20 @@ class TrainingSettings:
     learning_rate: float
     head_learning_rate: float
     seed: int
+    value_coding: ValueCoding = ValueCoding.INT8
+    upload_density: float = 1.0
 
     def __post_init__(self) -> None:
         rates = (self.learning_rate, self.head_learning_rate)
-        if not (0 < self.density <= 1 and all(0 < rate <= 1 for rate in rates)):
-            raise DeltaError("density and learning rates must be above 0 and at most 1")
+        if not all(0 < share <= 1 for share in (self.density, self.upload_density, *rates)):
+            raise DeltaError("densities and learning rates must be above 0 and at most 1")
         if not (0 < self.epochs <= 1000 and 0 < self.batch_size <= 4096 and 0 <= self.seed < 1 << 63):
             raise DeltaError("epochs must be 1 to 1000, batch_size 1 to 4096, seed below 2^63")
+
+    @classmethod
+    def named(cls, *, value_coding: str, **others: Any) -> Self:
+        """Return the settings of a configuration, which names the coding: fp32, bf16, int8, int4 or ternary."""
+        return cls(value_coding=ValueCoding[value_coding.upper()], **others)
 
 
 @dataclass(frozen=True)
@@ -154,6 +162,8 @@ def decode_task(data: bytes, *, max_bytes: int) -> RoundTask:
             training.learning_rate,
             training.head_learning_rate,
             training.seed,
+            _coding(training.value_coding),
+            training.upload_density,
         ),
     )
     return _canonical(task, encode_task(task), data)
@@ -191,6 +201,12 @@ def decode_update(data: bytes, *, max_bytes: int) -> RoundUpdate:
         {metric.name: metric.value for metric in message.metrics},
     )
     return _canonical(update, encode_update(update), data)
+
+
+def _coding(number: int) -> ValueCoding:
+    if number not in list(ValueCoding):
+        raise DeltaError(f"value coding {number} is unknown")
+    return ValueCoding(number)
 
 
 _Parsed = TypeVar("_Parsed", round_pb2.RoundTask, round_pb2.RoundUpdate)

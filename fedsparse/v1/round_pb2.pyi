@@ -4,6 +4,7 @@ isort:skip_file
 One round between the strategy and a plant's trainer: what goes down, what comes up."""
 
 from collections import abc as _abc
+from fedsparse.v1 import delta_pb2 as _delta_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
@@ -81,7 +82,7 @@ class RoundTask(_message.Message):
     HUB_CERTIFICATE_FIELD_NUMBER: _builtins.int
     TRAINING_FIELD_NUMBER: _builtins.int
     format: _builtins.int
-    """1"""
+    """2"""
     round: _builtins.int
     """from 1"""
     space: _builtins.bytes
@@ -132,6 +133,8 @@ class TrainingSettings(_message.Message):
     LEARNING_RATE_FIELD_NUMBER: _builtins.int
     HEAD_LEARNING_RATE_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
+    VALUE_CODING_FIELD_NUMBER: _builtins.int
+    UPLOAD_DENSITY_FIELD_NUMBER: _builtins.int
     density: _builtins.float
     """share of the adapter space's coordinates in one update, in (0, 1]"""
     epochs: _builtins.int
@@ -139,6 +142,10 @@ class TrainingSettings(_message.Message):
     learning_rate: _builtins.float
     head_learning_rate: _builtins.float
     seed: _builtins.int
+    value_coding: _delta_pb2.ValueCoding.ValueType
+    """of the update"""
+    upload_density: _builtins.float
+    """share of the space's coordinates that the update may hold, in (0, 1]"""
     def __init__(
         self,
         *,
@@ -148,10 +155,12 @@ class TrainingSettings(_message.Message):
         learning_rate: _builtins.float = ...,
         head_learning_rate: _builtins.float = ...,
         seed: _builtins.int = ...,
+        value_coding: _delta_pb2.ValueCoding.ValueType = ...,
+        upload_density: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "density", b"density", "epochs", b"epochs", "head_learning_rate", b"head_learning_rate", "learning_rate", b"learning_rate", "seed", b"seed"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "density", b"density", "epochs", b"epochs", "head_learning_rate", b"head_learning_rate", "learning_rate", b"learning_rate", "seed", b"seed", "upload_density", b"upload_density", "value_coding", b"value_coding"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -171,7 +180,7 @@ class RoundUpdate(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     METRICS_FIELD_NUMBER: _builtins.int
     format: _builtins.int
-    """1"""
+    """2"""
     round: _builtins.int
     version: _builtins.int
     """adapter version the update starts from"""

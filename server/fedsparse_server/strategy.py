@@ -285,10 +285,16 @@ class SparseDeltaStrategy(Strategy):
             time.sleep(0.2)
 
     def _task(self, number: int, version: int, held: int) -> RoundTask:
-        """Return the task of round ``number`` for a plant that holds version ``held``."""
+        """Return the task of round ``number`` for a plant that holds version ``held``.
+
+        The version comes as its difference to the held one, or whole where that is shorter.
+        """
         delta = b""
         if held != version:
-            delta = encode(self._registry.delta(held, version), self._space, ValueCoding.FP32)
+            change, whole = (
+                encode(self._registry.delta(known, version), self._space, ValueCoding.FP32) for known in (held, 0)
+            )
+            held, delta = (held, change) if len(change) < len(whole) else (0, whole)
         return RoundTask(
             round=number,
             space=self._space.fingerprint,
@@ -298,5 +304,5 @@ class SparseDeltaStrategy(Strategy):
             manifest=self._registry.manifest(version) if version else b"",
             manifest_signature=self._registry.signature(version) if version else b"",
             hub_certificate=self._registry.certificate(version) if version else b"",
-            training=TrainingSettings(**self._settings.training.model_dump()),
+            training=TrainingSettings.named(**self._settings.training.model_dump()),
         )
