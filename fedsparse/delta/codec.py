@@ -65,7 +65,7 @@ def encode(
         SpaceMismatchError: ``delta`` belongs to another space.
         DeltaError: an index is out of range, or a value has no exact form in ``coding``.
     """
-    known = shared is not None and _same(delta.tensors, shared)
+    known = shared is not None and _same(delta.tensors, _of(shared, space))
     header = Header(delta.space, delta.operation, coding, shared.digest if shared is not None and known else b"")
     return b"".join(encode_stream(header, delta.tensors, space))
 
@@ -149,10 +149,12 @@ def decode_stream(
     found = wire.stream(source, max_bytes)
     header, first = _read_header(found)
     _require_space(header.space, space)
+    if shared is not None:
+        _of(shared, space)
     if header.support and (shared is None or header.support != shared.digest):
         raise DeltaError(f"the delta refers to the support {header.support.hex()[:16]}, which is not known here")
-    known = shared if header.support else None
-    return header, _read_segments(first, found, header.coding, space, known)
+    tensors = _read_segments(first, found, header.coding, space, shared if header.support else None)
+    return header, tensors if shared is None or header.support else _not_on(shared, tensors)
 
 
 def header_of(data: bytes) -> Header:
@@ -302,6 +304,27 @@ def _same(tensors: Iterable[TensorDelta], shared: SharedSupport) -> bool:
         mine == other and np.array_equal(where, theirs)
         for (mine, where), (other, theirs) in zip(found, shared.parts, strict=True)
     )
+
+
+def _not_on(shared: SharedSupport, tensors: Iterator[TensorDelta]) -> Iterator[TensorDelta]:
+    """Yield tensors, and refuse them in the end if they have exactly the known support and spell it out."""
+    awaited = iter(shared.parts)
+    same = True
+    for tensor in tensors:
+        position, where = next(awaited, (-1, tensor.indices))
+        same = same and position == tensor.tensor and np.array_equal(where, tensor.indices)
+        yield tensor
+    if same and next(awaited, None) is None:
+        raise DeltaError("the delta spells out the coordinates of a support that is known")
+
+
+def _of(shared: SharedSupport, space: AdapterSpace) -> SharedSupport:
+    if shared.space.fingerprint != space.fingerprint:
+        raise SpaceMismatchError(
+            f"the known support belongs to the adapter space {shared.space.fingerprint.hex()[:16]}, "
+            f"here the space is {space.fingerprint.hex()[:16]}"
+        )
+    return shared
 
 
 def _require_space(fingerprint: bytes, space: AdapterSpace) -> None:

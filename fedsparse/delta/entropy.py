@@ -145,7 +145,10 @@ class Table:
         frequencies[np.flatnonzero(present)] = given
         if int(frequencies.sum()) != _TOTAL or int(frequencies.max()) > _CAP or np.any(given == 0):
             raise DeltaError("the frequencies do not add up")
-        return cls(tuple(frequencies.tolist())), data[end:]
+        table = cls(tuple(frequencies.tolist()))
+        if table.write() != data[:end]:
+            raise DeltaError("the table of frequencies is not filled up with zeros")
+        return table, data[end:]
 
 
 def _frequencies(counts: list[int], total: int) -> tuple[int, ...]:
