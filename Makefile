@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint protos bench bench-demo bench-merge bench-gradients bench-train-tuning bench-train clean
+.PHONY: help demo test test-fast lint protos bench bench-demo bench-merge bench-gradients bench-train-tuning bench-train fuzz clean
 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -52,6 +52,9 @@ bench-train-tuning: $(VENV)/.installed ## learning rates for bench-train, equall
 
 bench-train: $(VENV)/.installed ## sparse adapters beside PEFT's LoRA, full fine-tuning and a linear probe; about an hour
 	$(BIN)/python -m benchmarks.train
+
+fuzz: $(VENV)/.installed ## a million mutated messages against everything that decodes what strangers send
+	$(BIN)/python -m benchmarks.fuzz
 
 clean: ## remove .venv, runs and caches
 	rm -rf $(VENV) runs dist .pytest_cache .mypy_cache .ruff_cache
