@@ -132,7 +132,7 @@ def _mutate_fields(data: bytes, other: bytes, schema: Schema, draw: Random) -> b
     for _ in range(_several(draw)):
         if not (places := list(_places(fields))):
             break
-        (place,) = draw.choices(places, [len(place.path) ** 2 for place in places])  # deep ones more often
+        (place,) = draw.choices(places, [place.weight for place in places])
         if draw.random() < 0.2:
             _graft(place, [one.field for one in others if one.path == place.path], draw)
         else:
@@ -151,6 +151,11 @@ class _Place:
     @property
     def field(self) -> Field:
         return self.message[self.at]
+
+    @property
+    def weight(self) -> int:
+        """How often it is changed: deep ones more often than those that are read first, and bytes than numbers."""
+        return len(self.path) ** 2 * (4 if isinstance(self.field.value, bytes) else 1)
 
     def inside(self, draw: Random) -> _Place | None:
         """Return a place within the field, where it is a message with fields."""

@@ -81,7 +81,7 @@ def test_an_update_longer_than_allowed_is_refused() -> None:
 
 
 def test_a_delta_that_does_not_decode_is_refused() -> None:
-    with pytest.raises(DeltaError, match="format 0"):
+    with pytest.raises(DeltaError, match="do not begin with their format"):
         taken(encode_update(RoundUpdate(3, 2, 40, b"\x18\x01", Reason.NONE)))
 
 

@@ -21,6 +21,7 @@ from fedsparse.delta import (
     ValueCoding,
     decode,
     encode,
+    header_of,
 )
 from fedsparse.errors import RegistryError
 from fedsparse.registry import Contribution, Registry
@@ -114,9 +115,16 @@ def test_the_first_task_is_answered_with_a_quantised_delta_and_allow_listed_metr
     assert update.reason is Reason.NONE
     delta = decode(update.delta, SPACE, max_bytes=len(update.delta))
     assert 0 < delta.nnz <= SETTINGS.density * SPACE.size
-    assert encode(delta, SPACE, ValueCoding.BF16) == update.delta
+    assert encode(delta, SPACE, ValueCoding.INT8) == update.delta
     assert set(update.metrics) == METRICS
     assert update.samples == 28
+
+
+def test_the_task_says_how_values_are_written_and_how_many_are_sent(plant: Callable[[], RoundRunner]) -> None:
+    few = replace(SETTINGS, value_coding=ValueCoding.TERNARY, upload_density=SETTINGS.density / 2)
+    update = plant().answer(replace(task(), training=few))
+    assert header_of(update.delta).coding is ValueCoding.TERNARY
+    assert decode(update.delta, SPACE, max_bytes=len(update.delta)).nnz == int(few.upload_density * SPACE.size)
 
 
 def test_a_version_is_taken_as_a_delta_against_the_one_held_also_after_a_restart(

@@ -30,9 +30,10 @@ from fedsparse.delta import (
 from fedsparse.errors import DeltaError, SpaceMismatchError
 from fedsparse.v1 import delta_pb2
 from tests.unit.samples import LIMIT, OTHER_SPACE, SPACE, delta
+from tests.unit.test_delta_indices import shortest
 
 FP32, BF16, INT8, INT4, TERNARY = ValueCoding
-ALL, BITMAP, GAPS, ROWS = 1, 2, 3, 4
+ALL, BITMAP, GAPS, ROWS, TILES = range(1, 6)
 LARGE = AdapterSpace(bytes(32), (TensorSpec("large", (1 << 12, 1 << 11)),))
 HUGE = AdapterSpace(bytes(32), (TensorSpec("huge", (1 << 20, 1 << 20)),))
 ROW_OF_9 = AdapterSpace(bytes(32), tuple(TensorSpec(name, (9,)) for name in "abcde"))
@@ -288,6 +289,14 @@ def test_a_stream_longer_than_allowed_is_read_no_further() -> None:
         assert source.tell() <= max(limit, 0) + 8
 
 
+def test_a_limit_within_the_header_is_kept() -> None:
+    data = header()
+    assert decode_stream(BytesIO(data), SPACE, max_bytes=len(data))[0] == header_of(data)
+    for limit in range(len(data)):
+        with pytest.raises(DeltaError, match="limit"):
+            decode_stream(BytesIO(data), SPACE, max_bytes=limit)
+
+
 @pytest.mark.parametrize("data", [b"", b"\xff", b"GET / HTTP/1.1\r\n\r\n", whole()[:-1], whole()[1:], whole()[2:]])
 def test_bytes_that_are_no_delta_are_refused(data: bytes) -> None:
     with pytest.raises(DeltaError):
@@ -525,6 +534,11 @@ def test_a_position_beyond_32_bits_is_refused() -> None:
 def test_tensors_out_of_order_or_twice_are_refused(positions: tuple[int, ...]) -> None:
     with pytest.raises(DeltaError, match=f"tensor {positions[1]} after tensor 2"):
         read(whole(segment(*(tensor(tensor=position) for position in positions))))
+
+
+def test_more_tensors_than_the_space_has_are_refused_at_once() -> None:
+    with pytest.raises(DeltaError, match="no more than the space has"):
+        read(whole(segment(*[tensor()] * 4)))
 
 
 @pytest.mark.parametrize("count", [0, 2001, (1 << 64) - 1])
@@ -987,6 +1001,25 @@ def test_counts_far_beyond_the_bytes_are_refused_in_little_memory(
         segment(part, values=b"\x01" * 500), space=HUGE.fingerprint, value_coding=int(coding)
     )  # 500 bytes hold 8000 values at most
     assert peak_of(lambda: read(data, HUGE)) < 50_000
+
+
+@pytest.mark.parametrize("coding", ValueCoding)
+@pytest.mark.parametrize(
+    ("shape", "count", "indices", "given"),
+    [
+        ((1 << 12, 1 << 11), 1 << 23, ALL, b""),
+        ((1 << 20, 1 << 20), 1 << 20, ROWS, b"\x00\x01"),
+        ((1 << 10, 1 << 20), 1 << 20, TILES, b"\x20" + shortest([0] * 1024)),
+    ],
+    ids=["all", "rows", "tiles"],
+)
+def test_few_bytes_that_name_many_coordinates_without_their_values_are_refused_in_little_memory(
+    coding: ValueCoding, shape: tuple[int, int], count: int, indices: int, given: bytes
+) -> None:
+    space = AdapterSpace(bytes(32), (TensorSpec("large", shape),))
+    part = tensor(tensor=0, nnz=count, coding=indices, indices=given)
+    data = whole(segment(part, values=bytes(1000)), space=space.fingerprint, value_coding=int(coding))
+    assert peak_of(lambda: read(data, space)) < 50_000
 
 
 @pytest.mark.parametrize("length", [1 << 30, 1 << 62])

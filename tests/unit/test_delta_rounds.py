@@ -10,6 +10,7 @@ from fedsparse.delta import (
     RoundTask,
     RoundUpdate,
     TrainingSettings,
+    ValueCoding,
     decode_task,
     decode_update,
     encode_task,
@@ -30,7 +31,7 @@ def read_update(data: bytes) -> RoundUpdate:
 
 def sent(**changes: Any) -> bytes:
     """Return an update's bytes as a stranger may write them."""
-    fields = {"format": 1, "round": 3, "version": 2, "samples": 40, "delta": b"delta"}
+    fields = {"format": 2, "round": 3, "version": 2, "samples": 40, "delta": b"delta"}
     return round_pb2.RoundUpdate(**(fields | changes)).SerializeToString(deterministic=True)
 
 
@@ -87,7 +88,7 @@ def test_an_update_keeps_its_metrics_when_the_mapping_it_was_made_from_changes()
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
-        ({"format": 2}, "RoundUpdate has format 2, this release reads format 1. Install the same release"),
+        ({"format": 3}, "RoundUpdate has format 3, this release reads format 2. Install the same release"),
         ({"reason": 99}, "reason 99 is unknown"),
         ({"metrics": [metric("b", 1), metric("a", 1)]}, "not in canonical form"),
         ({"metrics": [metric("a", 1), metric("a", 2)]}, "not in canonical form"),
@@ -103,7 +104,7 @@ def test_an_update_that_the_encoder_never_writes_is_refused(changes: dict[str, A
 
 @pytest.mark.parametrize(
     "data",
-    [sent() + b"\x42\x01x", sent() + b"\x10\x03", b"\x08\x01" + sent(), sent()[2:] + sent()[:2]],
+    [sent() + b"\x42\x01x", sent() + b"\x10\x03", b"\x08\x02" + sent(), sent()[2:] + sent()[:2]],
     ids=["unknown field", "round twice", "format twice", "fields out of order"],
 )
 def test_other_bytes_that_say_the_same_are_refused(data: bytes) -> None:
@@ -153,6 +154,8 @@ def test_an_impossible_task_is_refused(changes: dict[str, Any], said: str) -> No
         {"density": 0.0},
         {"density": 1.1},
         {"density": float("nan")},
+        {"upload_density": 0.0},
+        {"upload_density": 1.1},
         {"learning_rate": 0.0},
         {"learning_rate": 2.0},
         {"head_learning_rate": -1.0},
@@ -170,16 +173,24 @@ def test_impossible_training_settings_are_refused(changes: dict[str, Any]) -> No
 
 
 def test_a_task_of_a_newer_format_is_refused_naming_both() -> None:
-    data = b"\x08\x02" + encode_task(TASK)[2:]
-    with pytest.raises(DeltaError, match="RoundTask has format 2, this release reads format 1"):
+    data = b"\x08\x03" + encode_task(TASK)[2:]
+    with pytest.raises(DeltaError, match="RoundTask has format 3, this release reads format 2"):
         decode_task(data, max_bytes=LIMIT)
 
 
 def test_a_task_without_training_settings_is_refused() -> None:
     message = round_pb2.RoundTask.FromString(encode_task(TASK))
     message.ClearField("training")
-    with pytest.raises(DeltaError, match="density and learning rates"):
+    with pytest.raises(DeltaError, match="value coding 0 is unknown"):
         decode_task(message.SerializeToString(deterministic=True), max_bytes=LIMIT)
+
+
+def test_settings_take_their_value_coding_by_name() -> None:
+    fields = {"density": 0.1, "epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "head_learning_rate": 1e-3}
+    settings = TrainingSettings.named(value_coding="int4", upload_density=0.5, seed=3, **fields)
+    assert settings.value_coding is ValueCoding.INT4
+    assert settings.upload_density == 0.5
+    assert decode_task(encode_task(replace(TASK, training=settings)), max_bytes=LIMIT).training == settings
 
 
 def test_a_task_with_an_unknown_field_is_refused() -> None:
