@@ -102,6 +102,9 @@ SAMPLES: dict[str, tuple[int, Symbols]] = {
     "256, exponents": (256, drawn([0, 0, 0, 0.7, 0.2, 0.05, 0.05], 1500)),
     "few": (256, bell(256, 2, 40)),
     "two": (3, np.array([0, 2], np.uint8)),
+    "3, a tie": (3, np.repeat(np.array([0, 1], np.uint8), [85, 1])),
+    "16, a tie": (16, np.repeat(np.array([0, 1], np.uint8), [13, 20])),
+    "256, a tie": (256, np.repeat(np.array([0, 1], np.uint8), [29, 20])),
 }
 SKEWED = SAMPLES["3, skewed"][1]
 FREQUENCIES = in_order(np.bincount(SKEWED, minlength=3).tolist())

@@ -219,6 +219,17 @@ def test_a_longer_form_of_a_structured_support_is_refused(name: str, longer: Ind
             read(form, len(support), shape)
 
 
+@pytest.mark.parametrize(("height", "coding"), [(32_768, RATES), (32_769, GAPS)])
+def test_row_rates_are_written_for_at_most_eight_rows_per_coordinate(height: int, coding: IndexCoding) -> None:
+    columns = 4096
+    dense = np.arange(0, columns, 2)
+    sparse = np.arange(1, columns // 2 + 1) * 15 * columns + np.arange(columns // 2) * 1013 % columns
+    support = [*dense.tolist(), *sparse.tolist()]
+    form = written(support, (height, columns))
+    assert form[0] is coding
+    assert read(form, columns, (height, columns)) == support
+
+
 def test_a_tie_goes_to_the_lower_number() -> None:
     lengths = {coding: len(data) for coding, data in forms([3, 4, 9], (4, 5))}
     assert lengths == {BITMAP: 3, GAPS: 3, RATES: 8}

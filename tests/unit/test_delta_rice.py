@@ -88,6 +88,12 @@ def test_the_parameter_of_a_row_is_the_smallest_that_its_rule_allows() -> None:
         assert found == 0 or 2 ** (int(found) - 1) < bound
 
 
+@pytest.mark.parametrize(("size", "k"), [(67, 6), (34_048, 15), (8512, 12), (34_047, 14)])
+def test_the_parameter_of_a_row_turns_exactly_where_its_rule_does(size: int, k: int) -> None:
+    """With 31536 or 31538 instead of 31537, one of these has another parameter."""
+    assert rice.parameters(np.array([size]), np.array([1])).tolist() == [k]
+
+
 def test_a_row_without_coordinates_has_the_parameter_0() -> None:
     assert rice.parameters(np.array([50, 50, 50]), np.array([0, 1, 0])).tolist() == [0, 5, 0]
 
