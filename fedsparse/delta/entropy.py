@@ -202,10 +202,11 @@ def _decode(data: memoryview, count: int, table: Table) -> Symbols:
     words = np.frombuffer(data[4 * lanes :], "<u2").astype(np.uint32)
     if np.any(states < _LOWEST):
         raise DeltaError("an entropy coder's state is out of range")
-    frequency = np.array(table.frequencies, np.int64)
+    frequency = np.array(table.frequencies, np.uint32)
+    start = np.cumsum(frequency, dtype=np.uint32) - frequency
     symbol_at = np.repeat(np.arange(len(frequency), dtype=np.uint8), frequency)  # (4096,)
-    times = np.repeat(frequency, frequency).astype(np.uint32)
-    plus = (np.arange(_TOTAL) - np.repeat(np.cumsum(frequency) - frequency, frequency)).astype(np.uint32)
+    times = np.repeat(frequency, frequency)
+    plus = np.arange(_TOTAL, dtype=np.uint32) - np.repeat(start, frequency)
     symbols = np.empty(count, np.uint8)
     used = 0
     for at in range(0, count, lanes):

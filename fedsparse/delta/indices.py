@@ -29,7 +29,6 @@ class IndexCoding(IntEnum):
     ROWS = 4
     TILES = 5
     ROW_RATES = 6
-    SHARED = 7
 
 
 @dataclass(frozen=True)
@@ -63,7 +62,8 @@ def plan(indices: Indices, shape: Shape) -> Plan:
 
 def _plans(indices: Indices, shape: Shape, size: int) -> Iterator[Plan]:
     yield Plan(IndexCoding.BITMAP, _octets(size), b"", lambda: _bitmap(indices, size))
-    yield _rice_plan(IndexCoding.GAPS, b"", indices)
+    gaps = _rice_plan(IndexCoding.GAPS, b"", indices)
+    yield gaps
     if len(shape) == 1:
         return
     columns = size // shape[0]
@@ -72,6 +72,8 @@ def _plans(indices: Indices, shape: Shape, size: int) -> Iterator[Plan]:
     for side in rows.SIDES:
         if (tiles := rows.whole_tiles(indices, shape[0], columns, side)) is not None:
             yield _rice_plan(IndexCoding.TILES, bytes([side]), tiles)
+    if rows.RowRates.least_size(len(indices), shape[0]) >= min(gaps.size, _octets(size)):
+        return  # nor are arrays as long as the rows needed to tell
     if (rates := rows.RowRates.of(indices, shape[0], columns)) is not None:
         yield Plan(IndexCoding.ROW_RATES, rates.size, rates.head, rates.body)
 

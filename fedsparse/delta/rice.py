@@ -25,12 +25,12 @@ _RATIO = 31537  # 2^16 · ln φ: of k and k + 1, k + 1 is shorter while 2^k < ln
 def parameters(sizes: Numbers, counts: Numbers) -> Numbers:
     """Return the best k for gaps of ``counts`` coordinates at random among ``sizes``, elementwise.
 
-    It is the smallest k with 2^(k+1) · count · 2^16 ≥ 31537 · (2 · size - count); 0 where the count is 0.
+    It is the smallest k with 2^(k+1) · count · 2^16 ≥ 31537 · (2 · size - count). No count is 0.
     """
     wanted = _RATIO * (2 * sizes - counts)
     found = np.zeros(len(counts), np.int64)
     unit = counts << 17
-    while (low := (unit << found) < wanted * (counts > 0)).any():
+    while (low := (unit << found) < wanted).any():
         found += low
     return found
 

@@ -18,7 +18,7 @@ Indices = NDArray[np.int64]
 
 SIDES = (4, 8, 16, 32)  # of tiles
 _LENGTH_BYTES = 4
-_SPARSEST = 8  # rows per coordinate; a count costs a bit at least, and beyond this gaps are shorter
+_SPARSEST = 2  # rows per coordinate; a count costs a bit at least, and beyond this gaps are shorter
 
 
 def whole_rows(indices: Indices, columns: int) -> Indices | None:
@@ -85,17 +85,21 @@ class RowRates:
         """Return the form of a support, or None where there is but one row or there are too many."""
         if height == 1 or height > _SPARSEST * len(indices):
             return None
-        row = indices // columns
-        counts = np.bincount(row, minlength=height)
+        counts = np.bincount(indices // columns, minlength=height)
         numbers = np.diff(indices, prepend=-1) - 1
         first = _firsts(counts)
         numbers[first] = indices[first] % columns
-        widths = rice.parameters(np.full(height, columns), counts)[row]
+        widths = _widths(counts, columns)
         parameter, bits = rice.best_parameter(counts)
         inside = int((numbers >> widths).sum()) + int(widths.sum()) + len(indices)
         counts_size = -(-bits // 8)
         size = 1 + _LENGTH_BYTES + counts_size + -(-inside // 8)
         return cls(counts, numbers, widths, parameter, size, counts_size)
+
+    @staticmethod
+    def least_size(count: int, height: int) -> int:
+        """Return the fewest bytes that ``count`` coordinates in so many rows take: a bit for each of both."""
+        return 1 + _LENGTH_BYTES + -(-height // 8) + -(-count // 8)
 
     @property
     def head(self) -> bytes:
@@ -120,7 +124,7 @@ def read_rates(data: NDArray[np.uint8], count: int, height: int, columns: int) -
     counts = rice.decode(data[start:end], int(data[0]), height, count + 1)
     if int(counts.sum()) != count or int(counts.max()) > columns:
         raise DeltaError(f"the rows hold {int(counts.sum())} coordinates, {count} are announced")
-    widths = np.repeat(rice.parameters(np.full(height, columns), counts), counts)
+    widths = _widths(counts, columns)
     passed = np.cumsum(rice.decode_mixed(data[end:], widths, columns) + 1)
     ends = passed[np.cumsum(counts)[counts > 0] - 1]
     column = passed - 1 - np.repeat(np.concatenate([[0], ends[:-1]]), counts[counts > 0])
@@ -128,6 +132,12 @@ def read_rates(data: NDArray[np.uint8], count: int, height: int, columns: int) -
         raise DeltaError(f"column {int(column.max())} of {columns}")
     indices: Indices = np.repeat(np.arange(height) * columns, counts) + column
     return indices
+
+
+def _widths(counts: Indices, columns: int) -> Indices:
+    """Return the Rice parameter of every coordinate's gap, from the number in its row."""
+    there = counts[counts > 0]
+    return np.repeat(rice.parameters(np.full(len(there), columns), there), there)
 
 
 def _firsts(counts: Indices) -> Indices:

@@ -120,7 +120,7 @@ def stream(source: BinaryIO, most: int) -> Iterator[tuple[int, memoryview | int]
                 raise DeltaError("the bytes end before their time")
             yield tag >> 3, memoryview(data)
         else:
-            raise DeltaError(f"a field has another form, or goes on beyond the limit of bytes by {value - most}")
+            raise DeltaError("a field has another form, or goes on beyond the limit of bytes")
         if most < 0:
             raise DeltaError("there are more bytes than the limit")
 

@@ -316,7 +316,7 @@ def index_codes(shape: tuple[int, ...], indices: list[int]) -> Iterator[tuple[in
             tiles = sorted({i // columns // side * (columns // side) + i % columns // side for i in indices})
             if len(tiles) * side**2 == nnz:
                 yield TILES, bytes([side]) + best_rice(gaps_of(tiles))
-    if 1 < rows <= 8 * nnz:
+    if 1 < rows <= 2 * nnz:
         yield ROW_RATES, row_rates_written(indices, rows, columns)
 
 

@@ -94,10 +94,6 @@ def test_the_parameter_of_a_row_turns_exactly_where_its_rule_does(size: int, k: 
     assert rice.parameters(np.array([size]), np.array([1])).tolist() == [k]
 
 
-def test_a_row_without_coordinates_has_the_parameter_0() -> None:
-    assert rice.parameters(np.array([50, 50, 50]), np.array([0, 1, 0])).tolist() == [0, 5, 0]
-
-
 def test_numbers_with_a_parameter_each_are_written_as_the_page_says_and_come_back() -> None:
     numbers, widths = [3, 0, 12, 7, 1, 0], [1, 0, 3, 2, 0, 3]
     planes = (
