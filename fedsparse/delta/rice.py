@@ -5,7 +5,7 @@ a one. The bit string of m numbers holds first k planes of m bits, plane j holdi
 and then all quotients; it is filled up with zero bits to whole bytes. Bit i lies in byte i // 8 with weight
 2^(i mod 8).
 
-For gaps of a random support of density p the expected length is within 3 % of the entropy H(p)/p.
+For gaps of a random support of density p up to 10 % the expected length is within 3 % of the entropy H(p)/p.
 """
 
 from __future__ import annotations

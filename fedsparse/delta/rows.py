@@ -18,7 +18,7 @@ Indices = NDArray[np.int64]
 
 SIDES = (4, 8, 16, 32)  # of tiles
 _LENGTH_BYTES = 4
-_SPARSEST = 2  # rows per coordinate; a count costs a bit at least, and beyond this gaps are shorter
+_SPARSEST = 2  # rows per coordinate; a count costs a bit at least, and beyond this gaps are mostly shorter
 
 
 def whole_rows(indices: Indices, columns: int) -> Indices | None:
