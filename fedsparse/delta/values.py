@@ -38,9 +38,9 @@ def quantise(delta: SparseDelta, coding: ValueCoding, seed: int | None = None) -
     Args:
         delta: exact.
         coding: fp32 keeps every bit; bf16 rounds to the nearest, ties to even.
-        seed: from 0 to 2^64 - 1: integers are rounded up or down at random, so that on average nothing is lost
-            but what the scale's own rounding takes from a block's largest values; the same for equal seeds. None rounds to the nearest, where the error is smallest; error feedback then
-            makes up for it.
+        seed: from 0 to 2^64 - 1: integers are rounded up or down at random, the same for equal seeds, so that on
+            average nothing is lost but what the scale's own rounding takes from a block's largest values. None
+            rounds to the nearest, where the error is smallest; error feedback then makes up for it.
     """
     if coding is ValueCoding.FP32:
         return delta
