@@ -115,9 +115,10 @@ def decode_mixed(data: Octets, widths: Numbers, limit: int) -> Numbers:
 
 def _read_unary(bits: Octets, count: int) -> Numbers:
     """Read ``count`` numbers in unary that end within the last byte of ``bits``."""
+    there = int(np.count_nonzero(bits))
+    if there != count or bits[-8:].sum() == 0:
+        raise DeltaError(f"{there} numbers are there where {count} are announced, or bytes after them")
     ends = np.flatnonzero(bits.view(np.bool_))
-    if len(ends) != count or len(bits) - int(ends[-1]) > 8:
-        raise DeltaError(f"{len(ends)} numbers are there where {count} are announced, or bytes after them")
     return np.diff(ends, prepend=-1) - 1
 
 

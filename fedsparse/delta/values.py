@@ -73,7 +73,7 @@ def _in_blocks(values: Values, coding: ValueCoding, draw: np.random.Philox | Non
     if coding is ValueCoding.TERNARY and draw is None:
         scales, integers = _ternary(blocks, magnitude)
     else:
-        scales = _scales(peak / largest, largest)
+        scales = _scales(peak / largest)
         ratio = np.divide(blocks, scales, where=scales > 0, out=np.zeros_like(blocks))
         shift = 0.5 if draw is None else _uniform(draw, blocks.size).reshape(ratio.shape)
         integers = np.floor(ratio + shift)
@@ -92,15 +92,15 @@ def _ternary(
     kept = magnitude > 0.7 * magnitude.sum(axis=1, keepdims=True) / there
     means: NDArray[np.float64] = (magnitude * kept).sum(axis=1) / np.maximum(1, kept.sum(axis=1))
     signs: NDArray[np.float64] = np.where(kept, np.sign(blocks), 0.0)
-    return _scales(means, 1), signs
+    return _scales(means), signs
 
 
-def _scales(wanted: NDArray[np.float64], largest: int) -> NDArray[np.float64]:
-    """Return the nearest bf16 numbers that give a finite float32 with the largest integer, (blocks, 1)."""
-    found = round_bf16(wanted.astype(np.float32))
-    too_high = found.astype(np.float64) * largest > np.finfo(np.float32).max
-    found.view(np.uint32)[too_high] -= np.uint32(1 << 16)
-    return found.astype(np.float64)[:, None]
+def _scales(wanted: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the nearest bf16 numbers, (blocks, 1); times the largest integer they are finite.
+
+    The largest float32 over 127 or 7 rounds down, and what rounds to infinity itself stays finite.
+    """
+    return round_bf16(wanted.astype(np.float32)).astype(np.float64)[:, None]
 
 
 def _stream(seed: int, tensor: int) -> np.random.Philox:
