@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint protos bench bench-demo bench-merge bench-gradients bench-train-tuning bench-train fuzz clean
+.PHONY: help demo test test-fast lint protos bench bench-demo bench-merge bench-gradients bench-codec bench-train-tuning bench-train fuzz clean
 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,7 +36,7 @@ lint: $(VENV)/.installed ## format, lint, types, import contracts, generated cod
 protos: $(VENV)/.installed ## regenerate fedsparse/v1 from protos/
 	$(BIN)/python scripts/generate_protos.py
 
-bench: bench-demo bench-merge bench-gradients bench-train-tuning bench-train ## every benchmark; each writes benchmarks/results/NAME.json
+bench: bench-demo bench-merge bench-gradients bench-codec bench-train-tuning bench-train ## every benchmark; each writes benchmarks/results/NAME.json
 
 bench-demo: $(VENV)/.installed ## the demo's promises, and rounds of bare Flower beside it
 	$(BIN)/python -m benchmarks.demo
@@ -46,6 +46,9 @@ bench-merge: $(VENV)/.installed ## merging rules on label-skewed plants, side by
 
 bench-gradients: $(VENV)/.installed ## ways to compute the gradient at a support, side by side
 	$(BIN)/python -m benchmarks.gradients
+
+bench-codec: $(VENV)/.installed ## index bits, speed, and the bytes of whole rounds; about 40 minutes
+	$(BIN)/python -m benchmarks.codec
 
 bench-train-tuning: $(VENV)/.installed ## learning rates for bench-train, equally many per arm; about an hour
 	$(BIN)/python -m benchmarks.train_tuning

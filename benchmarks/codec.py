@@ -1,7 +1,7 @@
 """The codec of deltas: index bits beside the entropy and what one would otherwise write, and values per second.
 
 The real supports are those of one update trained on the solar cells and one on the work orders, as the default
-stages choose them, and by |gradient| over all layers.
+stages choose them, and by |gradient| over all layers. The bytes of whole rounds are those of federations of both.
 """
 
 from __future__ import annotations
@@ -23,9 +23,11 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import codec_rounds
 from benchmarks.report import Claim, write_report
+from benchmarks.simulation import ORDERS
 from benchmarks.training.arms import COORDINATES
-from benchmarks.training.jobs import ORDERS, problems
+from benchmarks.training.jobs import problems
 from benchmarks.training.problems import Problem, images, texts
 from fedsparse.delta import (
     AdapterSpace,
@@ -214,13 +216,32 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--work", type=Path, default=Path("runs/bench_train"))
     parser.add_argument("--texts", type=Path, default=ORDERS, help="folder of the maintenance work orders")
+    parser.add_argument("--seeds", type=int, default=4, help="draws of plants, for the bytes of whole rounds")
+    parser.add_argument("--workers", type=int, default=2, help="processes of one thread, for the same")
     options = parser.parse_args()
+    work, orders = options.work.resolve(), options.texts.resolve()
     torch.set_num_threads(1)
     random, speed = random_rows(), speed_rows(options.repeats)
-    real = real_rows(options.work.resolve(), options.texts.resolve())
+    real = real_rows(work, orders)
     _print([*random, *real], speed)
-    settings = {"seed": _SEED, "repeats": options.repeats, "tensor": [ROWS, COLUMNS], "threads": 1}
-    write_report("codec", settings, [*random, *real, *speed], _claims(random, real, speed))
+    rounds = codec_rounds.measure(work, orders, problems(orders), options.seeds, options.workers)
+    codec_rounds.print_rows(rounds)
+    settings = {
+        "seed": _SEED,
+        "repeats": options.repeats,
+        "tensor": [ROWS, COLUMNS],
+        "threads": 1,
+        "rounds": {
+            "plants": codec_rounds.PLANTS,
+            "alpha": codec_rounds.ALPHA,
+            "rounds": codec_rounds.ROUNDS,
+            "seeds": list(range(options.seeds)),
+            "tuning_seeds": codec_rounds.TUNING_SEEDS,
+            "learning_rates": codec_rounds.RATES,
+        },
+    }
+    claims = [*_claims(random, real, speed), *codec_rounds.claims(rounds)]
+    write_report("codec", settings, [*random, *real, *speed, *rounds], claims)
 
 
 if __name__ == "__main__":

@@ -8,33 +8,27 @@ jobs are kept below --work: an interrupted run goes on where it stopped.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
-from functools import cache
-from hashlib import sha256
-from multiprocessing import get_context
+from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.kept import run_all
 from benchmarks.report import Claim, write_report
-from benchmarks.simulation import Bench, federate
+from benchmarks.simulation import TEST_SHARE, Bench, federate, images
 from fedsparse import config
 from fedsparse.aggregation import rule_named
 from fedsparse.delta import TrainingSettings
 from fedsparse.training import train_alone
-from fedsparse.training.partition import dirichlet_shares, hold_out, partition
 
 ALONE = "each plant alone"
 ARMS = (ALONE, "holders-mean", "shrunk 0.25", "zero-fill")
-_TEST_SHARE = 0.25
-_TEST_SEED = 7
 
 
 @dataclass(frozen=True)
@@ -46,38 +40,21 @@ class Job:
     seed: int
     plants: int
     rounds: int
-    density: float
-    learning_rate: float
-    head_learning_rate: float
-    epochs: int
-    batch_size: int
-
-    @property
-    def key(self) -> str:
-        """Name of the file that keeps its result."""
-        return sha256(json.dumps(asdict(self), sort_keys=True).encode()).hexdigest()[:16]
+    training: dict[str, Any]
 
 
 @cache
 def _bench(work: Path) -> Bench:
-    return Bench(work / "features", config.AdapterSettings())
+    return images(work / "features", config.AdapterSettings())
 
 
-def run_job(job: Job, work: Path) -> dict[str, Any]:
-    """Run one job, or return what it found earlier."""
-    kept = work / f"{job.key}.json"
-    if kept.exists():
-        result: dict[str, Any] = json.loads(kept.read_text())
-        return result
+def run_job(work: Path, job: Job) -> dict[str, Any]:
+    """Run one job."""
     bench = _bench(work)
-    strata = [(cell.label, cell.kind) for cell in bench.cells]
-    rest, test = hold_out(strata, _TEST_SHARE, _TEST_SEED)
-    parts = _draw_plants([strata[i] for i in rest], job)
-    trainers = [bench.trainer([rest[i] for i in part]) for part in parts]
-    evaluator = bench.evaluator(test)
-    settings = TrainingSettings(
-        job.density, job.epochs, job.batch_size, job.learning_rate, job.head_learning_rate, job.seed
-    )
+    plants = bench.plants(job.plants, job.alpha, job.seed)
+    trainers = [bench.trainer(plant) for plant in plants]
+    evaluator = bench.evaluator()
+    settings = TrainingSettings.named(**job.training, seed=job.seed)
     started = time.monotonic()
     if job.arm == ALONE:
         finals = [list(train_alone(t, settings, job.rounds, evaluator))[-1] for t in trainers]
@@ -91,32 +68,12 @@ def run_job(job: Job, work: Path) -> dict[str, Any]:
             "bytes_up": progress[-1].bytes_up,
             "union_density": progress[-1].union_density,
         }
-    found |= {
-        "job": asdict(job),
-        "seconds": round(time.monotonic() - started, 1),
-        "sizes": [len(p) for p in parts],
-    }
-    scratch = kept.with_suffix(".tmp")
-    scratch.write_text(json.dumps(found))
-    scratch.replace(kept)
-    return found
-
-
-def _draw_plants(strata: list[tuple[str, str]], job: Job) -> list[list[int]]:
-    """Draw until every plant has enough of both classes to train on; the draw depends on the seed alone."""
-    for attempt in range(1000):
-        shares = dirichlet_shares(strata, job.plants, job.alpha, 1000 * job.seed + attempt)
-        parts = partition(strata, shares, job.seed)
-        counts = [[sum(strata[i][0] == label for i in part) for label in {s[0] for s in strata}] for part in parts]
-        if min(min(count) for count in counts) >= 16:
-            return parts
-    raise SystemExit(f"no draw at alpha {job.alpha} gives every plant 16 images of each class")
+    return {**found, "seconds": round(time.monotonic() - started, 1), "sizes": [len(plant) for plant in plants]}
 
 
 def _jobs(options: argparse.Namespace) -> list[Job]:
-    training = config.TrainingDefaults().model_dump(exclude={"seed"})
     return [
-        Job(arm, alpha, seed, options.plants, options.rounds, **training)
+        Job(arm, alpha, seed, options.plants, options.rounds, _training())
         for alpha in options.alphas
         for seed in range(options.seeds)
         for arm in ARMS
@@ -124,24 +81,23 @@ def _jobs(options: argparse.Namespace) -> list[Job]:
 
 
 def _run_all(jobs: list[Job], work: Path, workers: int) -> list[dict[str, Any]]:
-    work.mkdir(parents=True, exist_ok=True)
-    console = Console(highlight=False)
     _bench(work)  # computes the activations once, before the workers read them
-    results = []
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(run_job, job, work): job for job in jobs}
-        for future in as_completed(futures):
-            job, result = futures[future], future.result()
-            results.append(result)
-            score, place = result["history"][-1], f"{len(results)}/{len(jobs)}"
-            console.print(f"{place:>8}  alpha {job.alpha:<5g} seed {job.seed}  {job.arm:<17} {score:.3f}")
-    return results
+    return run_all(jobs, partial(run_job, work), work, workers, _line)
+
+
+def _line(found: dict[str, Any]) -> str:
+    return f"alpha {found['alpha']:<5g} seed {found['seed']}  {found['arm']:<17} {found['history'][-1]:.3f}"
+
+
+def _training() -> dict[str, Any]:
+    """Return how plants train by default on images."""
+    return config.training_defaults("delta", "image-classification").model_dump(exclude={"seed"})
 
 
 def _summarise(results: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     groups: dict[tuple[float, str], list[Mapping[str, Any]]] = {}
     for result in results:
-        groups.setdefault((result["job"]["alpha"], result["job"]["arm"]), []).append(result)
+        groups.setdefault((result["alpha"], result["arm"]), []).append(result)
     rows = []
     for (alpha, arm), members in sorted(groups.items(), key=lambda item: (item[0][0], ARMS.index(item[0][1]))):
         finals = [member["history"][-1] for member in members]
@@ -212,8 +168,8 @@ def main() -> None:
         "rounds": options.rounds,
         "seeds": list(range(options.seeds)),
         "alphas": options.alphas,
-        "test_share": _TEST_SHARE,
-        "training": config.TrainingDefaults().model_dump(exclude={"seed"}),
+        "test_share": TEST_SHARE,
+        "training": _training(),
         "adapter": config.AdapterSettings().model_dump(),
         "wall_seconds": round(time.monotonic() - started, 1),
     }

@@ -2,31 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from fedsparse import config
-from fedsparse.adapters import build_adapter, load_base
+from fedsparse.adapters import Adapter, build_adapter, load_base
 from fedsparse.aggregation import Accumulator, Rule, admit
-from fedsparse.cli.demo_site import CLASSES, Cell, read_cells, write_manifest
+from fedsparse.cli.demo_site import CLASSES, read_cells, write_manifest
 from fedsparse.delta import (
     Operation,
     Reason,
     RoundUpdate,
     SparseDelta,
     TrainingSettings,
+    ValueCoding,
     apply,
     compensate,
+    difference,
     encode,
     encode_update,
 )
-from fedsparse.training import Evaluator, LocalTrainer, cached_features, load_samples
+from fedsparse.training import Evaluator, Inputs, LocalTrainer, cached_features, load_samples, prepare
+from fedsparse.training.partition import dirichlet_shares, hold_out, partition
+from fedsparse.training.samples import Labelled, Texts
 
 _MAX_BYTES = 1 << 30
+TEST_SHARE, TEST_SEED = 0.25, 7
+_DRAWS = 10_000
+
+ORDERS = Path("../shared/data/fmc-mwo2kg")
+"""Where the maintenance work orders are expected; --texts names another folder."""
+
+Name = Literal["images", "texts"]
 
 
 @dataclass(frozen=True)
@@ -36,45 +50,112 @@ class Progress:
     Attributes:
         balanced_accuracy: on the common test set.
         bytes_up: mean bytes of one plant's update.
+        bytes_down: of the change of the version, or of the version whole where that is shorter.
+        values_up: mean number of values in one plant's update.
         union_density: share of the space's coordinates that the merged adapter holds.
     """
 
     balanced_accuracy: float
     bytes_up: float
+    bytes_down: int
+    values_up: float
     union_density: float
 
 
+@dataclass(frozen=True)
 class Bench:
-    """The solar cells, the base model and everything computed from them once.
+    """A problem's samples, split into what plants share out among themselves and the test set, and its adapter.
+
+    Attributes:
+        adapter: on the base model.
+        samples: all.
+        inputs: what the network reads of them.
+        strata: what a draw of plants splits alike or unlike, of each sample.
+        rest: positions that plants train on.
+        test: positions of the common test set.
+        least: samples of each class that a plant must have.
+    """
+
+    adapter: Adapter
+    samples: Labelled
+    inputs: Inputs
+    strata: Sequence[Hashable]
+    rest: NDArray[np.int64]
+    test: NDArray[np.int64]
+    least: int
+
+    def trainer(self, positions: NDArray[np.int64]) -> LocalTrainer:
+        """Return a plant's trainer on some of the samples."""
+        return LocalTrainer(self.adapter, self.samples.subset(positions), self.inputs.take(positions))
+
+    def evaluator(self) -> Evaluator:
+        """Return an evaluator on the test set."""
+        return Evaluator(self.adapter, self.samples.labels[self.test], self.inputs.take(self.test))
+
+    def plants(self, count: int, alpha: float, seed: int) -> list[NDArray[np.int64]]:
+        """Draw the samples of unlike plants; they depend on the seed alone.
+
+        Args:
+            alpha: concentration of the Dirichlet draw, over classes and whatever else the strata tell apart.
+        """
+        strata = [self.strata[i] for i in self.rest]
+        for attempt in range(_DRAWS):
+            parts = partition(strata, dirichlet_shares(strata, count, alpha, 1000 * seed + attempt), seed)
+            plants = [self.rest[np.array(part, np.int64)] for part in parts]
+            if all(self._is_enough(plant) for plant in plants):
+                return plants
+        raise SystemExit(f"no draw at alpha {alpha} gives every plant {self.least} samples of each class")
+
+    def _is_enough(self, plant: NDArray[np.int64]) -> bool:
+        counts = np.bincount(self.samples.labels[plant], minlength=len(self.samples.classes))
+        if self.least:
+            return bool(counts.min() >= self.least)
+        return np.count_nonzero(counts) > 1
+
+
+def images(folder: Path, spec: config.AdapterSettings) -> Bench:
+    """Return the solar cells; strata are class and cell type.
 
     Args:
         folder: where the frozen prefix's activations are kept.
-        adapter: the adapter settings.
     """
+    torch.set_num_threads(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    cells = read_cells()
+    if not (folder / "cells.csv").exists():
+        write_manifest(folder / "cells.csv", cells)
+    samples = load_samples(folder / "cells.csv", CLASSES)
+    by_path = {cell.path: cell for cell in cells}
+    strata = [(by_path[path].label, by_path[path].kind) for path in samples.paths]
+    base = load_base(config.BaseModelSettings(), spec, CLASSES, "image-classification")
+    rest, test = (np.array(part) for part in hold_out(strata, TEST_SHARE, TEST_SEED))
+    inputs = cached_features(base, samples, folder, config.AugmentationSettings())
+    return Bench(build_adapter(base, spec), samples, inputs, strata, rest, test, least=16)
 
-    def __init__(self, folder: Path, adapter: config.AdapterSettings) -> None:
-        torch.set_num_threads(1)
-        folder.mkdir(parents=True, exist_ok=True)
-        cells = read_cells()
-        if not (folder / "cells.csv").exists():
-            write_manifest(folder / "cells.csv", cells)
-        self._samples = load_samples(folder / "cells.csv", CLASSES)
-        by_path = {cell.path: cell for cell in cells}
-        self.cells: list[Cell] = [by_path[path] for path in self._samples.paths]
-        base = load_base(config.BaseModelSettings(), adapter, CLASSES, "image-classification")
-        self._adapter = build_adapter(base, adapter)
-        self.space = self._adapter.space
-        self._features = cached_features(base, self._samples, folder, config.AugmentationSettings())
 
-    def trainer(self, positions: Sequence[int]) -> LocalTrainer:
-        """Return a plant's trainer on some of the images."""
-        chosen = np.array(positions)
-        return LocalTrainer(self._adapter, self._samples.subset(chosen), self._features.take(chosen))
+def texts(orders: Path, spec: config.AdapterSettings) -> Bench:
+    """Return the work orders; plants share the published training set, strata are the classes.
 
-    def evaluator(self, positions: Sequence[int]) -> Evaluator:
-        """Return an evaluator on some of the images."""
-        chosen = np.array(positions)
-        return Evaluator(self._adapter, self._samples.labels[chosen], self._features.take(chosen))
+    Args:
+        orders: their folder.
+    """
+    torch.set_num_threads(1)
+    found: dict[str, tuple[str, str, bool]] = {}
+    for part in ("train", "dev", "test"):
+        for line in (orders / f"{part}.txt").read_text(encoding="utf-8").splitlines():
+            if line.strip():
+                text, label = line.strip().rsplit(",", 1)
+                found.setdefault(hashlib.sha256(text.encode()).hexdigest(), (text, label, part == "train"))
+    digests = tuple(sorted(found))
+    rows = [found[digest] for digest in digests]
+    classes = tuple(sorted({label for _, label, _ in rows}))
+    labels = np.array([classes.index(label) for _, label, _ in rows])
+    samples = Texts(tuple(text for text, _, _ in rows), labels, digests, classes)
+    base = load_base(config.BaseModelSettings(model="minilm"), spec, classes, "text-classification")
+    trained = np.array([part for _, _, part in rows])
+    inputs = prepare(base, samples, Path("unused"), None)
+    rest, test = np.flatnonzero(trained), np.flatnonzero(~trained)
+    return Bench(build_adapter(base, spec), samples, inputs, labels.tolist(), rest, test, least=0)
 
 
 def federate(
@@ -87,7 +168,7 @@ def federate(
     history = []
     for number in range(1, rounds + 1):
         accumulator = Accumulator(space)
-        sizes = []
+        sizes, values = [], []
         for place, trainer in enumerate(trainers):
             trained = trainer.train(state, settings, number)
             coding, most = settings.value_coding, int(settings.upload_density * space.size)
@@ -95,10 +176,20 @@ def federate(
             data = encode(sent, space, coding)
             payload = encode_update(RoundUpdate(number, number - 1, trained.samples, data, Reason.NONE))
             sizes.append(len(payload))
+            values.append(sent.nnz)
             accumulator.add(
                 admit(payload, space, round=number, version=number - 1, max_bytes=_MAX_BYTES, max_density=1.0)
             )
-        state = apply(state, accumulator.result(rule))
+        before, state = state, apply(state, accumulator.result(rule))
+        down = min(len(encode(d, space, ValueCoding.FP32)) for d in (difference(before, state), state))
         quality = evaluator.evaluate(state)
-        history.append(Progress(quality.balanced_accuracy, float(np.mean(sizes)), state.nnz / space.size))
+        history.append(
+            Progress(
+                quality.balanced_accuracy,
+                float(np.mean(sizes)),
+                down,
+                float(np.mean(values)),
+                state.nnz / space.size,
+            )
+        )
     return history

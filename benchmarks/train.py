@@ -22,8 +22,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.report import RESULTS, Claim, write_report
+from benchmarks.simulation import ORDERS
 from benchmarks.training.arms import Recipe
-from benchmarks.training.jobs import ORDERS, WORK, Job, problems, run_all
+from benchmarks.training.jobs import WORK, Job, problems, run_all
 from benchmarks.training.plan import ARMS, DENSITY, EPOCHS, FEW, FEW_EPOCHS
 from benchmarks.training.plot import write_plot
 

@@ -18,8 +18,9 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.report import Claim, write_report
+from benchmarks.simulation import ORDERS
 from benchmarks.training.arms import COORDINATES, Recipe
-from benchmarks.training.jobs import ORDERS, WORK, Job, problems, run_all
+from benchmarks.training.jobs import WORK, Job, problems, run_all
 from benchmarks.training.plan import ARMS, EPOCHS, FEW, FEW_EPOCHS
 
 RATES = {"full": (1e-4, 3e-4, 1e-3), "lora": (1e-3, 3e-3, 1e-2), "sparse": (1e-3, 3e-3, 1e-2), "probe": (1e-3,)}

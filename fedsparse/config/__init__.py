@@ -8,6 +8,7 @@ from fedsparse.config.federation import (
     HubSettings,
     RoundSettings,
     TrainingDefaults,
+    training_defaults,
 )
 from fedsparse.config.identity import IdentitySettings
 from fedsparse.config.loading import Config, from_options, load
@@ -63,4 +64,5 @@ __all__ = [
     "from_options",
     "load",
     "require_source",
+    "training_defaults",
 ]

@@ -6,12 +6,12 @@ from fedsparse.delta.rounds import (
     Reason,
     RoundTask,
     RoundUpdate,
-    TrainingSettings,
     decode_task,
     decode_update,
     encode_task,
     encode_update,
 )
+from fedsparse.delta.settings import Allocation, Structure, TrainingSettings
 from fedsparse.delta.shared import SharedSupport
 from fedsparse.delta.space import AdapterSpace, TensorSpec
 from fedsparse.delta.state import apply, difference, digest
@@ -20,6 +20,7 @@ from fedsparse.delta.values import quantise
 
 __all__ = [
     "AdapterSpace",
+    "Allocation",
     "Header",
     "Operation",
     "Reason",
@@ -27,6 +28,7 @@ __all__ = [
     "RoundUpdate",
     "SharedSupport",
     "SparseDelta",
+    "Structure",
     "TensorDelta",
     "TensorSpec",
     "TrainingSettings",

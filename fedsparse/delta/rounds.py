@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from enum import IntEnum
 from types import MappingProxyType
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 from google.protobuf.message import DecodeError
 
+from fedsparse.delta.settings import Allocation, Structure, TrainingSettings
 from fedsparse.delta.value import ValueCoding
 from fedsparse.errors import DeltaError
 from fedsparse.v1 import round_pb2
@@ -34,32 +35,6 @@ class Reason(IntEnum):
     TASK_MALFORMED = 8
     DATA_UNAVAILABLE = 9
     APP_NOT_APPROVED = 10
-
-
-@dataclass(frozen=True)
-class TrainingSettings:
-    """How to train in this round; see ``[training]`` in federation.toml."""
-
-    density: float
-    epochs: int
-    batch_size: int
-    learning_rate: float
-    head_learning_rate: float
-    seed: int
-    value_coding: ValueCoding = ValueCoding.INT8
-    upload_density: float = 1.0
-
-    def __post_init__(self) -> None:
-        rates = (self.learning_rate, self.head_learning_rate)
-        if not all(0 < share <= 1 for share in (self.density, self.upload_density, *rates)):
-            raise DeltaError("densities and learning rates must be above 0 and at most 1")
-        if not (0 < self.epochs <= 1000 and 0 < self.batch_size <= 4096 and 0 <= self.seed < 1 << 63):
-            raise DeltaError("epochs must be 1 to 1000, batch_size 1 to 4096, seed below 2^63")
-
-    @classmethod
-    def named(cls, *, value_coding: str, **others: Any) -> Self:
-        """Return the settings of a configuration, which names the coding: fp32, bf16, int8, int4 or ternary."""
-        return cls(value_coding=ValueCoding[value_coding.upper()], **others)
 
 
 @dataclass(frozen=True)
@@ -162,8 +137,10 @@ def decode_task(data: bytes, *, max_bytes: int) -> RoundTask:
             training.learning_rate,
             training.head_learning_rate,
             training.seed,
-            _coding(training.value_coding),
+            _known("value coding", ValueCoding, training.value_coding),
             training.upload_density,
+            _known("structure", Structure, training.structure),
+            _known("allocation", Allocation, training.allocation),
         ),
     )
     return _canonical(task, encode_task(task), data)
@@ -190,23 +167,24 @@ def decode_update(data: bytes, *, max_bytes: int) -> RoundUpdate:
         DeltaError: it is not exactly what :func:`encode_update` writes.
     """
     message = _parse(data, round_pb2.RoundUpdate, max_bytes)
-    if int(message.reason) not in set(map(int, Reason)):
-        raise DeltaError(f"reason {message.reason} is unknown")
     update = RoundUpdate(
         message.round,
         message.version,
         message.samples,
         message.delta,
-        Reason(message.reason),
+        _known("reason", Reason, message.reason),
         {metric.name: metric.value for metric in message.metrics},
     )
     return _canonical(update, encode_update(update), data)
 
 
-def _coding(number: int) -> ValueCoding:
-    if number not in list(ValueCoding):
-        raise DeltaError(f"value coding {number} is unknown")
-    return ValueCoding(number)
+_Enum = TypeVar("_Enum", bound=IntEnum)
+
+
+def _known(what: str, kind: type[_Enum], number: int) -> _Enum:
+    if number not in set(map(int, kind)):
+        raise DeltaError(f"{what} {number} is unknown")
+    return kind(number)
 
 
 _Parsed = TypeVar("_Parsed", round_pb2.RoundTask, round_pb2.RoundUpdate)

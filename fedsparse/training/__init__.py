@@ -8,12 +8,13 @@ from fedsparse.training.features import Features, cached_features
 from fedsparse.training.inputs import Inputs, Part, Tokens, prepare
 from fedsparse.training.language import LanguageModelling, LanguageQuality
 from fedsparse.training.loading import load_samples, load_texts
-from fedsparse.training.local import LocalTrainer, Trained
+from fedsparse.training.local import LocalTrainer, Trained, round_stage
 from fedsparse.training.machine import Machine, set_up
 from fedsparse.training.metrics import Quality, intervals, measure
 from fedsparse.training.opening import load_labelled
 from fedsparse.training.outcome import Epoch, Outcome, Selection, StageEnd
 from fedsparse.training.samples import Labelled, Samples, Texts
+from fedsparse.training.stages import require_feasible
 from fedsparse.training.tasks import Classification, ClassificationExam
 
 __all__ = [
@@ -47,6 +48,8 @@ __all__ = [
     "measure",
     "prepare",
     "report",
+    "require_feasible",
+    "round_stage",
     "set_up",
     "train",
     "train_alone",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from fedsparse.adapters import Adapter
 from fedsparse.config import AugmentationSettings, ObjectiveSettings, StageSettings
-from fedsparse.delta import SparseDelta, TrainingSettings
+from fedsparse.delta import Allocation, SparseDelta, Structure, TrainingSettings
 from fedsparse.training.engine import train
 from fedsparse.training.inputs import Inputs, Part
 from fedsparse.training.machine import Machine
@@ -19,6 +20,16 @@ HELD_OUT = 0.15
 
 SPLIT_SEED = 0
 _WARM_UP = 1 / 3  # of a round's steps: every round starts Adam anew, and the merge averages noise away anyhow
+
+_STRUCTURES: dict[Structure, Literal["unstructured", "row"]] = {
+    Structure.UNSTRUCTURED: "unstructured",
+    Structure.ROW: "row",
+}
+_ALLOCATIONS: dict[Allocation, Literal["global", "uniform", "early"]] = {
+    Allocation.GLOBAL: "global",
+    Allocation.UNIFORM: "uniform",
+    Allocation.EARLY: "early",
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +47,20 @@ class Trained:
     loss: float
     received: Quality
     samples: int
+
+
+def round_stage(settings: TrainingSettings) -> StageSettings:
+    """Return one round as a stage of training."""
+    return StageSettings(
+        name="round",
+        epochs=settings.epochs,
+        density=settings.density,
+        learning_rate=settings.learning_rate,
+        head_learning_rate=settings.head_learning_rate,
+        warm_up=_WARM_UP,
+        structure=_STRUCTURES[settings.structure],
+        allocation=_ALLOCATIONS[settings.allocation],
+    )
 
 
 class LocalTrainer:
@@ -85,14 +110,7 @@ class LocalTrainer:
             SpaceMismatchError: the state belongs to another space.
             ConfigError: the density is too small for the dense tensors.
         """
-        stage = StageSettings(
-            name="round",
-            epochs=settings.epochs,
-            density=settings.density,
-            learning_rate=settings.learning_rate,
-            head_learning_rate=settings.head_learning_rate,
-            warm_up=_WARM_UP,
-        )
+        stage = round_stage(settings)
         # The base's head is all zeros, and would give every other coordinate the score 0: it learns first.
         untouched = not state.tensors and bool(self.adapter.dense)
         head = stage.model_copy(update={"name": "head", "density": 0.0, "epochs": 1})

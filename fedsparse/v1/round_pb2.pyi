@@ -20,6 +20,56 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Structure:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _StructureEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Structure.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    STRUCTURE_UNSPECIFIED: _Structure.ValueType  # 0
+    """never sent"""
+    STRUCTURE_UNSTRUCTURED: _Structure.ValueType  # 1
+    """single coordinates"""
+    STRUCTURE_ROW: _Structure.ValueType  # 2
+    """output neurons, or filters"""
+
+class Structure(_Structure, metaclass=_StructureEnumTypeWrapper): ...
+
+STRUCTURE_UNSPECIFIED: Structure.ValueType  # 0
+"""never sent"""
+STRUCTURE_UNSTRUCTURED: Structure.ValueType  # 1
+"""single coordinates"""
+STRUCTURE_ROW: Structure.ValueType  # 2
+"""output neurons, or filters"""
+Global___Structure: _TypeAlias = Structure  # noqa: Y015
+
+class _Allocation:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _AllocationEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Allocation.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    ALLOCATION_UNSPECIFIED: _Allocation.ValueType  # 0
+    """never sent"""
+    ALLOCATION_GLOBAL: _Allocation.ValueType  # 1
+    """one ranking over all tensors"""
+    ALLOCATION_UNIFORM: _Allocation.ValueType  # 2
+    """the same density in each"""
+    ALLOCATION_EARLY: _Allocation.ValueType  # 3
+    """one tensor after another, from the input side on"""
+
+class Allocation(_Allocation, metaclass=_AllocationEnumTypeWrapper): ...
+
+ALLOCATION_UNSPECIFIED: Allocation.ValueType  # 0
+"""never sent"""
+ALLOCATION_GLOBAL: Allocation.ValueType  # 1
+"""one ranking over all tensors"""
+ALLOCATION_UNIFORM: Allocation.ValueType  # 2
+"""the same density in each"""
+ALLOCATION_EARLY: Allocation.ValueType  # 3
+"""one tensor after another, from the input side on"""
+Global___Allocation: _TypeAlias = Allocation  # noqa: Y015
+
 class _Reason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -135,6 +185,8 @@ class TrainingSettings(_message.Message):
     SEED_FIELD_NUMBER: _builtins.int
     VALUE_CODING_FIELD_NUMBER: _builtins.int
     UPLOAD_DENSITY_FIELD_NUMBER: _builtins.int
+    STRUCTURE_FIELD_NUMBER: _builtins.int
+    ALLOCATION_FIELD_NUMBER: _builtins.int
     density: _builtins.float
     """share of the adapter space's coordinates in one update, in (0, 1]"""
     epochs: _builtins.int
@@ -146,6 +198,10 @@ class TrainingSettings(_message.Message):
     """of the update"""
     upload_density: _builtins.float
     """share of the space's coordinates that the update may hold, in (0, 1]"""
+    structure: Global___Structure.ValueType
+    """what is chosen whole"""
+    allocation: Global___Allocation.ValueType
+    """how the density is spread over the tensors"""
     def __init__(
         self,
         *,
@@ -157,10 +213,12 @@ class TrainingSettings(_message.Message):
         seed: _builtins.int = ...,
         value_coding: _delta_pb2.ValueCoding.ValueType = ...,
         upload_density: _builtins.float = ...,
+        structure: Global___Structure.ValueType = ...,
+        allocation: Global___Allocation.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["batch_size", b"batch_size", "density", b"density", "epochs", b"epochs", "head_learning_rate", b"head_learning_rate", "learning_rate", b"learning_rate", "seed", b"seed", "upload_density", b"upload_density", "value_coding", b"value_coding"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "batch_size", b"batch_size", "density", b"density", "epochs", b"epochs", "head_learning_rate", b"head_learning_rate", "learning_rate", b"learning_rate", "seed", b"seed", "structure", b"structure", "upload_density", b"upload_density", "value_coding", b"value_coding"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

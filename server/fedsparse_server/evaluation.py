@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from fedsparse import config
-from fedsparse.delta import SparseDelta, ValueCoding, decode, encode
+from fedsparse.delta import SparseDelta, TrainingSettings, ValueCoding, decode, encode
 from fedsparse.errors import FedsparseError
 from fedsparse.files import write_atomic
 from fedsparse.v1 import link_pb2, space_pb2, trainer_pb2, trainer_pb2_grpc
@@ -77,14 +77,14 @@ def serve(settings: config.FederationConfig) -> None:
         FedsparseError: base model, adapter, density or test set are not right; says which.
     """
     from fedsparse.adapters import build_adapter, load_base  # torch: seconds
-    from fedsparse.sparsity import sparse_budget
-    from fedsparse.training import Evaluator, load_labelled, prepare
+    from fedsparse.training import Evaluator, load_labelled, prepare, require_feasible, round_stage
 
     task = settings.federation.task
     base = load_base(settings.base, settings.adapter, settings.federation.classes, task)
     adapter = build_adapter(base, settings.adapter)
     space = adapter.space
-    sparse_budget(space, settings.training.density, adapter.dense)
+    stage = round_stage(TrainingSettings.named(**settings.training.model_dump()))
+    require_feasible(space, adapter.dense, [stage])
     federation = _describe(settings, base, space)
     write_atomic(settings.state / "federation.pb", federation.SerializeToString(deterministic=True))
     if settings.evaluation is None:

@@ -9,7 +9,7 @@ from typing import Any, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
-from fedsparse.config import FederationConfig, SiteConfig, TrainConfig, from_options, load
+from fedsparse.config import FederationConfig, SiteConfig, TrainConfig, from_options, load, training_defaults
 from fedsparse.errors import ConfigError
 
 FEDERATION = """
@@ -195,6 +195,37 @@ def test_a_wrong_name_in_a_list_is_told_with_its_place(tmp_path: Path) -> None:
 def test_more_plants_are_needed_than_there_are_is_told_with_both_numbers(tmp_path: Path) -> None:
     told = problem(tmp_path, "[rounds]\nmin_plants = 3")
     assert "rounds.min_plants is 3, but hub.plants names 2; lower it, or name more plants" in told
+
+
+@pytest.mark.parametrize(
+    ("task", "kind", "expected"),
+    [
+        ("image-classification", "delta", (0.01, "row", "early", 1e-3, "ternary")),
+        ("text-classification", "delta", (0.01, "row", "uniform", 3e-3, "ternary")),
+        ("image-classification", "lora", (0.25, "unstructured", "global", 2e-4, "int8")),
+        ("text-classification", "bottleneck", (0.25, "unstructured", "global", 2e-4, "int8")),
+    ],
+)
+def test_what_is_not_said_of_training_suits_the_task_and_the_kind(
+    tmp_path: Path, task: str, kind: str, expected: tuple[float, str, str, float, str]
+) -> None:
+    more = f'[adapter]\nkind = "{kind}"\n[training]\nepochs = 3'
+    training = federation(tmp_path, more, classes=f'classes = ["good", "bad"]\ntask = "{task}"').training
+    told = (
+        training.density,
+        training.structure,
+        training.allocation,
+        training.learning_rate,
+        training.value_coding,
+    )
+    assert told == expected
+    assert training.epochs == 3
+    assert training.model_copy(update={"epochs": 1}) == training_defaults(kind, task)
+
+
+def test_what_is_said_of_training_stands(tmp_path: Path) -> None:
+    training = federation(tmp_path, '[training]\nallocation = "global"\nlearning_rate = 0.5').training
+    assert (training.allocation, training.learning_rate, training.structure) == ("global", 0.5, "row")
 
 
 def test_a_plant_named_twice_does_not_count_as_two(tmp_path: Path) -> None:

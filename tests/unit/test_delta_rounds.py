@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 
 from fedsparse.delta import (
+    Allocation,
     Reason,
     RoundTask,
     RoundUpdate,
+    Structure,
     TrainingSettings,
     ValueCoding,
     decode_task,
@@ -185,10 +187,22 @@ def test_a_task_without_training_settings_is_refused() -> None:
         decode_task(message.SerializeToString(deterministic=True), max_bytes=LIMIT)
 
 
-def test_settings_take_their_value_coding_by_name() -> None:
+@pytest.mark.parametrize("field", ["value_coding", "structure", "allocation"])
+@pytest.mark.parametrize("number", [0, 9])
+def test_a_task_with_an_unknown_choice_is_refused(field: str, number: int) -> None:
+    message = round_pb2.RoundTask.FromString(encode_task(TASK))
+    setattr(message.training, field, number)
+    with pytest.raises(DeltaError, match=f"{field.replace('_', ' ')} {number} is unknown"):
+        decode_task(message.SerializeToString(deterministic=True), max_bytes=LIMIT)
+
+
+def test_settings_take_coding_structure_and_allocation_by_name() -> None:
     fields = {"density": 0.1, "epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "head_learning_rate": 1e-3}
-    settings = TrainingSettings.named(value_coding="int4", upload_density=0.5, seed=3, **fields)
+    settings = TrainingSettings.named(
+        value_coding="int4", structure="row", allocation="early", upload_density=0.5, seed=3, **fields
+    )
     assert settings.value_coding is ValueCoding.INT4
+    assert (settings.structure, settings.allocation) == (Structure.ROW, Allocation.EARLY)
     assert settings.upload_density == 0.5
     assert decode_task(encode_task(replace(TASK, training=settings)), max_bytes=LIMIT).training == settings
 

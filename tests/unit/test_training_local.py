@@ -9,7 +9,16 @@ import torch
 
 from fedsparse import config
 from fedsparse.adapters import ImageReader, build_adapter
-from fedsparse.delta import Operation, SparseDelta, TrainingSettings, ValueCoding, apply, encode
+from fedsparse.delta import (
+    Allocation,
+    Operation,
+    SparseDelta,
+    Structure,
+    TrainingSettings,
+    ValueCoding,
+    apply,
+    encode,
+)
 from fedsparse.errors import ConfigError, DataError
 from fedsparse.training import (
     Evaluator,
@@ -62,6 +71,23 @@ def test_the_same_round_gives_the_same_bytes_and_another_round_others(tmp_path: 
     assert _bytes(one.train(UNTOUCHED, SETTINGS, 2).delta) != _bytes(two.train(UNTOUCHED, SETTINGS, 1).delta)
     other = replace(SETTINGS, seed=4)
     assert _bytes(one.train(UNTOUCHED, other, 1).delta) != _bytes(two.train(UNTOUCHED, SETTINGS, 1).delta)
+
+
+def test_a_round_chooses_rows_from_the_input_side_on_where_it_is_asked_to(tmp_path: Path) -> None:
+    one = trainer(tmp_path)
+    asked = replace(SETTINGS, structure=Structure.ROW, allocation=Allocation.EARLY)
+    early, scattered = (
+        {
+            t.tensor: t.indices
+            for t in one.train(UNTOUCHED, how, 1).delta.tensors
+            if t.tensor not in one.adapter.dense
+        }
+        for how in (asked, SETTINGS)
+    )
+    width = int(np.prod(space().tensors[0].shape[1:]))
+    assert np.unique(early[0] // width).size * width == len(early[0])
+    assert np.unique(scattered[0] // width).size * width > len(scattered[0])
+    assert len(early) < len(scattered)
 
 
 def test_a_round_that_fails_leaves_the_next_one_as_it_would_have_been(tmp_path: Path) -> None:
