@@ -1,7 +1,7 @@
 """Bytes of a federation's round at equal accuracy: fedsparse's updates beside dense low-rank factors.
 
 Every arm has the same plants, drawn unlike by class, the same rounds and epochs, and as many learning rates to
-choose from, tried on draws of plants that are not among those measured.
+choose from, tried on a draw of plants that is not among those measured.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from fedsparse.aggregation import rule_named
 from fedsparse.delta import TrainingSettings
 
 PLANTS, ALPHA, ROUNDS, RANK = 4, 0.5, 10, 16
-TUNING_SEEDS = (100, 101)
+TUNING_SEEDS = (100,)
 LORA, LORA_4BIT, OURS = "LoRA r = 16, fp32", "LoRA r = 16, int4", "fedsparse"
 RATES = {LORA: (3e-4, 1e-3, 3e-3), OURS: (1e-3, 3e-3, 1e-2)}
 _TASKS = {"images": "image-classification", "texts": "text-classification"}

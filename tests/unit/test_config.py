@@ -209,7 +209,7 @@ def test_more_plants_are_needed_than_there_are_is_told_with_both_numbers(tmp_pat
 def test_what_is_not_said_of_training_suits_the_task_and_the_kind(
     tmp_path: Path, task: str, kind: str, expected: tuple[float, str, str, float, str]
 ) -> None:
-    more = f'[adapter]\nkind = "{kind}"\n[training]\nepochs = 3'
+    more = f'[adapter]\nkind = "{kind}"\n[training]\nseed = 3'
     training = federation(tmp_path, more, classes=f'classes = ["good", "bad"]\ntask = "{task}"').training
     told = (
         training.density,
@@ -219,8 +219,8 @@ def test_what_is_not_said_of_training_suits_the_task_and_the_kind(
         training.value_coding,
     )
     assert told == expected
-    assert training.epochs == 3
-    assert training.model_copy(update={"epochs": 1}) == training_defaults(kind, task)
+    assert training.seed == 3
+    assert training.model_copy(update={"seed": 0}) == training_defaults(kind, task)
 
 
 def test_what_is_said_of_training_stands(tmp_path: Path) -> None:
