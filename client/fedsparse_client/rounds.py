@@ -9,24 +9,19 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedsparse.delta import (
-    Operation,
     Reason,
     RoundTask,
     RoundUpdate,
-    SparseDelta,
-    ValueCoding,
     compensate,
-    decode,
     encode,
 )
-from fedsparse.errors import CertificateError, DataError, FedsparseError, RegistryError, SpaceMismatchError
-from fedsparse.files import write_atomic
+from fedsparse.errors import CertificateError, DataError, RegistryError, SpaceMismatchError
+from fedsparse_client.residual import Residual
 from fedsparse_client.versions import HeldVersion, VersionNotHeldError
 
 if TYPE_CHECKING:
     from fedsparse.training import LocalTrainer
 
-_MAX_RESIDUAL_BYTES = 1 << 40  # our own file
 _REASONS: tuple[tuple[type[Exception], Reason], ...] = (
     (VersionNotHeldError, Reason.VERSION_NOT_HELD),
     (SpaceMismatchError, Reason.SPACE_MISMATCH),
@@ -43,7 +38,7 @@ class RoundRunner:
     Args:
         trainer: the warm local trainer.
         held: the adapter version that this plant holds.
-        folder: where the error-feedback residual lies.
+        folder: where the error-feedback residual lies, see :class:`Residual`.
         metrics: names of those that this site lets out; no other is offered.
     """
 
@@ -51,7 +46,7 @@ class RoundRunner:
         self._trainer = trainer
         self._held = held
         self._space = trainer.space
-        self._residual_path = folder / "residual"
+        self._residual = Residual(folder, trainer.space)
         self._metrics = metrics
 
     def answer(self, task: RoundTask) -> RoundUpdate:
@@ -83,28 +78,18 @@ class RoundRunner:
         seconds = time.monotonic() - started
         coding = task.training.value_coding
         most = max(1, int(task.training.upload_density * self._space.size))
-        sent, residual = compensate(trained.delta, self._residual(), coding, most=most)
+        before = self._residual.settle(self._held.number, self._held.manifest)
+        sent, residual = compensate(trained.delta, before, coding, most=most)
         data = encode(sent, self._space, coding)
-        self._keep(residual)
         metrics = {
             "holdout_balanced_accuracy": trained.received.balanced_accuracy,
             "train_loss": trained.loss,
             "train_seconds": seconds,
         }
         offered = {name: value for name, value in metrics.items() if name in self._metrics}
-        return RoundUpdate(task.round, task.version, trained.samples, data, Reason.NONE, offered)
-
-    def _residual(self) -> SparseDelta:
-        try:
-            return decode(self._residual_path.read_bytes(), self._space, max_bytes=_MAX_RESIDUAL_BYTES)
-        except FileNotFoundError:
-            pass
-        except FedsparseError as error:  # of another space, or cut short: rounding errors are no great loss
-            _log.warning("the error-feedback residual is unusable and starts anew: %s", error)
-        return SparseDelta.empty(self._space.fingerprint, Operation.ADD)
-
-    def _keep(self, residual: SparseDelta) -> None:
-        write_atomic(self._residual_path, encode(residual, self._space, ValueCoding.FP32), 0o600)
+        update = RoundUpdate(task.round, task.version, trained.samples, data, Reason.NONE, offered)
+        self._residual.leave(residual, update)
+        return update
 
 
 def reason_of(error: Exception) -> Reason:

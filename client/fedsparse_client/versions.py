@@ -50,6 +50,11 @@ class HeldVersion:
         """Number of the version, 0 for the untouched base."""
         return self._manifest.number if self._manifest else 0
 
+    @property
+    def manifest(self) -> AdapterVersion | None:
+        """What was signed of the version; None of the untouched base."""
+        return self._manifest
+
     def accept(self, task: RoundTask) -> SparseDelta:
         """Take the version that ``task`` starts from; return its state.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +17,13 @@ from fedsparse.delta import (
     Operation,
     Reason,
     RoundTask,
+    RoundUpdate,
     SparseDelta,
     TensorDelta,
     ValueCoding,
     decode,
     encode,
+    encode_update,
     header_of,
 )
 from fedsparse.errors import RegistryError
@@ -221,13 +224,79 @@ def test_an_exception_leaves_as_a_code_and_its_text_stays_in_the_log(
     assert str(tmp_path) in caplog.text
 
 
-def test_what_rounding_took_is_kept_across_a_restart_and_a_damaged_residual_starts_anew(
-    plant: Callable[[], RoundRunner], tmp_path: Path
+def _residual_of(update: RoundUpdate, folder: Path) -> bytes:
+    """Return what ``update`` leaves behind, as it lies in its file until a version settles it."""
+    head = sha256(encode_update(update)).digest() + update.version.to_bytes(8, "big")
+    written = (folder / "residual.unsettled").read_bytes()
+    assert written.startswith(head)
+    return written.removeprefix(head)
+
+
+def _merge(registry: Registry, signer: Hub, *updates: RoundUpdate) -> int:
+    """Commit the next version with these updates among those merged; return its number."""
+    digests = ["f" * 64, *(sha256(encode_update(update)).hexdigest() for update in updates)]
+    registry.commit(
+        _state(0.01 * (registry.head() + 1)),
+        round=registry.head() + 1,
+        rule="shrunk",
+        contributions=tuple(Contribution(digest, samples=40, nnz=2) for digest in sorted(digests)),
+        metrics={},
+        sign=signer.sign,
+        certificate=signer.certificate,
+    )
+    return registry.head()
+
+
+@pytest.fixture
+def empty(tmp_path: Path) -> Registry:
+    return Registry(tmp_path / "empty", SPACE)
+
+
+def test_what_a_merged_update_left_behind_is_added_to_the_next_also_after_a_restart(
+    plant: Callable[[], RoundRunner], empty: Registry, federation_hub: Hub, tmp_path: Path
 ) -> None:
-    plant().answer(task())
-    kept = decode((tmp_path / "residual").read_bytes(), SPACE, max_bytes=1 << 20)
-    assert kept.nnz > 0
-    assert plant()._residual() == kept
+    update = plant().answer(task())
+    left = _residual_of(update, tmp_path)
+    assert decode(left, SPACE, max_bytes=len(left)).nnz > 0
+    version = _merge(empty, federation_hub, update)
+    second = plant().answer(task(empty, version=version, number=2))
+    assert (tmp_path / "residual").read_bytes() == left
+    assert _residual_of(second, tmp_path) != left
+
+
+@pytest.mark.parametrize("again", ["the round came to nothing", "the version was made without it"])
+def test_what_an_update_left_that_was_not_merged_is_taken_back(
+    plant: Callable[[], RoundRunner], empty: Registry, federation_hub: Hub, tmp_path: Path, again: str
+) -> None:
+    first = plant().answer(task())
+    version = _merge(empty, federation_hub, first)
+    lost = plant().answer(task(empty, version=version, number=2))
+    before = (tmp_path / "residual").read_bytes()
+    assert _residual_of(lost, tmp_path) != before
+    if again == "the round came to nothing":
+        repeated = plant().answer(task(empty, version=version, held=version, number=2))
+        assert repeated.delta == lost.delta
+    else:
+        version = _merge(empty, federation_hub)
+        plant().answer(task(empty, version=version, number=3))
+    assert (tmp_path / "residual").read_bytes() == before
+
+
+def test_an_update_counts_as_merged_where_the_versions_between_were_missed(
+    plant: Callable[[], RoundRunner], empty: Registry, federation_hub: Hub, tmp_path: Path
+) -> None:
+    left = _residual_of(plant().answer(task()), tmp_path)
+    for _ in range(2):
+        version = _merge(empty, federation_hub)
+    plant().answer(task(empty, version=version, number=3))
+    assert (tmp_path / "residual").read_bytes() == left
+
+
+def test_a_damaged_residual_starts_anew(
+    plant: Callable[[], RoundRunner], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "residual").write_bytes(b"half a fi")
-    assert plant()._residual().nnz == 0
+    assert plant().answer(task()).reason is Reason.NONE
+    assert "starts anew" in caplog.text
+    (tmp_path / "residual.unsettled").write_bytes(b"half a fi")
     assert plant().answer(task()).reason is Reason.NONE
