@@ -1,7 +1,8 @@
 """The codec of deltas: index bits beside the entropy and what one would otherwise write, and values per second.
 
 The real supports are those of one update trained on the solar cells and one on the work orders, as the default
-stages choose them, and by |gradient| over all layers. The bytes of whole rounds are those of federations of both.
+stages choose them, in whole rows of all layers, and by |gradient| over all layers. The bytes of whole rounds are
+those of federations on both.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ def real_rows(work: Path, orders: Path) -> list[dict[str, Any]]:
     rows = []
     for name in problems(orders):
         problem = images(work / "images") if name == "images" else texts(orders)
-        for coordinates in ("default", "global, scattered"):
+        for coordinates in ("default", "uniform rows", "global, scattered"):
             space, support = _support(problem, coordinates)
             chosen = [(w, s.shape) for w, s in zip(support, space.tensors, strict=True) if 0 < len(w) < s.size]
             rows.append(index_row(f"{name}, {coordinates}", chosen))
@@ -210,21 +211,29 @@ def _print(index: Sequence[dict[str, Any]], speed: Sequence[dict[str, Any]]) -> 
     console.print(table)
 
 
+def _at_least_two(text: str) -> int:
+    if (number := int(text)) < 2:
+        raise argparse.ArgumentTypeError(f"{number} draws give no standard error: use 2 or more")
+    return number
+
+
 def main() -> None:
     """Measure, print the tables, and write results/codec.json."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--work", type=Path, default=Path("runs/bench_train"))
     parser.add_argument("--texts", type=Path, default=ORDERS, help="folder of the maintenance work orders")
-    parser.add_argument("--seeds", type=int, default=4, help="draws of plants, for the bytes of whole rounds")
+    parser.add_argument(
+        "--seeds", type=_at_least_two, default=4, help="draws of plants, for the bytes of whole rounds"
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread, for the same")
     options = parser.parse_args()
     work, orders = options.work.resolve(), options.texts.resolve()
     torch.set_num_threads(1)
+    rounds = codec_rounds.measure(work, orders, problems(orders), options.seeds, options.workers)
     random, speed = random_rows(), speed_rows(options.repeats)
     real = real_rows(work, orders)
     _print([*random, *real], speed)
-    rounds = codec_rounds.measure(work, orders, problems(orders), options.seeds, options.workers)
     codec_rounds.print_rows(rounds)
     settings = {
         "seed": _SEED,
@@ -235,6 +244,7 @@ def main() -> None:
             "plants": codec_rounds.PLANTS,
             "alpha": codec_rounds.ALPHA,
             "rounds": codec_rounds.ROUNDS,
+            "last": codec_rounds.LAST,
             "seeds": list(range(options.seeds)),
             "tuning_seeds": codec_rounds.TUNING_SEEDS,
             "learning_rates": codec_rounds.RATES,

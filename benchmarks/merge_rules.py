@@ -1,8 +1,8 @@
 """Merging rules on unlike plants, side by side: solar cells split over class and cell type by a Dirichlet draw.
 
 Every arm trains with the same budget from the same start; only the rule that merges the updates differs. Each
-plant chooses its own support by |gradient|, so that supports overlap little, as they do in practice. Finished
-jobs are kept below --work: an interrupted run goes on where it stopped.
+plant chooses its own support by |gradient|, with structure and allocation as by default. Finished jobs are kept
+below --work: an interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 
 from fedsparse import config
 from fedsparse.adapters import Adapter, build_adapter, load_base
-from fedsparse.aggregation import Accumulator, Rule, admit
+from fedsparse.aggregation import Accumulator, Policy, Rule, admit
 from fedsparse.cli.demo_site import CLASSES, read_cells, write_manifest
 from fedsparse.delta import (
     Operation,
     Reason,
     RoundUpdate,
     SparseDelta,
+    Structure,
     TrainingSettings,
     ValueCoding,
     apply,
@@ -35,7 +36,7 @@ from fedsparse.training.samples import Labelled, Texts
 
 _MAX_BYTES = 1 << 30
 TEST_SHARE, TEST_SEED = 0.25, 7
-_DRAWS = 10_000
+_DRAWS = 1000
 
 ORDERS = Path("../shared/data/fmc-mwo2kg")
 """Where the maintenance work orders are expected; --texts names another folder."""
@@ -92,6 +93,16 @@ class Bench:
         """Return an evaluator on the test set."""
         return Evaluator(self.adapter, self.samples.labels[self.test], self.inputs.take(self.test))
 
+    def digest(self) -> str:
+        """Return the SHA-256 of all samples and their labels, hex."""
+        told = "".join(f"{d}{label}\n" for d, label in zip(self.samples.digests, self.samples.labels, strict=True))
+        return hashlib.sha256(told.encode()).hexdigest()
+
+    def tuning(self) -> Bench:
+        """Return the same without the test set: a part of the rest is tested on instead."""
+        rest, held = hold_out([self.strata[i] for i in self.rest], TEST_SHARE, TEST_SEED)
+        return replace(self, rest=self.rest[rest], test=self.rest[held])
+
     def plants(self, count: int, alpha: float, seed: int) -> list[NDArray[np.int64]]:
         """Draw the samples of unlike plants; they depend on the seed alone.
 
@@ -100,11 +111,12 @@ class Bench:
         """
         strata = [self.strata[i] for i in self.rest]
         for attempt in range(_DRAWS):
-            parts = partition(strata, dirichlet_shares(strata, count, alpha, 1000 * seed + attempt), seed)
+            parts = partition(strata, dirichlet_shares(strata, count, alpha, _DRAWS * seed + attempt), seed)
             plants = [self.rest[np.array(part, np.int64)] for part in parts]
             if all(self._is_enough(plant) for plant in plants):
                 return plants
-        raise SystemExit(f"no draw at alpha {alpha} gives every plant {self.least} samples of each class")
+        least = f"{self.least} samples of each class" if self.least else "samples of two classes"
+        raise SystemExit(f"no draw at alpha {alpha} gives every plant {least}")
 
     def _is_enough(self, plant: NDArray[np.int64]) -> bool:
         counts = np.bincount(self.samples.labels[plant], minlength=len(self.samples.classes))
@@ -171,16 +183,22 @@ def federate(
         sizes, values = [], []
         for place, trainer in enumerate(trainers):
             trained = trainer.train(state, settings, number)
-            coding, most = settings.value_coding, int(settings.upload_density * space.size)
-            sent, residuals[place] = compensate(trained.delta, residuals[place], coding, most=most)
+            coding, most = settings.value_coding, max(1, int(settings.upload_density * space.size))
+            rows = space if settings.structure is Structure.ROW else None
+            sent, residuals[place] = compensate(trained.delta, residuals[place], coding, most=most, rows=rows)
             data = encode(sent, space, coding)
-            payload = encode_update(RoundUpdate(number, number - 1, trained.samples, data, Reason.NONE))
+            metrics = {
+                "holdout_balanced_accuracy": trained.received.balanced_accuracy,
+                "train_loss": trained.loss,
+                "train_seconds": 0.1,
+            }
+            payload = encode_update(RoundUpdate(number, number - 1, trained.samples, data, Reason.NONE, metrics))
             sizes.append(len(payload))
             values.append(sent.nnz)
             accumulator.add(
                 admit(payload, space, round=number, version=number - 1, max_bytes=_MAX_BYTES, max_density=1.0)
             )
-        before, state = state, apply(state, accumulator.result(rule))
+        before, state = state, apply(state, accumulator.result(Policy(rule)))
         down = min(len(encode(d, space, ValueCoding.FP32)) for d in (difference(before, state), state))
         quality = evaluator.evaluate(state)
         history.append(

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import kept
+from benchmarks.simulation import Name
 from benchmarks.training.arms import Recipe, run
 from benchmarks.training.problems import Problem, images, texts
 
@@ -35,7 +36,7 @@ def _problem(name: str, work: Path, orders: Path) -> Problem:
     return images(work / "images") if name == "images" else texts(orders)
 
 
-def problems(orders: Path) -> list[str]:
+def problems(orders: Path) -> list[Name]:
     """Return the problems whose data is here, and say which is not."""
     if orders.is_dir():
         return ["texts", "images"]

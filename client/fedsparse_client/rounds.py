@@ -12,6 +12,7 @@ from fedsparse.delta import (
     Reason,
     RoundTask,
     RoundUpdate,
+    Structure,
     compensate,
     encode,
 )
@@ -79,7 +80,8 @@ class RoundRunner:
         coding = task.training.value_coding
         most = max(1, int(task.training.upload_density * self._space.size))
         before = self._residual.settle(self._held.number, self._held.manifest)
-        sent, residual = compensate(trained.delta, before, coding, most=most)
+        rows = self._space if task.training.structure is Structure.ROW else None
+        sent, residual = compensate(trained.delta, before, coding, most=most, rows=rows)
         data = encode(sent, self._space, coding)
         metrics = {
             "holdout_balanced_accuracy": trained.received.balanced_accuracy,

@@ -1,7 +1,36 @@
 """How it merges: mask-aware averaging of sparse updates."""
 
-from fedsparse.aggregation.accumulator import Accumulator
+from fedsparse.aggregation.accumulator import Accumulator, Policy, Weighing, by_plant, by_samples, capped
 from fedsparse.aggregation.admission import Admitted, admit
-from fedsparse.aggregation.rules import Rule, holders_mean, rule_named, shrunk, zero_fill
+from fedsparse.aggregation.holders import Holders, Part
+from fedsparse.aggregation.rules import (
+    Mean,
+    Rule,
+    SignElected,
+    TrimmedMean,
+    holders_mean,
+    rule_named,
+    shrunk,
+    zero_fill,
+)
 
-__all__ = ["Accumulator", "Admitted", "Rule", "admit", "holders_mean", "rule_named", "shrunk", "zero_fill"]
+__all__ = [
+    "Accumulator",
+    "Admitted",
+    "Holders",
+    "Mean",
+    "Part",
+    "Policy",
+    "Rule",
+    "SignElected",
+    "TrimmedMean",
+    "Weighing",
+    "admit",
+    "by_plant",
+    "by_samples",
+    "capped",
+    "holders_mean",
+    "rule_named",
+    "shrunk",
+    "zero_fill",
+]

@@ -2,29 +2,94 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import heapq
+import statistics
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from tempfile import NamedTemporaryFile
+from typing import IO, BinaryIO
 
 import numpy as np
 
 from fedsparse.aggregation.admission import Admitted
+from fedsparse.aggregation.holders import Holders, Part
 from fedsparse.aggregation.rules import Rule
-from fedsparse.delta import AdapterSpace, Operation, SparseDelta, TensorDelta
+from fedsparse.delta import AdapterSpace, Operation, SparseDelta, TensorDelta, decode_stream
 from fedsparse.errors import DeltaError, SpaceMismatchError
+
+MEMORY = 1 << 30
+"""Bytes of updates, as they were sent, that an accumulator keeps in memory; more lie in temporary files."""
+
+Weighing = Callable[[int], float]
+"""From the samples that an update claims behind it to its weight, above 0."""
+
+
+def by_samples(samples: int) -> float:
+    """Weigh by what is claimed."""
+    return float(samples)
+
+
+def by_plant(samples: int) -> float:
+    """Weigh every plant alike, whatever it claims."""
+    return 1.0
+
+
+def capped(most: int) -> Weighing:
+    """Weigh by what is claimed, up to ``most`` samples."""
+    return lambda samples: float(min(samples, most))
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How the updates of a round become a step.
+
+    Attributes:
+        rule: from a coordinate's holders to its step.
+        weighing: from claimed samples to weight.
+        norm_bound: an update whose norm is larger than so many times the median of the round's is scaled down to
+            that (Sun et al. 2019, https://arxiv.org/abs/1911.07963); None leaves all as they are.
+        min_holders: coordinates that fewer updates hold do not move.
+    """
+
+    rule: Rule
+    weighing: Weighing = by_samples
+    norm_bound: float | None = None
+    min_holders: int = 1
+
+
+@dataclass(frozen=True)
+class _Kept:
+    """An update that waits to be merged: what is known of it, and where its bytes are."""
+
+    digest: bytes
+    samples: int
+    norm: float
+    data: bytes
+    file: IO[bytes] | None
+
+    def open(self) -> BinaryIO:
+        return BytesIO(self.data) if self.file is None else Path(self.file.name).open("rb")
 
 
 class Accumulator:
     """Collects the updates of one round.
 
     Floating-point sums depend on their order, so the updates are summed in the order of their digests, whatever
-    order they came in. Memory is that of the updates themselves.
+    order they came in. They are kept as they were sent, entropy-coded and quantised, which is a fraction of the
+    sums they make, and are decoded tensor by tensor when they are merged: memory is that of the updates' bytes, up
+    to a limit, and of one segment of each (about a million values) with one tensor's sums.
 
     Args:
         space: the federation's adapter space.
+        memory: bytes of updates to keep in memory; further ones lie in temporary files.
     """
 
-    def __init__(self, space: AdapterSpace) -> None:
+    def __init__(self, space: AdapterSpace, *, memory: int = MEMORY) -> None:
         self._space = space
-        self._updates: list[Admitted] = []
+        self._memory = memory
+        self._updates: list[_Kept] = []
 
     def add(self, update: Admitted) -> None:
         """Take one update.
@@ -32,45 +97,82 @@ class Accumulator:
         Raises:
             SpaceMismatchError: it belongs to another space.
         """
-        if update.delta.space != self._space.fingerprint:
-            raise SpaceMismatchError(
-                f"the update belongs to the adapter space {update.delta.space.hex()[:16]}, "
-                f"here the space is {self._space.fingerprint.hex()[:16]}"
-            )
-        self._updates.append(update)
+        self._require(update.space)
+        held = sum(len(kept.data) for kept in self._updates)
+        data, file = update.data, None
+        if held + len(data) > self._memory:
+            file = NamedTemporaryFile(prefix="fedsparse-")  # noqa: SIM115 - it lives as long as the update
+            file.write(data)
+            file.flush()
+            data = b""
+        self._updates.append(_Kept(update.digest, update.samples, update.norm, data, file))
 
     def merge(self, other: Accumulator) -> None:
-        """Take everything that ``other`` has taken."""
-        for update in tuple(other._updates):  # a copy: `other` may be this one
-            self.add(update)
+        """Take everything that ``other`` has taken.
 
-    def result(self, rule: Rule) -> SparseDelta:
-        """Return the step for every coordinate that anybody holds.
+        Raises:
+            SpaceMismatchError: it collects for another space.
+        """
+        self._require(other._space)
+        self._updates += tuple(other._updates)  # a copy: `other` may be this one
+
+    def result(self, policy: Policy) -> SparseDelta:
+        """Return the step for every coordinate that enough updates hold.
 
         Raises:
             DeltaError: nothing was added.
         """
+        return SparseDelta(self._space.fingerprint, Operation.ADD, tuple(self.steps(policy)))
+
+    def steps(self, policy: Policy) -> Iterator[TensorDelta]:
+        """Yield the step tensor by tensor, in the order of the space; see :meth:`result`."""
         if not self._updates:
             raise DeltaError("there is no update to merge")
-        ordered = sorted(self._updates, key=lambda update: update.digest)
-        total = sum(update.weight for update in ordered)
-        parts: dict[int, list[tuple[TensorDelta, float]]] = {}
-        for update in ordered:
-            for tensor in update.delta.tensors:
-                parts.setdefault(tensor.tensor, []).append((tensor, update.weight))
-        tensors = (_merge_tensor(position, parts[position], total, rule) for position in sorted(parts))
-        return SparseDelta(self._space.fingerprint, Operation.ADD, tuple(tensors))
+        updates = sorted(self._updates, key=lambda kept: kept.digest)
+        weights = [policy.weighing(kept.samples) for kept in updates]
+        scales = _scales([kept.norm for kept in updates], policy.norm_bound)
+        for position, parts in self._by_tensor(updates, weights, scales):
+            holders = Holders(parts, self._space.tensors[position].size, sum(weights))
+            step = policy.rule.merge(holders).astype(np.float32)
+            union = holders.union
+            if policy.min_holders > 1:
+                enough = holders.count() >= policy.min_holders
+                union, step = union[enough], step[enough]
+            if len(union):
+                yield TensorDelta(position, union, step)
+
+    def _by_tensor(
+        self, updates: list[_Kept], weights: list[float], scales: list[float]
+    ) -> Iterator[tuple[int, list[Part]]]:
+        """Yield each tensor that is named with the parts of it, in the order of ``updates``."""
+        streams = [self._read(kept, number) for number, kept in enumerate(updates)]
+        position, parts = -1, list[Part]()
+        for number, tensor in heapq.merge(*streams, key=lambda item: (item[1].tensor, item[0])):
+            if tensor.tensor != position:
+                if parts:
+                    yield position, parts
+                position, parts = tensor.tensor, []
+            values = tensor.values if scales[number] == 1 else tensor.values * np.float32(scales[number])
+            parts.append(Part(tensor.indices, values, weights[number]))
+        if parts:
+            yield position, parts
+
+    def _read(self, kept: _Kept, number: int) -> Iterator[tuple[int, TensorDelta]]:
+        with kept.open() as source:
+            for tensor in decode_stream(source, self._space, max_bytes=1 << 62)[1]:
+                yield number, tensor
+
+    def _require(self, space: AdapterSpace) -> None:
+        if space.fingerprint != self._space.fingerprint:
+            raise SpaceMismatchError(
+                f"the update belongs to the adapter space {space.fingerprint.hex()[:16]}, "
+                f"here the space is {self._space.fingerprint.hex()[:16]}"
+            )
 
 
-def _merge_tensor(
-    position: int, parts: Iterable[tuple[TensorDelta, float]], total: float, rule: Rule
-) -> TensorDelta:
-    """Sum the pairs (N, D) over the union of the supports, in float64, and apply ``rule``."""
-    parts = list(parts)
-    union = np.unique(np.concatenate([tensor.indices for tensor, _ in parts]))
-    weighted, held = np.zeros((2, union.size))
-    for tensor, weight in parts:
-        at = np.searchsorted(union, tensor.indices)
-        weighted[at] += weight * tensor.values.astype(np.float64)
-        held[at] += weight
-    return TensorDelta(position, union, rule(weighted, held, total).astype(np.float32))
+def _scales(norms: list[float], bound: float | None) -> list[float]:
+    """Return the factor of each update."""
+    if bound is None:
+        return [1.0] * len(norms)
+    most = bound * statistics.median(norms)
+    return [1.0 if norm <= most else most / norm for norm in norms]

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from hashlib import sha256
+from io import BytesIO
 
-from fedsparse.delta import AdapterSpace, Operation, Reason, SparseDelta, decode, decode_update
+import numpy as np
+
+from fedsparse.delta import AdapterSpace, Operation, Reason, TensorDelta, decode_stream, decode_update
 from fedsparse.errors import DeltaError
 
 _DOOR = object()
@@ -18,19 +23,29 @@ class Admitted:
     """An update that may be merged; only :func:`admit` makes one.
 
     Attributes:
-        delta: the plant's ADD delta.
-        weight: its weight in the merge, the number of samples behind it.
+        space: what it belongs to.
+        data: the plant's ADD delta, in the bytes that were checked.
+        samples: how many it claims behind it.
         digest: SHA-256 of the update's bytes.
+        nnz: coordinates it names.
+        norm: Euclidean norm of its values.
     """
 
-    delta: SparseDelta
-    weight: float
+    space: AdapterSpace
+    data: bytes = field(repr=False)
+    samples: int
     digest: bytes
-    door: object
+    nnz: int
+    norm: float
+    door: object = field(repr=False)
 
     def __post_init__(self) -> None:
         if self.door is not _DOOR:
             raise TypeError("only admit() admits an update")
+
+    def tensors(self) -> Iterator[TensorDelta]:
+        """Decode again, a segment at a time."""
+        return decode_stream(BytesIO(self.data), self.space, max_bytes=len(self.data))[1]
 
 
 def admit(
@@ -60,16 +75,24 @@ def admit(
         )
     if not 0 < update.samples <= _MAX_SAMPLES:
         raise DeltaError(f"the update claims {update.samples} samples; 1 to {_MAX_SAMPLES} are possible")
-    delta = decode(update.delta, space, max_bytes=max_bytes)
-    if delta.operation is not Operation.ADD:
+    nnz, norm = _check(update.delta, space, max_bytes, max_density)
+    return Admitted(space, update.delta, update.samples, sha256(payload).digest(), nnz, norm, _DOOR)
+
+
+def _check(data: bytes, space: AdapterSpace, max_bytes: int, max_density: float) -> tuple[int, float]:
+    """Return how many coordinates a delta names, and the norm of its values."""
+    header, tensors = decode_stream(BytesIO(data), space, max_bytes=max_bytes)
+    if header.operation is not Operation.ADD:
         raise DeltaError("a plant's update must be an ADD delta")
-    if delta.nnz == 0:
+    nnz, squares, largest = 0, 0.0, 0.0
+    for tensor in tensors:
+        nnz += len(tensor.indices)
+        largest = max(largest, float(np.abs(tensor.values).max()))
+        squares += float(np.square(tensor.values, dtype=np.float64).sum())
+    if nnz == 0:
         raise DeltaError("the update names no coordinate")
-    largest = max((float(abs(tensor.values).max()) for tensor in delta.tensors), default=0.0)
     if largest > _MAX_MAGNITUDE:
         raise DeltaError(f"the update holds the value {largest:g}, the limit is {_MAX_MAGNITUDE:g}")
-    if delta.nnz / space.size > max_density:
-        raise DeltaError(
-            f"the update names {delta.nnz} of {space.size} coordinates, the limit is {max_density:.2%}"
-        )
-    return Admitted(delta, float(update.samples), sha256(payload).digest(), _DOOR)
+    if nnz / space.size > max_density:
+        raise DeltaError(f"the update names {nnz} of {space.size} coordinates, the limit is {max_density:.2%}")
+    return nnz, math.sqrt(squares)

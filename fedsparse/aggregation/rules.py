@@ -1,45 +1,115 @@
-"""Mask-aware merging rules: from a coordinate's pair (N, D) and the round's weight W to its step.
+"""Mask-aware merging rules: from what the holders of a coordinate sent to its step.
 
-N is the weighted sum of the deltas of those who hold the coordinate, D the sum of their weights, W that of all
-plants in the round. Dividing by D trusts a lone holder fully; dividing by W counts everybody else as a zero.
+With N the weighted sum of the values of those who hold it, D the sum of their weights, and W that of all plants in
+the round: dividing by D trusts a lone holder fully; dividing by W counts everybody else as a zero.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import NDArray
 
+from fedsparse.aggregation.holders import Holders, Part, Vector
 from fedsparse.errors import ConfigError
 
-Vector = NDArray[np.float64]
-Rule = Callable[[Vector, Vector, float], Vector]
+
+class Rule(Protocol):
+    """Turns what a round's updates say of one tensor into its step."""
+
+    def merge(self, holders: Holders) -> Vector:
+        """Return the step at every coordinate of ``holders.union``, (k,)."""
 
 
-def holders_mean(weighted: Vector, held: Vector, total: float) -> Vector:
-    """Return N / D: the mean over the plants that hold the coordinate. Shapes ``(k,)``."""
-    return weighted / held
+@dataclass(frozen=True)
+class Mean:
+    """A rule that needs nothing but the sums.
+
+    Attributes:
+        formula: from N, D, (k,) each, and W to the step, (k,).
+    """
+
+    formula: Callable[[Vector, Vector, float], Vector]
+
+    def merge(self, holders: Holders) -> Vector:
+        """Return the step by the formula."""
+        return self.formula(*holders.sums(), holders.total)
 
 
-def zero_fill(weighted: Vector, held: Vector, total: float) -> Vector:
-    """Return N / W: plants without the coordinate count as zeros (FLASC's averaging). Shapes ``(k,)``."""
-    return weighted / total
+holders_mean = Mean(lambda weighted, held, total: weighted / held)
+"""N / D: the mean over the plants that hold the coordinate."""
+
+zero_fill = Mean(lambda weighted, held, total: weighted / total)
+"""N / W: plants without the coordinate count as zeros (FLASC, https://arxiv.org/abs/2406.05233)."""
 
 
-def shrunk(strength: float) -> Rule:
+def shrunk(strength: float) -> Mean:
     """Return N / (D + strength · (W - D)): between holders' mean (0) and zero-fill (1).
 
     Args:
         strength: λ in [0, 1].
     """
-    if not 0 <= strength <= 1:
-        raise ConfigError(f"the shrunk rule's strength is {strength}", "Choose it between 0 and 1")
+    _require_strength(strength)
+    return Mean(lambda weighted, held, total: weighted / (held + strength * (total - held)))
 
-    def rule(weighted: Vector, held: Vector, total: float) -> Vector:
-        return weighted / (held + strength * (total - held))
 
-    return rule
+@dataclass(frozen=True)
+class SignElected:
+    """The mean over those who agree with the sign of N, shrunk by all who disagree or do not hold the coordinate.
+
+    TIES-Merging, https://arxiv.org/abs/2306.01708: the election and the disjoint mean; the updates are sparse
+    already, so there is nothing to trim.
+
+    Attributes:
+        strength: λ in [0, 1]; 0 is the paper's.
+    """
+
+    strength: float = 0.0
+
+    def __post_init__(self) -> None:
+        _require_strength(self.strength)
+
+    def merge(self, holders: Holders) -> Vector:
+        """Return the step at every coordinate; 0 where the signs are in balance."""
+        up, for_up = holders.sums([_of_sign(part, 1) for part in holders.parts])
+        down, for_down = holders.sums([_of_sign(part, -1) for part in holders.parts])
+        rising = up + down > 0
+        agreed = np.where(rising, for_up, for_down)
+        divisor = agreed + self.strength * (holders.total - agreed)
+        step = np.divide(np.where(rising, up, down), divisor, where=divisor > 0, out=np.zeros_like(divisor))
+        return np.where(up + down == 0, 0.0, step)
+
+
+@dataclass(frozen=True)
+class TrimmedMean:
+    """The mean over holders without the lowest and highest of them; weights do not count.
+
+    Yin et al. 2018, https://arxiv.org/abs/1803.01498. A coordinate of few holders is not protected, that of a lone
+    one not at all: demand a least number of holders.
+
+    Attributes:
+        share: of the holders that is left out at either end, in [0, 1/2]; 1/2 is the median.
+    """
+
+    share: float
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.share <= 0.5:
+            raise ConfigError(f"the trimmed mean's share is {self.share}", "Choose it between 0 and 0.5")
+
+    def merge(self, holders: Holders) -> Vector:
+        """Return the step at every coordinate."""
+        return np.concatenate([self._of(np.sort(table, axis=1)) for table in holders.tables()])
+
+    def _of(self, ordered: Vector) -> Vector:
+        held = ordered.shape[1] - np.isnan(ordered).sum(axis=1)  # NaN sorts last
+        left = np.minimum(np.floor(self.share * held), (held - 1) // 2)
+        place = np.arange(ordered.shape[1])
+        inside = (place >= left[:, None]) & (place < (held - left)[:, None])
+        inner: Vector = np.where(inside, ordered, 0.0).sum(axis=1) / (held - 2 * left)
+        return inner
 
 
 def rule_named(name: str, strength: float) -> Rule:
@@ -48,7 +118,24 @@ def rule_named(name: str, strength: float) -> Rule:
     Raises:
         ConfigError: there is none of that name.
     """
-    rules = {"holders-mean": holders_mean, "zero-fill": zero_fill, "shrunk": shrunk(strength)}
+    rules: dict[str, Callable[[], Rule]] = {
+        "holders-mean": lambda: holders_mean,
+        "zero-fill": lambda: zero_fill,
+        "shrunk": lambda: shrunk(strength),
+        "sign-elected": lambda: SignElected(strength),
+        "trimmed-mean": lambda: TrimmedMean(strength),
+        "median": lambda: TrimmedMean(0.5),
+    }
     if name not in rules:
         raise ConfigError(f"no merging rule is called {name!r}", f"Choose one of {', '.join(rules)}")
-    return rules[name]
+    return rules[name]()
+
+
+def _require_strength(strength: float) -> None:
+    if not 0 <= strength <= 1:
+        raise ConfigError(f"the rule's strength is {strength}", "Choose it between 0 and 1")
+
+
+def _of_sign(part: Part, sign: int) -> Part:
+    chosen = part.values * sign > 0
+    return replace(part, indices=part.indices[chosen], values=part.values[chosen])

@@ -27,13 +27,14 @@ class TrainingDefaults(Settings):
     Attributes:
         density: share of the adapter space's coordinates in one update; by default 0.01 for delta, and 0.25 for
             lora and bottleneck, whose spaces are small.
-        epochs: passes over the local data per round; by default 3 for delta on texts, which are read faster.
-        learning_rate: the highest of a round, of Adam, for the sparse values.
-        head_learning_rate: the same for the tensors in ``adapter.dense``.
+        epochs: passes over the local data per round; by default 1 over images and 3 over texts.
+        learning_rate: the highest of a round, of Adam, for the sparse values; by default 1e-3, and 3e-3 for delta
+            on texts.
+        head_learning_rate: the same for the tensors in ``adapter.dense``; by default 1e-3, and 3e-3 on texts.
         value_coding: how an update's values are written, by default "ternary" for delta; what rounding takes from
             one is added to the next.
-        upload_density: share of the space's coordinates that an update may hold, those that changed most; the
-            others wait for the next update.
+        upload_density: share of the space's coordinates that an update may hold, those that changed most, or the
+            rows that did; the others wait for the next update.
         structure: what is chosen whole: coordinates, or rows (output neurons or filters), whose places cost next
             to nothing to say; by default rows for delta.
         allocation: "global" is one ranking over all tensors, "uniform" gives each the same density, "early" fills
@@ -44,7 +45,7 @@ class TrainingDefaults(Settings):
     density: Annotated[float, Field(gt=0, le=1)] = 0.01
     epochs: Annotated[int, Field(ge=1, le=1000)] = 1
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
-    learning_rate: Annotated[float, Field(gt=0, le=1)] = 2e-4
+    learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
     head_learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     value_coding: Literal["fp32", "bf16", "int8", "int4", "ternary"] = "int8"
@@ -71,14 +72,32 @@ class RoundSettings(Settings):
 
 
 class AggregationSettings(Settings):
-    """How updates merge.
+    """How updates merge; see :mod:`fedsparse.aggregation`.
 
     Attributes:
-        strength: of the shrunk rule, between 0 (holders' mean) and 1 (zero-fill).
+        rule: from the values of those who hold a coordinate to its step.
+        strength: of "shrunk" and "sign-elected", between 0 (the mean over holders) and 1 (zero-fill); of
+            "trimmed-mean" the share of the holders that is left out at either end, up to 0.5.
+        weigh_by: "samples", as many as a plant claims behind its update, or "plants", all alike.
+        max_samples: a plant's claim counts up to so many.
+        norm_bound: an update whose norm is more than so many times the median of the round's is scaled down to it.
+        min_holders: coordinates that fewer updates hold do not move.
     """
 
-    rule: Literal["shrunk", "zero-fill", "holders-mean"] = "shrunk"
+    rule: Literal["shrunk", "zero-fill", "holders-mean", "sign-elected", "trimmed-mean", "median"] = "shrunk"
     strength: Annotated[float, Field(ge=0, le=1)] = 0.25
+    weigh_by: Literal["samples", "plants"] = "samples"
+    max_samples: Annotated[int, Field(ge=1, le=1 << 40)] | None = None
+    norm_bound: Annotated[float, Field(ge=1)] | None = None
+    min_holders: Annotated[int, Field(ge=1, le=10_000)] = 1
+
+    @model_validator(mode="after")
+    def _fit_each_other(self) -> AggregationSettings:
+        if self.rule == "trimmed-mean" and self.strength > 0.5:
+            raise ValueError(f"strength = {self.strength} trims everything; use at most 0.5 with trimmed-mean")
+        if self.weigh_by == "plants" and self.max_samples is not None:
+            raise ValueError("max_samples means nothing where every plant weighs alike; leave one of them out")
+        return self
 
 
 class HubSettings(Settings):
@@ -115,20 +134,29 @@ class FederationConfig(Settings):
                 f"rounds.min_plants is {self.rounds.min_plants}, but hub.plants names {len(self.hub.plants)}; "
                 "lower it, or name more plants"
             )
+        if self.aggregation.min_holders > len(self.hub.plants):
+            raise ValueError(
+                f"aggregation.min_holders is {self.aggregation.min_holders}, but hub.plants names "
+                f"{len(self.hub.plants)}: nothing would ever move; lower it"
+            )
         return self
 
 
-# By measurement (README, "Which adapter, how sparse"): where a sensor's images meet a model of photographs, the
-# first layers gain most; texts gain in all layers. Whole rows do as well as scattered coordinates, at less cost.
-_DELTA: dict[str, Any] = {"structure": "row", "value_coding": "ternary"}
+# Whole rows cost next to nothing to name. On images they do as well as scattered coordinates of the first layers,
+# which gain most where a sensor's images meet a model of photographs. Texts gain in all layers; there rows are
+# taken for their bytes: on one site they are a little behind (README, "Which adapter, how sparse").
+_BY_KIND: dict[str, dict[str, Any]] = {
+    "delta": {"structure": "row", "value_coding": "ternary"},
+    "lora": {"learning_rate": 1e-3},
+    "bottleneck": {"learning_rate": 1e-3},
+}
 _BY_TASK: dict[str, dict[str, Any]] = {
+    "image-classification": {},
+    "text-classification": {"epochs": 3, "head_learning_rate": 3e-3},
+}
+_DELTA_BY_TASK: dict[str, dict[str, Any]] = {
     "image-classification": {"allocation": "early", "learning_rate": 1e-3},
-    "text-classification": {
-        "allocation": "uniform",
-        "epochs": 3,
-        "learning_rate": 3e-3,
-        "head_learning_rate": 3e-3,
-    },
+    "text-classification": {"allocation": "uniform", "learning_rate": 3e-3},
 }
 
 
@@ -143,18 +171,21 @@ def training_defaults(kind: str, task: str) -> TrainingDefaults:
 
 
 def _by(kind: str, task: str) -> dict[str, Any]:
-    if kind not in DENSITY_BY_KIND:
+    if kind not in _BY_KIND or task not in _BY_TASK:
         return {}  # validation refuses it
-    density = {"density": DENSITY_BY_KIND[kind]}
-    return {**density, **_DELTA, **_BY_TASK.get(task, {})} if kind == "delta" else density
+    more = _DELTA_BY_TASK[task] if kind == "delta" else {}
+    return {"density": DENSITY_BY_KIND[kind], **_BY_KIND[kind], **_BY_TASK[task], **more}
 
 
 def _with_training(raw: Any) -> Any:
     """Fill in what suits the adapter's kind and the task, where nothing else is given."""
-    if not isinstance(raw, dict):
+    if not isinstance(raw, dict) or not isinstance(raw.get("training", {}), dict):
         return raw
-    training, adapter, federation = (raw.get(key, {}) for key in ("training", "adapter", "federation"))
-    if not all(isinstance(table, dict) for table in (training, adapter, federation)):
-        return raw
-    kind, task = adapter.get("kind", "delta"), federation.get("task", "image-classification")
-    return {**raw, "training": {**_by(str(kind), str(task)), **training}}
+    kind = _told(raw.get("adapter"), "kind", "delta")
+    task = _told(raw.get("federation"), "task", "image-classification")
+    return {**raw, "training": {**_by(kind, task), **raw.get("training", {})}}
+
+
+def _told(table: Any, key: str, default: str) -> str:
+    """Return what a table, as read or as settings, says of ``key``."""
+    return str(table.get(key, default) if isinstance(table, dict) else getattr(table, key, default))

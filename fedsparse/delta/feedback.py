@@ -5,9 +5,12 @@ Seide et al. 2014 (1-bit SGD), Karimireddy et al. 2019 (https://arxiv.org/abs/19
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsparse.delta.space import AdapterSpace
 from fedsparse.delta.value import Operation, SparseDelta, TensorDelta, ValueCoding
 from fedsparse.delta.values import quantise
 from fedsparse.errors import DeltaError, SpaceMismatchError
@@ -19,6 +22,7 @@ def compensate(
     coding: ValueCoding,
     *,
     most: int | None = None,
+    rows: AdapterSpace | None = None,
     seed: int | None = None,
 ) -> tuple[SparseDelta, SparseDelta]:
     """Return what is sent and what stays: together they are ``delta + residual``, in fp32.
@@ -31,6 +35,8 @@ def compensate(
         residual: what stayed behind so far, operation ADD.
         coding: how the values will be written.
         most: coordinates to send at most, those of the largest magnitude, the first of equals; all without.
+        rows: the space, where whole rows are sent or wait, by their mean magnitude: their places cost next to
+            nothing to say, those of coordinates out of their middle do. Where not one fits, coordinates are sent.
         seed: of stochastic rounding; see :func:`quantise`.
 
     Raises:
@@ -45,7 +51,7 @@ def compensate(
     total = SparseDelta(
         delta.space, Operation.ADD, tuple(_add(tensor, old.get(tensor.tensor)) for tensor in delta.tensors)
     )
-    sent = quantise(_largest(total, most), coding, seed)
+    sent = quantise(_largest(total, most, rows), coding, seed)
     rounded = {tensor.tensor: tensor for tensor in sent.tensors}
     kept = dict(old)
     for whole in total.tensors:
@@ -58,16 +64,33 @@ def compensate(
     return sent, SparseDelta(delta.space, Operation.ADD, tensors)
 
 
-def _largest(delta: SparseDelta, most: int | None) -> SparseDelta:
+def _largest(delta: SparseDelta, most: int | None, rows: AdapterSpace | None) -> SparseDelta:
     if most is None or delta.nnz <= most:
         return delta
     magnitude = np.abs(np.concatenate([tensor.values for tensor in delta.tensors]))
-    chosen = np.zeros(len(magnitude), np.bool_)
-    chosen[np.argsort(-magnitude, kind="stable")[:most]] = True
+    unit = np.arange(len(magnitude)) if rows is None else _rows(delta, rows)
+    sizes = np.bincount(unit)
+    order = np.argsort(-(np.bincount(unit, magnitude) / sizes), kind="stable")
+    taken = np.zeros(len(sizes), np.bool_)
+    taken[order[np.cumsum(sizes[order]) <= most]] = True
+    if rows is not None and not taken.any():  # there is no room for one row
+        return _largest(delta, most, None)
+    chosen = taken[unit]
     ends = np.cumsum([len(tensor.indices) for tensor in delta.tensors])
     parts = zip(delta.tensors, np.split(chosen, ends[:-1]), strict=True)
     tensors = (TensorDelta(t.tensor, t.indices[which], t.values[which]) for t, which in parts if which.any())
     return SparseDelta(delta.space, delta.operation, tuple(tensors))
+
+
+def _rows(delta: SparseDelta, space: AdapterSpace) -> NDArray[np.int64]:
+    """Return the row of each value, (nnz,), numbered from 0 through all tensors."""
+    found, before = [], 0
+    for tensor in delta.tensors:
+        width = math.prod(space.tensors[tensor.tensor].shape[1:])
+        _, row = np.unique(tensor.indices // width, return_inverse=True)
+        found.append(row + before)
+        before += int(row[-1]) + 1
+    return np.concatenate(found)
 
 
 def _less(whole: TensorDelta, sent: TensorDelta | None) -> NDArray[np.float32]:

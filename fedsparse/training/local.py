@@ -108,7 +108,7 @@ class LocalTrainer:
 
         Raises:
             SpaceMismatchError: the state belongs to another space.
-            ConfigError: the density is too small for the dense tensors.
+            ConfigError: the density is too small for the dense tensors, or for one row besides them.
         """
         stage = round_stage(settings)
         # The base's head is all zeros, and would give every other coordinate the score 0: it learns first.

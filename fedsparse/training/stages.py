@@ -88,7 +88,7 @@ def no_unit_fits(stage: StageSettings, density: float, room: int) -> ConfigError
     return ConfigError(
         f"in stage {stage.name!r} density {density} leaves {room} coordinates besides the dense tensors, "
         f"which is less than one unit of structure {stage.structure!r}",
-        "Raise it, or choose a finer structure",
+        'Raise it, or use structure = "unstructured"',
     )
 
 

@@ -11,7 +11,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedsparse.aggregation import Accumulator, Rule, admit
+from fedsparse.aggregation import Accumulator, Policy, admit
 from fedsparse.config import FederationConfig
 from fedsparse.delta import (
     AdapterSpace,
@@ -86,7 +86,7 @@ class SparseDeltaStrategy(Strategy):
         settings: the federation's settings.
         space: the adapter space.
         registry: where versions are kept.
-        rule: the merging rule.
+        policy: how updates merge.
         events: told of every step.
         operator: keys, names and evaluation.
     """
@@ -96,14 +96,14 @@ class SparseDeltaStrategy(Strategy):
         settings: FederationConfig,
         space: AdapterSpace,
         registry: Registry,
-        rule: Rule,
+        policy: Policy,
         events: EventLog,
         operator: Operator,
     ) -> None:
         self._settings = settings
         self._space = space
         self._registry = registry
-        self._rule = rule
+        self._policy = policy
         self._events = events
         self._operator = operator
         self._held: dict[int, int] = {}  # Flower node -> adapter version it is known to hold
@@ -186,7 +186,7 @@ class SparseDeltaStrategy(Strategy):
             max_bytes=limit,
             max_density=self._settings.training.density,
         )
-        contribution = Contribution(admitted.digest.hex(), samples=update.samples, nnz=admitted.delta.nnz)
+        contribution = Contribution(admitted.digest.hex(), samples=update.samples, nnz=admitted.nnz)
         current.accumulator.add(admitted)
         current.contributions.append(contribution)
         self._held[node] = current.version
@@ -211,7 +211,7 @@ class SparseDeltaStrategy(Strategy):
         return None, None
 
     def _commit(self, current: _Round) -> None:
-        state = apply(self._registry.state(current.version), current.accumulator.result(self._rule))
+        state = apply(self._registry.state(current.version), current.accumulator.result(self._policy))
         quality = self._operator.evaluate(state) if self._operator.evaluate else None
         version = self._registry.commit(
             state,

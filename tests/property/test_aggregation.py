@@ -1,19 +1,32 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from fractions import Fraction
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedsparse.aggregation import Accumulator, Admitted, Rule, holders_mean, shrunk, zero_fill
-from fedsparse.delta import SparseDelta
+from fedsparse.aggregation import (
+    Accumulator,
+    Admitted,
+    Policy,
+    Rule,
+    SignElected,
+    TrimmedMean,
+    holders_mean,
+    shrunk,
+    zero_fill,
+)
+from fedsparse.delta import TensorDelta
 from tests.property.strategies import additions
 from tests.unit.samples import SPACE, admitted
 
 few = settings(max_examples=40, deadline=None)
-rules = st.sampled_from([holders_mean, zero_fill, shrunk(0.5)])
+rules = st.sampled_from(
+    [holders_mean, zero_fill, shrunk(0.5), SignElected(0.25), TrimmedMean(0.2), TrimmedMean(0.5)]
+)
 something = additions().filter(lambda delta: delta.nnz > 0)
 updates = st.lists(st.builds(admitted, something, st.integers(1, 10_000)), min_size=1, max_size=5)
 
@@ -31,7 +44,7 @@ def test_the_order_of_arrival_does_not_change_a_bit(
     data: st.DataObject, updates: list[Admitted], rule: Rule
 ) -> None:
     reordered = data.draw(st.permutations(updates))
-    assert merged(reordered).result(rule) == merged(updates).result(rule)
+    assert merged(reordered).result(Policy(rule)) == merged(updates).result(Policy(rule))
 
 
 @few
@@ -43,23 +56,23 @@ def test_the_shape_of_the_merge_tree_does_not_change_a_bit(
     while len(leaves) > 1:
         taken = leaves.pop(data.draw(st.integers(0, len(leaves) - 1)))
         leaves[data.draw(st.integers(0, len(leaves) - 1))].merge(taken)
-    assert leaves[0].result(rule) == merged(updates).result(rule)
+    assert leaves[0].result(Policy(rule)) == merged(updates).result(Policy(rule))
 
 
 @few
 @given(updates, st.sampled_from([0.0, 0.25, 0.5, 1.0]))
 def test_the_shrunk_rule_equals_its_formula_in_exact_arithmetic(updates: list[Admitted], strength: float) -> None:
-    total = sum(Fraction(update.weight) for update in updates)
+    total = sum(Fraction(update.samples) for update in updates)
     weighted: dict[tuple[int, int], Fraction] = {}
     size: dict[tuple[int, int], Fraction] = {}
     held: dict[tuple[int, int], Fraction] = {}
     for update in updates:
-        for key, value in _values(update.delta).items():
-            term = Fraction(update.weight) * Fraction(value)
+        for key, value in _values(update.tensors()).items():
+            term = Fraction(update.samples) * Fraction(value)
             weighted[key] = weighted.get(key, Fraction(0)) + term
             size[key] = size.get(key, Fraction(0)) + abs(term)
-            held[key] = held.get(key, Fraction(0)) + Fraction(update.weight)
-    found = _values(merged(updates).result(shrunk(strength)))
+            held[key] = held.get(key, Fraction(0)) + Fraction(update.samples)
+    found = _values(merged(updates).result(Policy(shrunk(strength))).tensors)
     assert found.keys() == weighted.keys()
     for key, value in found.items():
         divisor = held[key] + Fraction(strength) * (total - held[key])
@@ -72,13 +85,13 @@ def test_the_shrunk_rule_equals_its_formula_in_exact_arithmetic(updates: list[Ad
 def test_the_named_ends_of_the_shrunk_rule_are_holders_mean_and_zero_fill(updates: list[Admitted]) -> None:
     accumulator = merged(updates)
     for rule, strength in ((holders_mean, 0.0), (zero_fill, 1.0)):
-        expected = _values(accumulator.result(shrunk(strength)))
-        assert _values(accumulator.result(rule)) == pytest.approx(expected, rel=1e-6)
+        expected = _values(accumulator.result(Policy(shrunk(strength))).tensors)
+        assert _values(accumulator.result(Policy(rule)).tensors) == pytest.approx(expected, rel=1e-6)
 
 
-def _values(delta: SparseDelta) -> dict[tuple[int, int], float]:
+def _values(tensors: Iterable[TensorDelta]) -> dict[tuple[int, int], float]:
     return {
         (tensor.tensor, int(index)): float(value)
-        for tensor in delta.tensors
+        for tensor in tensors
         for index, value in zip(tensor.indices, tensor.values, strict=True)
     }

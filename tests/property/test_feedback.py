@@ -134,3 +134,40 @@ def test_without_rounding_nothing_stays_behind(rounds: list[Values]) -> None:
 def test_equal_seeds_send_the_same(values: Values, coding: ValueCoding, most: int | None, seed: int) -> None:
     once, again = (compensate(_delta(values), NOTHING, coding, most=most, seed=seed) for _ in range(2))
     assert once == again
+
+
+SQUARE = AdapterSpace(bytes(32), (TensorSpec("square", (8, 8)), TensorSpec("bias", (8,))))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 72))
+def test_whole_rows_are_sent_or_wait_by_their_mean_magnitude(seed: int, most: int) -> None:
+    draw = np.random.default_rng(seed)
+    rows = np.sort(draw.choice(8, 3, replace=False))
+    where = (8 * rows[:, None] + np.arange(8)).ravel()
+    values = draw.normal(size=24).astype(np.float32)
+    bias = TensorDelta(1, np.arange(2), np.array([9.0, 0.01], np.float32))
+    delta = SparseDelta(SQUARE.fingerprint, Operation.ADD, (TensorDelta(0, where, values), bias))
+    nothing = SparseDelta.empty(SQUARE.fingerprint, Operation.ADD)
+    sent, residual = compensate(delta, nothing, ValueCoding.FP32, most=most, rows=SQUARE)
+    means = {(0, row): float(np.abs(values[8 * i : 8 * i + 8]).mean()) for i, row in enumerate(rows.tolist())}
+    ranked = sorted({**means, (1, 0): 9.0, (1, 1): 0.01}.items(), key=lambda item: -item[1])
+    expected: list[tuple[int, int]] = []
+    room = most
+    for (tensor, row), _ in ranked:
+        room -= 1 if tensor else 8
+        if room < 0:
+            break
+        expected.append((tensor, row))
+    found = {(t.tensor, int(index) // (1 if t.tensor else 8)) for t in sent.tensors for index in t.indices}
+    assert found == set(expected)
+    assert sent.nnz <= most
+    assert sent.nnz + residual.nnz == delta.nnz
+
+
+def test_coordinates_are_sent_where_no_row_fits() -> None:
+    values = np.arange(1, 9, dtype=np.float32)
+    delta = SparseDelta(SQUARE.fingerprint, Operation.ADD, (TensorDelta(0, np.arange(8), values),))
+    nothing = SparseDelta.empty(SQUARE.fingerprint, Operation.ADD)
+    sent, _ = compensate(delta, nothing, ValueCoding.FP32, most=3, rows=SQUARE)
+    assert sent.tensors[0].indices.tolist() == [5, 6, 7]

@@ -1,8 +1,22 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
-from fedsparse.aggregation import Accumulator, holders_mean, rule_named, shrunk, zero_fill
+from fedsparse.aggregation import (
+    Accumulator,
+    Policy,
+    Rule,
+    SignElected,
+    TrimmedMean,
+    by_plant,
+    capped,
+    holders_mean,
+    rule_named,
+    shrunk,
+    zero_fill,
+)
 from fedsparse.delta import Operation
 from fedsparse.errors import DeltaError, SpaceMismatchError
 from tests.unit.samples import OTHER_SPACE, SPACE, admitted, delta
@@ -19,24 +33,24 @@ def both() -> Accumulator:
 
 
 def test_the_holders_mean_divides_by_those_who_hold_the_coordinate() -> None:
-    assert both().result(holders_mean) == delta({0: {1: 1.0, 2: 7.0}, 1: {0: 3.0}})
+    assert both().result(Policy(holders_mean)) == delta({0: {1: 1.0, 2: 7.0}, 1: {0: 3.0}})
 
 
 def test_zero_fill_divides_by_everybody() -> None:
-    assert both().result(zero_fill) == delta({0: {1: 0.25, 2: 7.0}, 1: {0: 2.25}})
+    assert both().result(Policy(zero_fill)) == delta({0: {1: 0.25, 2: 7.0}, 1: {0: 2.25}})
 
 
 def test_the_shrunk_rule_lies_between() -> None:
-    assert both().result(shrunk(0.5)) == delta({0: {1: 0.4, 2: 7.0}, 1: {0: 9 / 3.5}})
+    assert both().result(Policy(shrunk(0.5))) == delta({0: {1: 0.4, 2: 7.0}, 1: {0: 9 / 3.5}})
 
 
 def test_the_result_is_an_addition() -> None:
-    assert both().result(zero_fill).operation is Operation.ADD
+    assert both().result(Policy(zero_fill)).operation is Operation.ADD
 
 
 def test_merging_nothing_is_refused() -> None:
     with pytest.raises(DeltaError, match="no update to merge"):
-        Accumulator(SPACE).result(zero_fill)
+        Accumulator(SPACE).result(Policy(zero_fill))
 
 
 def test_an_update_of_another_space_is_refused_naming_both() -> None:
@@ -55,19 +69,19 @@ def test_merging_leaves_the_other_accumulator_as_it_was() -> None:
     one, other = Accumulator(SPACE), Accumulator(SPACE)
     one.add(LEFT)
     other.add(RIGHT)
-    before = other.result(zero_fill)
+    before = other.result(Policy(zero_fill))
     one.merge(other)
-    assert one.result(zero_fill) == both().result(zero_fill)
-    assert other.result(zero_fill) == before
+    assert one.result(Policy(zero_fill)) == both().result(Policy(zero_fill))
+    assert other.result(Policy(zero_fill)) == before
 
 
 @pytest.mark.timeout(10)
 def test_an_accumulator_merged_with_itself_counts_every_update_twice() -> None:
     doubled = both()
     doubled.merge(doubled)
-    assert doubled.result(zero_fill) == both().result(zero_fill)
+    assert doubled.result(Policy(zero_fill)) == both().result(Policy(zero_fill))
     doubled.add(RIGHT)
-    assert doubled.result(zero_fill) == delta({0: {1: 2 / 11, 2: 80 / 11}, 1: {0: 27 / 11}})
+    assert doubled.result(Policy(zero_fill)) == delta({0: {1: 2 / 11, 2: 80 / 11}, 1: {0: 27 / 11}})
 
 
 def test_the_largest_values_and_weights_merge_without_overflow() -> None:
@@ -75,7 +89,7 @@ def test_the_largest_values_and_weights_merge_without_overflow() -> None:
     accumulator = Accumulator(SPACE)
     for samples in (1 << 40, (1 << 40) - 1):
         accumulator.add(admitted(delta({0: {1: most}}), samples=samples))
-    assert accumulator.result(holders_mean) == delta({0: {1: most}})
+    assert accumulator.result(Policy(holders_mean)) == delta({0: {1: most}})
 
 
 def test_sums_do_not_depend_on_order_where_float32_would() -> None:
@@ -85,13 +99,56 @@ def test_sums_do_not_depend_on_order_where_float32_would() -> None:
         accumulator = Accumulator(SPACE)
         for update in order:
             accumulator.add(update)
-        results.append(accumulator.result(zero_fill))
+        results.append(accumulator.result(Policy(zero_fill)))
     assert results == [delta({0: {0: 2.0**-6 / 3}})] * 2
 
 
 @pytest.mark.parametrize(
     ("name", "strength", "rule"),
-    [("holders-mean", 0.5, holders_mean), ("zero-fill", 0.5, zero_fill), ("shrunk", 0.25, shrunk(0.25))],
+    [
+        ("holders-mean", 0.5, holders_mean),
+        ("zero-fill", 0.5, zero_fill),
+        ("shrunk", 0.25, shrunk(0.25)),
+        ("sign-elected", 0.25, SignElected(0.25)),
+        ("trimmed-mean", 0.25, TrimmedMean(0.25)),
+        ("median", 0.25, TrimmedMean(0.5)),
+    ],
 )
-def test_a_rule_is_found_by_its_name(name: str, strength: float, rule: object) -> None:
-    assert both().result(rule_named(name, strength)) == both().result(rule)  # type: ignore[arg-type]
+def test_a_rule_is_found_by_its_name(name: str, strength: float, rule: Rule) -> None:
+    assert both().result(Policy(rule_named(name, strength))) == both().result(Policy(rule))
+
+
+def test_plants_may_weigh_alike_or_by_a_claim_up_to_a_limit() -> None:
+    assert both().result(Policy(zero_fill, by_plant)) == delta({0: {1: 0.5, 2: 6.0}, 1: {0: 1.5}})
+    assert both().result(Policy(holders_mean, capped(2))) == delta({0: {1: 1.0, 2: 20 / 3}, 1: {0: 3.0}})
+
+
+def test_an_update_of_a_large_norm_is_scaled_down_to_the_bound() -> None:
+    accumulator = Accumulator(SPACE)
+    for value in (1.0, 1.0, -800.0):
+        accumulator.add(admitted(delta({0: {0: value}})))
+    assert accumulator.result(Policy(holders_mean, norm_bound=4.0)) == delta({0: {0: (1 + 1 - 4) / 3}})
+    assert accumulator.result(Policy(holders_mean, norm_bound=1000.0)) == accumulator.result(Policy(holders_mean))
+
+
+def test_coordinates_of_too_few_holders_do_not_move() -> None:
+    assert both().result(Policy(holders_mean, min_holders=2)) == delta({0: {2: 7.0}})
+    assert both().result(Policy(holders_mean, min_holders=3)) == delta({})
+
+
+def test_updates_beyond_the_memory_lie_in_files_and_merge_to_the_same_bits() -> None:
+    accumulator = Accumulator(SPACE, memory=len(LEFT.data))
+    accumulator.add(LEFT)
+    accumulator.add(RIGHT)
+    in_memory, in_file = accumulator._updates
+    assert in_memory.file is None
+    assert in_file.file is not None
+    assert (in_memory.data, in_file.data) == (LEFT.data, b"")
+    assert accumulator.result(Policy(zero_fill)) == both().result(Policy(zero_fill))
+    other = Accumulator(SPACE)
+    other.merge(accumulator)
+    path = Path(in_file.file.name)
+    del accumulator, in_memory, in_file
+    assert other.result(Policy(zero_fill)) == both().result(Policy(zero_fill))
+    del other
+    assert not path.exists()

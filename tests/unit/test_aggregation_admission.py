@@ -21,11 +21,12 @@ def values(count: int) -> SparseDelta:
     return delta({2: dict.fromkeys(range(count), 1.0)})
 
 
-def test_a_good_update_is_admitted_with_its_samples_as_weight_and_its_digest() -> None:
-    change = delta({0: {1: 0.5}})
+def test_a_good_update_is_admitted_with_its_samples_digest_and_norm() -> None:
+    change = delta({0: {1: 1.5}, 1: {0: -2.0}})
     payload = update(change, samples=40)
     found = taken(payload)
-    assert (found.delta, found.weight, found.digest) == (change, 40.0, sha256(payload).digest())
+    assert (tuple(found.tensors()), found.samples, found.digest) == (change.tensors, 40, sha256(payload).digest())
+    assert (found.nnz, found.norm) == (2, pytest.approx(2.5))
 
 
 @pytest.mark.parametrize("changes", [{"round": 2}, {"round": 4}, {"version": 1}, {"version": 3}])
@@ -45,7 +46,7 @@ def test_an_impossible_number_of_samples_is_refused(samples: int) -> None:
 
 @pytest.mark.parametrize("samples", [1, 1 << 40])
 def test_the_least_and_the_most_samples_are_admitted(samples: int) -> None:
-    assert taken(update(samples=samples)).weight == samples
+    assert taken(update(samples=samples)).samples == samples
 
 
 def test_a_state_is_refused_where_an_addition_is_due() -> None:
@@ -61,7 +62,7 @@ def test_a_reason_is_refused_by_its_name() -> None:
 
 def test_the_density_is_limited_to_exactly_its_limit() -> None:
     limit = 128 / 2026  # times 2026, rounded, is less than 128
-    assert taken(update(values(128)), max_density=limit).delta.nnz == 128
+    assert taken(update(values(128)), max_density=limit).nnz == 128
     with pytest.raises(DeltaError, match=r"names 129 of 2026 coordinates, the limit is 6\.32%"):
         taken(update(values(129)), max_density=limit)
 
@@ -87,7 +88,7 @@ def test_a_delta_that_does_not_decode_is_refused() -> None:
 
 def test_nobody_makes_an_admitted_update_by_hand() -> None:
     with pytest.raises(TypeError, match="only admit"):
-        Admitted(delta({0: {1: 0.5}}), 1.0, bytes(32), object())
+        Admitted(SPACE, b"", 1, bytes(32), 1, 0.5, object())
     with pytest.raises(TypeError, match="only admit"):
         replace(taken(update()), door=None)
 

@@ -3,7 +3,17 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from fedsparse.aggregation import holders_mean, rule_named, shrunk, zero_fill
+from fedsparse.aggregation import (
+    Holders,
+    Part,
+    Rule,
+    SignElected,
+    TrimmedMean,
+    holders_mean,
+    rule_named,
+    shrunk,
+    zero_fill,
+)
 from fedsparse.errors import ConfigError
 
 WEIGHTED = np.array([6.0, -4.0])
@@ -12,16 +22,16 @@ TOTAL = 8.0
 
 
 def test_the_holders_mean_is_n_over_d() -> None:
-    assert holders_mean(WEIGHTED, HELD, TOTAL).tolist() == [3.0, -0.5]
+    assert holders_mean.formula(WEIGHTED, HELD, TOTAL).tolist() == [3.0, -0.5]
 
 
 def test_zero_fill_is_n_over_w() -> None:
-    assert zero_fill(WEIGHTED, HELD, TOTAL).tolist() == [0.75, -0.5]
+    assert zero_fill.formula(WEIGHTED, HELD, TOTAL).tolist() == [0.75, -0.5]
 
 
 @pytest.mark.parametrize(("strength", "first"), [(0.0, 3.0), (0.5, 1.2), (1.0, 0.75)])
 def test_shrinking_is_n_over_d_plus_the_strength_times_those_without(strength: float, first: float) -> None:
-    assert shrunk(strength)(WEIGHTED, HELD, TOTAL).tolist() == pytest.approx([first, -0.5])
+    assert shrunk(strength).formula(WEIGHTED, HELD, TOTAL).tolist() == pytest.approx([first, -0.5])
 
 
 @pytest.mark.parametrize("strength", [-0.01, 1.01, float("nan")])
@@ -31,6 +41,78 @@ def test_a_strength_outside_its_range_is_refused(strength: float) -> None:
 
 
 def test_an_unknown_rule_is_refused_naming_those_there_are() -> None:
-    with pytest.raises(ConfigError, match="no merging rule is called 'median'") as caught:
-        rule_named("median", 0.5)
-    assert caught.value.remedy == "Choose one of holders-mean, zero-fill, shrunk"
+    with pytest.raises(ConfigError, match="no merging rule is called 'mean'") as caught:
+        rule_named("mean", 0.5)
+    assert caught.value.remedy == (
+        "Choose one of holders-mean, zero-fill, shrunk, sign-elected, trimmed-mean, median"
+    )
+
+
+def holders(*parts: dict[int, float], size: int = 100, weights: tuple[float, ...] = ()) -> Holders:
+    """Return the holders of a tensor, one part each; without ``weights`` all weigh 1."""
+    given = weights or (1.0,) * len(parts)
+    made = [
+        Part(np.array(sorted(part), np.int64), np.array([part[i] for i in sorted(part)], np.float32), weight)
+        for part, weight in zip(parts, given, strict=True)
+    ]
+    return Holders(made, size, sum(given))
+
+
+def test_the_elected_sign_is_that_of_the_weighted_sum_and_only_those_who_agree_are_averaged() -> None:
+    told = holders({0: 3.0, 1: -1.0}, {0: 1.0, 1: 2.0}, {0: -1.0, 1: -5.0}, weights=(1, 1, 2))
+    assert SignElected().merge(told).tolist() == [2.0, pytest.approx(-11 / 3)]
+
+
+def test_the_elected_mean_shrinks_by_those_who_disagree_or_do_not_hold_the_coordinate() -> None:
+    told = holders({0: 3.0}, {0: 1.0}, {0: -1.0}, {7: 1.0})
+    assert SignElected(1.0).merge(told).tolist() == [1.0, 0.25]
+    assert SignElected(0.5).merge(told).tolist() == [pytest.approx(4 / 3), 0.4]
+
+
+def test_signs_in_balance_move_nothing() -> None:
+    assert SignElected().merge(holders({0: 1.0, 1: 0.0}, {0: -1.0, 1: 0.0})).tolist() == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("values", [[5.0], [1.0, 4.0], [1.0, 2.0, 90.0], [-9.0, 1, 2, 3], [0.0, 1, 2, 3, 1e6]])
+def test_the_median_is_over_those_who_hold_the_coordinate(values: list[float]) -> None:
+    parts = [{3: value, 50 + number: 1.0} for number, value in enumerate(values)]
+    found = TrimmedMean(0.5).merge(holders(*parts, {90: 2.0}))
+    assert found.tolist() == [np.median(values), *[1.0] * len(values), 2.0]
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, 211.0), (0.2, 20 / 3), (0.4, 5.0), (0.39, 20 / 3)])
+def test_the_trimmed_mean_leaves_out_a_share_of_the_holders_at_either_end(share: float, expected: float) -> None:
+    parts = [{2: value} for value in (1035.0, 5.0, 3.0, 12.0, 0.0)]
+    assert TrimmedMean(share).merge(holders(*parts)).tolist() == [pytest.approx(expected)]
+
+
+def test_a_share_that_trims_more_than_all_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"share is 0\.6"):
+        TrimmedMean(0.6)
+
+
+@pytest.mark.parametrize("rule", [shrunk(0.25), SignElected(0.25), TrimmedMean(0.3)])
+def test_a_rule_finds_the_same_bits_over_the_whole_tensor_and_over_the_union_alone(rule: Rule) -> None:
+    draw = np.random.default_rng(5)
+    where = [np.sort(draw.choice(400, 60, replace=False)) for _ in range(5)]
+    parts = [dict(zip(w.tolist(), draw.normal(size=60).tolist(), strict=True)) for w in where]
+    dense, sparse = holders(*parts, size=400), holders(*parts, size=1_000_000)
+    assert dense._is_dense
+    assert not sparse._is_dense
+    assert dense.union.tolist() == sparse.union.tolist()
+    assert rule.merge(dense).tobytes() == rule.merge(sparse).tobytes()
+
+
+def test_a_long_table_comes_in_blocks_that_together_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = [{i: float(i + k) for i in range(k, 40, k + 1)} for k in range(4)]
+    whole = TrimmedMean(0.5).merge(holders(*parts))
+    monkeypatch.setattr("fedsparse.aggregation.holders._CELLS", 12)
+    assert len(list(holders(*parts).tables())) > 5
+    assert TrimmedMean(0.5).merge(holders(*parts)).tobytes() == whole.tobytes()
+
+
+def test_holders_of_the_same_coordinates_need_no_search() -> None:
+    told = holders({4: 1.0, 9: 2.0}, {4: 3.0, 9: 4.0}, weights=(1, 3))
+    assert told.union is told.parts[0].indices
+    assert holders_mean.merge(told).tolist() == [2.5, 3.5]
+    assert told.count().tolist() == [2, 2]

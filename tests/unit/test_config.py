@@ -116,7 +116,10 @@ def test_a_folder_is_no_settings_file(tmp_path: Path) -> None:
         ("[training]\nepoch = 3", "training.epoch: unknown key; did you mean epochs?"),
         ("[trainig]\nepochs = 3", "trainig: unknown key; did you mean training?"),
         ("[evaluation]\npth = 'x'", "evaluation.pth: unknown key; did you mean path?"),
-        ("[aggregation]\nxyz = 1", "aggregation.xyz: unknown key; known keys: rule, strength"),
+        (
+            "[aggregation]\nxyz = 1",
+            "aggregation.xyz: unknown key; known keys: max_samples, min_holders, norm_bound, rule, strength",
+        ),
     ],
 )
 def test_an_unknown_key_is_named_with_the_nearest_or_all_known_ones(tmp_path: Path, more: str, told: str) -> None:
@@ -148,7 +151,10 @@ def test_a_missing_table_is_named(tmp_path: Path) -> None:
         ("[training]\ndensity = 0", "training.density = 0: input should be greater than 0"),
         ("[training]\ndensity = nan", "training.density = nan: input should be a finite number"),
         ("[rounds]\ndeadline_seconds = inf", "rounds.deadline_seconds = inf: input should be a finite number"),
-        ("[aggregation]\nrule = 'mean'", "aggregation.rule = 'mean': input should be 'shrunk', 'zero-fill' or"),
+        (
+            "[aggregation]\nrule = 'mean'",
+            "aggregation.rule = 'mean': input should be 'shrunk', 'zero-fill',",
+        ),
         ("[adapter]\nimage_size = 8", "adapter.image_size = 8: input should be greater than or equal to 32"),
         ("[adapter]\ninclude = 'head'", "adapter.include = 'head': must be a list"),
         ("evaluation = 3", "= 3: must be a table"),
@@ -202,8 +208,8 @@ def test_more_plants_are_needed_than_there_are_is_told_with_both_numbers(tmp_pat
     [
         ("image-classification", "delta", (0.01, "row", "early", 1e-3, "ternary")),
         ("text-classification", "delta", (0.01, "row", "uniform", 3e-3, "ternary")),
-        ("image-classification", "lora", (0.25, "unstructured", "global", 2e-4, "int8")),
-        ("text-classification", "bottleneck", (0.25, "unstructured", "global", 2e-4, "int8")),
+        ("image-classification", "lora", (0.25, "unstructured", "global", 1e-3, "int8")),
+        ("text-classification", "bottleneck", (0.25, "unstructured", "global", 1e-3, "int8")),
     ],
 )
 def test_what_is_not_said_of_training_suits_the_task_and_the_kind(
