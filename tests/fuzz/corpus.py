@@ -12,12 +12,14 @@ from numpy.typing import NDArray
 
 from fedsparse.delta import (
     AdapterSpace,
+    Allocation,
     Operation,
     Reason,
     RoundTask,
     RoundUpdate,
     SharedSupport,
     SparseDelta,
+    Structure,
     TensorDelta,
     TensorSpec,
     TrainingSettings,
@@ -119,7 +121,10 @@ def tasks() -> tuple[Item, ...]:
         RoundTask(3, MATRIX.fingerprint, 5, 4, state.data, b"manifest", b"signature", b"certificate", training)
         for state in states
     ]
-    held = RoundTask(1 << 20, MATRIX.fingerprint, 1 << 40, 1 << 40, b"", b"manifest" * 30, b"s", b"c", training)
+    rows = replace(
+        training, structure=Structure.ROW, allocation=Allocation.EARLY, value_coding=ValueCoding.TERNARY
+    )
+    held = RoundTask(1 << 20, MATRIX.fingerprint, 1 << 40, 1 << 40, b"", b"manifest" * 30, b"s", b"c", rows)
     base = RoundTask(1, MATRIX.fingerprint, 0, 0, b"", b"", b"signature", b"certificate", training)
     return tuple(Item(f"task {task.round}", encode_task(task)) for task in (*with_delta, held, base))
 

@@ -4,10 +4,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedsparse.delta import (
+    Allocation,
     Reason,
     RoundTask,
     RoundUpdate,
+    Structure,
     TrainingSettings,
+    ValueCoding,
     decode_task,
     decode_update,
     encode_task,
@@ -42,6 +45,10 @@ training = st.builds(
     learning_rate=rates,
     head_learning_rate=rates,
     seed=st.integers(0, 2**63 - 1),
+    value_coding=st.sampled_from(ValueCoding),
+    upload_density=rates,
+    structure=st.sampled_from(Structure),
+    allocation=st.sampled_from(Allocation),
 )
 
 
