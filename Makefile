@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint protos bench bench-demo bench-merge bench-gradients bench-codec bench-train-tuning bench-train fuzz clean
+.PHONY: help demo test test-fast lint protos bench bench-demo bench-aggregate bench-merge bench-gradients bench-codec bench-train-tuning bench-train fuzz clean
 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,10 +36,13 @@ lint: $(VENV)/.installed ## format, lint, types, import contracts, generated cod
 protos: $(VENV)/.installed ## regenerate fedsparse/v1 from protos/
 	$(BIN)/python scripts/generate_protos.py
 
-bench: bench-demo bench-merge bench-gradients bench-codec bench-train-tuning bench-train ## every benchmark; each writes benchmarks/results/NAME.json
+bench: bench-demo bench-aggregate bench-merge bench-gradients bench-codec bench-train-tuning bench-train ## every benchmark; each writes benchmarks/results/NAME.json
 
 bench-demo: $(VENV)/.installed ## the demo's promises, and rounds of bare Flower beside it
 	$(BIN)/python -m benchmarks.demo
+
+bench-aggregate: $(VENV)/.installed ## a hundred updates of ten million values each, merged in one process
+	$(BIN)/python -m benchmarks.aggregate
 
 bench-merge: $(VENV)/.installed ## merging rules on label-skewed plants, side by side
 	$(BIN)/python -m benchmarks.merge_rules

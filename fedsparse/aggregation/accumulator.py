@@ -12,6 +12,7 @@ from tempfile import NamedTemporaryFile
 from typing import IO, BinaryIO
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedsparse.aggregation.admission import Admitted
 from fedsparse.aggregation.holders import Holders, Part
@@ -131,15 +132,13 @@ class Accumulator:
         updates = sorted(self._updates, key=lambda kept: kept.digest)
         weights = [policy.weighing(kept.samples) for kept in updates]
         scales = _scales([kept.norm for kept in updates], policy.norm_bound)
+        total = sum(weights)
         for position, parts in self._by_tensor(updates, weights, scales):
-            holders = Holders(parts, self._space.tensors[position].size, sum(weights))
-            step = policy.rule.merge(holders).astype(np.float32)
-            union = holders.union
-            if policy.min_holders > 1:
-                enough = holders.count() >= policy.min_holders
-                union, step = union[enough], step[enough]
+            blocks = Holders.blocks(parts, self._space.tensors[position].size, total)
+            steps = [_step(policy, start, holders) for start, holders in blocks]
+            union, values = (np.concatenate(pieces) for pieces in zip(*steps, strict=True))
             if len(union):
-                yield TensorDelta(position, union, step)
+                yield TensorDelta(position, union, values)
 
     def _by_tensor(
         self, updates: list[_Kept], weights: list[float], scales: list[float]
@@ -168,6 +167,15 @@ class Accumulator:
                 f"the update belongs to the adapter space {space.fingerprint.hex()[:16]}, "
                 f"here the space is {self._space.fingerprint.hex()[:16]}"
             )
+
+
+def _step(policy: Policy, start: int, holders: Holders) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Return which coordinates move, counted from the tensor's beginning, and by how much."""
+    union, step = holders.union + start, policy.rule.merge(holders).astype(np.float32)
+    if policy.min_holders > 1:
+        enough = holders.count() >= policy.min_holders
+        return union[enough], step[enough]
+    return union, step
 
 
 def _scales(norms: list[float], bound: float | None) -> list[float]:

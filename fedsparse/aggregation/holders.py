@@ -1,4 +1,4 @@
-"""What a round's updates say of one tensor: who holds which coordinate, with which value and weight."""
+"""What a round's updates say of a stretch of a tensor: who holds which coordinate, with which value and weight."""
 
 from __future__ import annotations
 
@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 Vector = NDArray[np.float64]
 Indices = NDArray[np.int64]
 
-_DENSE = 1 / 8
-"""From this many held values per coordinate on, sums are taken over the whole tensor, where nothing is sorted."""
+BLOCK = 1 << 17
+"""Coordinates that are merged at a time: their sums, 2 MiB, stay in the processor's cache."""
+
+_DENSE = 1 / 16
+"""From this many held values per coordinate on, sums are taken over every coordinate, and nothing is sorted."""
 
 _CELLS = 1 << 22  # of a table of holders by coordinates that is in memory at a time: 32 MiB
 
@@ -35,74 +38,106 @@ class Part:
 
 @dataclass(frozen=True)
 class Holders:
-    """The updates that name any of a tensor's coordinates.
+    """The updates that name any of some coordinates, one after another.
 
     Attributes:
-        parts: in an order that does not depend on when they arrived; at least one.
-        size: coordinates of the tensor.
-        total: weight of all updates in the round.
+        indices: of the first update, then of the second, and so on, (n,); in an order of the updates that does not
+            depend on when they arrived.
+        values: (n,).
+        owners: which update, (n,).
+        weights: of the updates, (updates,).
+        size: coordinates there are; every index is below it.
+        total: weight of all updates in the round, also of those that hold none of these coordinates.
     """
 
-    parts: Sequence[Part]
+    indices: Indices
+    values: NDArray[np.float32]
+    owners: Indices
+    weights: Vector
     size: int
     total: float
+
+    @classmethod
+    def of(cls, parts: Sequence[Part], size: int, total: float) -> Holders:
+        """Return the holders of a whole tensor; at least one part."""
+        return next(iter(cls._cut(parts, size, total, size)))
+
+    @classmethod
+    def blocks(cls, parts: Sequence[Part], size: int, total: float) -> Iterator[tuple[int, Holders]]:
+        """Yield where a stretch of a tensor begins, and its holders, for each that anybody holds a coordinate of.
+
+        A tensor of which little is held comes in one stretch.
+        """
+        held = sum(len(part.indices) for part in parts)
+        length = BLOCK if held >= _DENSE * size else size
+        for number, holders in enumerate(cls._cut(parts, size, total, length)):
+            if len(holders.indices):
+                yield number * length, holders
+
+    @classmethod
+    def _cut(cls, parts: Sequence[Part], size: int, total: float, length: int) -> Iterator[Holders]:
+        weights = np.array([part.weight for part in parts])
+        edges = np.append(np.arange(0, size, length), size)
+        cuts = np.stack([np.searchsorted(part.indices, edges) for part in parts])
+        for block, start in enumerate(edges[:-1].tolist()):
+            spans = [slice(first, last) for first, last in cuts[:, block : block + 2].tolist()]
+            indices = np.concatenate([part.indices[span] for part, span in zip(parts, spans, strict=True)])
+            values = np.concatenate([part.values[span] for part, span in zip(parts, spans, strict=True)])
+            owners = np.repeat(np.arange(len(parts)), cuts[:, block + 1] - cuts[:, block])
+            yield cls(indices - start, values, owners, weights, min(length, size - start), total)
 
     @cached_property
     def union(self) -> Indices:
         """Coordinates that anybody holds, strictly increasing, (k,)."""
-        if self._is_dense:
-            held = np.zeros(self.size, np.bool_)
-            for part in self.parts:
-                held[part.indices] = True
-            return np.flatnonzero(held)
-        first = self.parts[0].indices
-        if all(np.array_equal(part.indices, first) for part in self.parts[1:]):
-            return first
-        return np.unique(np.concatenate([part.indices for part in self.parts]))
+        return np.flatnonzero(self._held > 0) if self._is_dense else self._sorted[0]
 
-    def sums(self, parts: Sequence[Part] | None = None) -> tuple[Vector, Vector]:
-        """Return N and D at the union: the weighted sum of the values, and the sum of the holders' weights.
+    def sums(self, chosen: NDArray[np.bool_] | None = None) -> tuple[Vector, Vector]:
+        """Return N and D at the union, (k,): the weighted sum of the values, and the sum of the holders' weights.
 
-        Both are taken in float64, in the order of the parts, so that they are the same bit for bit on any path.
+        Both are taken in float64, in the order of the updates, so that they are the same bit for bit on any path.
 
         Args:
-            parts: to sum instead of all.
+            chosen: which values to sum, (n,), instead of all.
         """
-        # One complex number holds both sums of a coordinate: each is found in memory once, not twice.
-        summed = np.zeros(self.size if self._is_dense else len(self.union), np.complex128)
-        for part in self.parts if parts is None else parts:
-            terms = np.empty(len(part.indices), np.complex128)
-            np.multiply(part.values, part.weight, out=terms.real, dtype=np.float64)
-            terms.imag = part.weight
-            summed[self._places(part.indices)] += terms
-        if self._is_dense:
-            summed = summed[self.union]
-        return np.ascontiguousarray(summed.real), np.ascontiguousarray(summed.imag)
+        weights = self._weights if chosen is None else np.where(chosen, self._weights, 0.0)
+        held = self._held if chosen is None else self._summed(weights)
+        weighted = self._summed(weights * self.values)
+        return (weighted[self.union], held[self.union]) if self._is_dense else (weighted, held)
 
     def count(self) -> Indices:
         """Return how many updates hold each coordinate of the union, (k,)."""
-        counted = np.zeros(len(self.union), np.int64)
-        for part in self.parts:
-            counted[np.searchsorted(self.union, part.indices)] += 1
-        return counted
-
-    def _places(self, indices: Indices) -> Indices | slice:
-        """Return where some coordinates are in the array of sums."""
-        if self._is_dense:
-            return indices
-        return slice(None) if len(indices) == len(self.union) else np.searchsorted(self.union, indices)
+        return np.bincount(np.searchsorted(self.union, self.indices), minlength=len(self.union))
 
     def tables(self) -> Iterator[NDArray[np.float64]]:
-        """Yield the values by coordinate, (b, parts), NaN where a part has none, in blocks of the union."""
-        block = max(1, _CELLS // len(self.parts))
-        for start in range(0, len(self.union), block):
-            where = self.union[start : start + block]
-            table = np.full((len(where), len(self.parts)), np.nan)
-            for column, part in enumerate(self.parts):
-                first, last = np.searchsorted(part.indices, (where[0], where[-1] + 1))
-                table[np.searchsorted(where, part.indices[first:last]), column] = part.values[first:last]
+        """Yield the values by coordinate, (b, updates), NaN where one has none, in blocks of the union."""
+        places = np.searchsorted(self.union, self.indices)
+        length = max(1, _CELLS // len(self.weights))
+        for start in range(0, len(self.union), length):
+            table = np.full((min(length, len(self.union) - start), len(self.weights)), np.nan)
+            inside = (places >= start) & (places < start + length)
+            table[places[inside] - start, self.owners[inside]] = self.values[inside]
             yield table
 
     @property
     def _is_dense(self) -> bool:
-        return sum(len(part.indices) for part in self.parts) >= _DENSE * self.size
+        return len(self.indices) >= _DENSE * self.size
+
+    @cached_property
+    def _sorted(self) -> tuple[Indices, Indices]:
+        """The union, and each value's place in it."""
+        union, places = np.unique(self.indices, return_inverse=True)
+        return union, places
+
+    @cached_property
+    def _weights(self) -> Vector:
+        return self.weights[self.owners]
+
+    @cached_property
+    def _held(self) -> Vector:
+        return self._summed(self._weights)
+
+    def _summed(self, terms: Vector) -> Vector:
+        """Return the sums of what belongs to the same coordinate: over all of them where dense, else the union."""
+        if self._is_dense:
+            return np.bincount(self.indices, terms, self.size)
+        return np.bincount(self._sorted[1], terms, len(self._sorted[0]))

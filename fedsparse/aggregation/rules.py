@@ -7,17 +7,17 @@ the round: dividing by D trusts a lone holder fully; dividing by W counts everyb
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
 
-from fedsparse.aggregation.holders import Holders, Part, Vector
+from fedsparse.aggregation.holders import Holders, Vector
 from fedsparse.errors import ConfigError
 
 
 class Rule(Protocol):
-    """Turns what a round's updates say of one tensor into its step."""
+    """Turns what a round's updates say of some coordinates into their steps."""
 
     def merge(self, holders: Holders) -> Vector:
         """Return the step at every coordinate of ``holders.union``, (k,)."""
@@ -73,8 +73,8 @@ class SignElected:
 
     def merge(self, holders: Holders) -> Vector:
         """Return the step at every coordinate; 0 where the signs are in balance."""
-        up, for_up = holders.sums([_of_sign(part, 1) for part in holders.parts])
-        down, for_down = holders.sums([_of_sign(part, -1) for part in holders.parts])
+        up, for_up = holders.sums(holders.values > 0)
+        down, for_down = holders.sums(holders.values < 0)
         rising = up + down > 0
         agreed = np.where(rising, for_up, for_down)
         divisor = agreed + self.strength * (holders.total - agreed)
@@ -134,8 +134,3 @@ def rule_named(name: str, strength: float) -> Rule:
 def _require_strength(strength: float) -> None:
     if not 0 <= strength <= 1:
         raise ConfigError(f"the rule's strength is {strength}", "Choose it between 0 and 1")
-
-
-def _of_sign(part: Part, sign: int) -> Part:
-    chosen = part.values * sign > 0
-    return replace(part, indices=part.indices[chosen], values=part.values[chosen])

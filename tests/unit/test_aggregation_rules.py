@@ -55,7 +55,7 @@ def holders(*parts: dict[int, float], size: int = 100, weights: tuple[float, ...
         Part(np.array(sorted(part), np.int64), np.array([part[i] for i in sorted(part)], np.float32), weight)
         for part, weight in zip(parts, given, strict=True)
     ]
-    return Holders(made, size, sum(given))
+    return Holders.of(made, size, sum(given))
 
 
 def test_the_elected_sign_is_that_of_the_weighted_sum_and_only_those_who_agree_are_averaged() -> None:
@@ -111,8 +111,31 @@ def test_a_long_table_comes_in_blocks_that_together_are_the_whole(monkeypatch: p
     assert TrimmedMean(0.5).merge(holders(*parts)).tobytes() == whole.tobytes()
 
 
-def test_holders_of_the_same_coordinates_need_no_search() -> None:
-    told = holders({4: 1.0, 9: 2.0}, {4: 3.0, 9: 4.0}, weights=(1, 3))
-    assert told.union is told.parts[0].indices
-    assert holders_mean.merge(told).tolist() == [2.5, 3.5]
-    assert told.count().tolist() == [2, 2]
+@pytest.mark.parametrize("rule", [shrunk(0.25), SignElected(0.25), TrimmedMean(0.3)])
+def test_blocks_of_a_tensor_together_give_what_the_whole_gives(
+    rule: Rule, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    draw = np.random.default_rng(6)
+    parts = [
+        Part(np.sort(draw.choice(90, 20, replace=False)), draw.normal(size=20).astype(np.float32), 1.0 + n)
+        for n in range(4)
+    ]
+    whole = Holders.of(parts, 90, 12.0)
+    monkeypatch.setattr("fedsparse.aggregation.holders.BLOCK", 16)
+    blocks = list(Holders.blocks(parts, 90, 12.0))
+    assert [start for start, _ in blocks] == [0, 16, 32, 48, 64, 80]
+    assert np.concatenate([start + block.union for start, block in blocks]).tolist() == whole.union.tolist()
+    assert b"".join(rule.merge(block).tobytes() for _, block in blocks) == rule.merge(whole).tobytes()
+
+
+def test_empty_blocks_are_left_out_and_a_sparse_tensor_comes_whole(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("fedsparse.aggregation.holders.BLOCK", 8)
+    part = Part(np.array([1, 2, 30], np.int64), np.ones(3, np.float32), 1.0)
+    assert [start for start, _ in Holders.blocks([part], 32, 1.0)] == [0, 24]
+    assert [start for start, _ in Holders.blocks([part], 1000, 1.0)] == [0]
+
+
+def test_the_holders_of_a_coordinate_are_counted() -> None:
+    assert holders({4: 1.0, 9: 2.0}, {9: 4.0}).count().tolist() == [1, 2]
