@@ -20,11 +20,12 @@ from rich.table import Table
 
 from benchmarks.kept import run_all
 from benchmarks.report import Claim
-from benchmarks.simulation import Bench, Name, federate, images, texts
+from benchmarks.simulation import Bench, Name, images, texts
 from fedsparse import config
-from fedsparse.aggregation import rule_named
+from fedsparse.aggregation import Policy
 from fedsparse.delta import TrainingSettings
 from fedsparse.errors import DeltaError
+from fedsparse.simulation import federate
 
 PLANTS, ALPHA, ROUNDS, RANK = 4, 0.5, 10, 16
 LAST = 3  # rounds whose accuracies are averaged
@@ -100,11 +101,11 @@ def _run(work: Path, orders: Path, job: Job) -> dict[str, Any]:
     bench = _bench(job.problem, work, orders, job.adapter["kind"])
     bench = bench.tuning() if job.tuning else bench
     trainers = [bench.trainer(plant) for plant in bench.plants(job.plants, job.alpha, job.seed)]
-    rule = rule_named(job.aggregation["rule"], job.aggregation["strength"])
+    policy = Policy.of(config.AggregationSettings(**job.aggregation))
     settings = TrainingSettings.named(**job.training, seed=job.seed)
     started = time.monotonic()
     try:
-        history = federate(trainers, bench.evaluator(), rule, settings, job.rounds)
+        history = list(federate(trainers, bench.evaluator(), policy, settings, job.rounds))
     except DeltaError as error:  # a rate so high that training diverges has lost, and is no reason to stop
         return {"history": [0.0] * job.rounds, "bytes_up": 0.0, "seconds": 0.0, "failed": str(error)}
     size = bench.adapter.space.size

@@ -21,10 +21,11 @@ from rich.table import Table
 
 from benchmarks.kept import run_all
 from benchmarks.report import Claim, write_report
-from benchmarks.simulation import TEST_SHARE, Bench, federate, images
+from benchmarks.simulation import TEST_SHARE, Bench, images
 from fedsparse import config
-from fedsparse.aggregation import rule_named
+from fedsparse.aggregation import Policy, rule_named
 from fedsparse.delta import TrainingSettings
+from fedsparse.simulation import federate
 from fedsparse.training import train_alone
 
 ALONE = "each plant alone"
@@ -62,7 +63,8 @@ def run_job(work: Path, job: Job) -> dict[str, Any]:
         found = {"history": history, "mean_alone": statistics.mean(q.balanced_accuracy for q in finals)}
     else:
         name, _, strength = job.arm.partition(" ")
-        progress = federate(trainers, evaluator, rule_named(name, float(strength or 0)), settings, job.rounds)
+        policy = Policy(rule_named(name, float(strength or 0)))
+        progress = list(federate(trainers, evaluator, policy, settings, job.rounds))
         found = {
             "history": [one.balanced_accuracy for one in progress],
             "bytes_up": progress[-1].bytes_up,

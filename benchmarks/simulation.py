@@ -1,4 +1,4 @@
-"""One federation in one process: the plants' own trainer, codec, admission and merging, without a network."""
+"""The problems that federations are benchmarked on, and draws of plants that are unlike one another."""
 
 from __future__ import annotations
 
@@ -14,27 +14,11 @@ from numpy.typing import NDArray
 
 from fedsparse import config
 from fedsparse.adapters import Adapter, build_adapter, load_base
-from fedsparse.aggregation import Accumulator, Policy, Rule, admit
 from fedsparse.cli.demo_site import CLASSES, read_cells, write_manifest
-from fedsparse.delta import (
-    Operation,
-    Reason,
-    RoundUpdate,
-    SparseDelta,
-    Structure,
-    TrainingSettings,
-    ValueCoding,
-    apply,
-    compensate,
-    difference,
-    encode,
-    encode_update,
-)
 from fedsparse.training import Evaluator, Inputs, LocalTrainer, cached_features, load_samples, prepare
 from fedsparse.training.partition import dirichlet_shares, hold_out, partition
 from fedsparse.training.samples import Labelled, Texts
 
-_MAX_BYTES = 1 << 30
 TEST_SHARE, TEST_SEED = 0.25, 7
 _DRAWS = 1000
 
@@ -42,25 +26,6 @@ ORDERS = Path("../shared/data/fmc-mwo2kg")
 """Where the maintenance work orders are expected; --texts names another folder."""
 
 Name = Literal["images", "texts"]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """A federation after one round.
-
-    Attributes:
-        balanced_accuracy: on the common test set.
-        bytes_up: mean bytes of one plant's update.
-        bytes_down: of the change of the version, or of the version whole where that is shorter.
-        values_up: mean number of values in one plant's update.
-        union_density: share of the space's coordinates that the merged adapter holds.
-    """
-
-    balanced_accuracy: float
-    bytes_up: float
-    bytes_down: int
-    values_up: float
-    union_density: float
 
 
 @dataclass(frozen=True)
@@ -168,46 +133,3 @@ def texts(orders: Path, spec: config.AdapterSettings) -> Bench:
     inputs = prepare(base, samples, Path("unused"), None)
     rest, test = np.flatnonzero(trained), np.flatnonzero(~trained)
     return Bench(build_adapter(base, spec), samples, inputs, labels.tolist(), rest, test, least=0)
-
-
-def federate(
-    trainers: Sequence[LocalTrainer], evaluator: Evaluator, rule: Rule, settings: TrainingSettings, rounds: int
-) -> list[Progress]:
-    """Run a federation of ``trainers`` for ``rounds`` rounds."""
-    space = trainers[0].space
-    state = SparseDelta.empty(space.fingerprint, Operation.SET)
-    residuals = [SparseDelta.empty(space.fingerprint, Operation.ADD)] * len(trainers)
-    history = []
-    for number in range(1, rounds + 1):
-        accumulator = Accumulator(space)
-        sizes, values = [], []
-        for place, trainer in enumerate(trainers):
-            trained = trainer.train(state, settings, number)
-            coding, most = settings.value_coding, max(1, int(settings.upload_density * space.size))
-            rows = space if settings.structure is Structure.ROW else None
-            sent, residuals[place] = compensate(trained.delta, residuals[place], coding, most=most, rows=rows)
-            data = encode(sent, space, coding)
-            metrics = {
-                "holdout_balanced_accuracy": trained.received.balanced_accuracy,
-                "train_loss": trained.loss,
-                "train_seconds": 0.1,
-            }
-            payload = encode_update(RoundUpdate(number, number - 1, trained.samples, data, Reason.NONE, metrics))
-            sizes.append(len(payload))
-            values.append(sent.nnz)
-            accumulator.add(
-                admit(payload, space, round=number, version=number - 1, max_bytes=_MAX_BYTES, max_density=1.0)
-            )
-        before, state = state, apply(state, accumulator.result(Policy(rule)))
-        down = min(len(encode(d, space, ValueCoding.FP32)) for d in (difference(before, state), state))
-        quality = evaluator.evaluate(state)
-        history.append(
-            Progress(
-                quality.balanced_accuracy,
-                float(np.mean(sizes)),
-                down,
-                float(np.mean(values)),
-                state.nnz / space.size,
-            )
-        )
-    return history

@@ -1,8 +1,9 @@
 """How it merges: mask-aware averaging of sparse updates."""
 
-from fedsparse.aggregation.accumulator import Accumulator, Policy, Weighing, by_plant, by_samples, capped
+from fedsparse.aggregation.accumulator import Accumulator
 from fedsparse.aggregation.admission import Admitted, admit
 from fedsparse.aggregation.holders import Holders, Part
+from fedsparse.aggregation.policy import Policy, Weighing, by_plant, by_samples, capped
 from fedsparse.aggregation.rules import (
     Mean,
     Rule,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import statistics
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -16,48 +16,12 @@ from numpy.typing import NDArray
 
 from fedsparse.aggregation.admission import Admitted
 from fedsparse.aggregation.holders import Holders, Part
-from fedsparse.aggregation.rules import Rule
+from fedsparse.aggregation.policy import Policy
 from fedsparse.delta import AdapterSpace, Operation, SparseDelta, TensorDelta, decode_stream
 from fedsparse.errors import DeltaError, SpaceMismatchError
 
 MEMORY = 1 << 30
 """Bytes of updates, as they were sent, that an accumulator keeps in memory; more lie in temporary files."""
-
-Weighing = Callable[[int], float]
-"""From the samples that an update claims behind it to its weight, above 0."""
-
-
-def by_samples(samples: int) -> float:
-    """Weigh by what is claimed."""
-    return float(samples)
-
-
-def by_plant(samples: int) -> float:
-    """Weigh every plant alike, whatever it claims."""
-    return 1.0
-
-
-def capped(most: int) -> Weighing:
-    """Weigh by what is claimed, up to ``most`` samples."""
-    return lambda samples: float(min(samples, most))
-
-
-@dataclass(frozen=True)
-class Policy:
-    """How the updates of a round become a step.
-
-    Attributes:
-        rule: from a coordinate's holders to its step.
-        weighing: from claimed samples to weight.
-        norm_bound: an update whose norm is larger than so many times the median of the round's is scaled down to
-            that (Sun et al. 2019, https://arxiv.org/abs/1911.07963); None leaves all as they are.
-        min_holders: coordinates that fewer updates hold do not move.
-    """
-
-    rule: Rule
-    weighing: Weighing = by_samples
-    norm_bound: float | None = None
-    min_holders: int = 1
 
 
 @dataclass(frozen=True)

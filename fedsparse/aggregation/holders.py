@@ -138,6 +138,5 @@ class Holders:
 
     def _summed(self, terms: Vector) -> Vector:
         """Return the sums of what belongs to the same coordinate: over all of them where dense, else the union."""
-        if self._is_dense:
-            return np.bincount(self.indices, terms, self.size)
-        return np.bincount(self._sorted[1], terms, len(self._sorted[0]))
+        places, length = (self.indices, self.size) if self._is_dense else (self._sorted[1], len(self._sorted[0]))
+        return np.bincount(places, terms, length).astype(np.float64, copy=False)  # integers where there are none

@@ -13,7 +13,7 @@ from flwr.app import ArrayRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedsparse import config
-from fedsparse.aggregation import Policy, Weighing, by_plant, by_samples, capped, rule_named
+from fedsparse.aggregation import Policy
 from fedsparse.delta import AdapterSpace, Operation, SparseDelta
 from fedsparse.events import EventLog
 from fedsparse.processes import die_with_parent
@@ -43,7 +43,7 @@ def main(grid: Grid, context: Context) -> None:
         settings,
         space,
         Registry(settings.state / "registry", space),
-        policy_of(settings.aggregation),
+        Policy.of(settings.aggregation),
         events,
         operator,
     )
@@ -60,17 +60,6 @@ def main(grid: Grid, context: Context) -> None:
         timeout=settings.rounds.deadline_seconds,
     )
     events.emit("run_finished", rounds=settings.rounds.count - strategy.rounds_left())
-
-
-def policy_of(settings: config.AggregationSettings) -> Policy:
-    """Return how updates merge by the operator's settings."""
-    weighing: Weighing = by_plant if settings.weigh_by == "plants" else by_samples
-    return Policy(
-        rule_named(settings.rule, settings.strength),
-        weighing if settings.max_samples is None else capped(settings.max_samples),
-        settings.norm_bound,
-        settings.min_holders,
-    )
 
 
 def _operator(settings: config.FederationConfig, space: AdapterSpace) -> Operator:

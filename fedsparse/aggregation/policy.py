@@ -1,0 +1,56 @@
+"""How the updates of a round become a step, and how the operator's settings say it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fedsparse.aggregation.rules import Rule, rule_named
+from fedsparse.config import AggregationSettings
+
+Weighing = Callable[[int], float]
+"""From the samples that an update claims behind it to its weight, above 0."""
+
+
+def by_samples(samples: int) -> float:
+    """Weigh by what is claimed."""
+    return float(samples)
+
+
+def by_plant(samples: int) -> float:
+    """Weigh every plant alike, whatever it claims."""
+    return 1.0
+
+
+def capped(most: int) -> Weighing:
+    """Weigh by what is claimed, up to ``most`` samples."""
+    return lambda samples: float(min(samples, most))
+
+
+@dataclass(frozen=True)
+class Policy:
+    """How the updates of a round become a step.
+
+    Attributes:
+        rule: from a coordinate's holders to its step.
+        weighing: from claimed samples to weight.
+        norm_bound: an update whose norm is larger than so many times the median of the round's is scaled down to
+            that (Sun et al. 2019, https://arxiv.org/abs/1911.07963); None leaves all as they are.
+        min_holders: coordinates that fewer updates hold do not move.
+    """
+
+    rule: Rule
+    weighing: Weighing = by_samples
+    norm_bound: float | None = None
+    min_holders: int = 1
+
+    @classmethod
+    def of(cls, settings: AggregationSettings) -> Policy:
+        """Return what the operator's settings say."""
+        weighing: Weighing = by_plant if settings.weigh_by == "plants" else by_samples
+        return cls(
+            rule_named(settings.rule, settings.strength),
+            weighing if settings.max_samples is None else capped(settings.max_samples),
+            settings.norm_bound,
+            settings.min_holders,
+        )
