@@ -124,6 +124,40 @@ def predict(
     run_predict(adapter, path, output, column, base, Console(stderr=True))
 
 
+@app.command()
+def simulate(
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", "-c", help="Settings file (TOML); by default simulate.toml."),
+    ] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(help="Folder of images with one sub-folder per class, manifest, dataset or text file."),
+    ] = None,
+    plants: Annotated[int | None, typer.Option(help="Among how many plants the samples are shared out.")] = None,
+    alpha: Annotated[
+        float | None,
+        typer.Option(help="How alike the plants are: 0.1 nearly one plant per class, 100 all nearly the same."),
+    ] = None,
+    rounds: Annotated[int | None, typer.Option(help="Rounds of each federation.")] = None,
+    draws: Annotated[int | None, typer.Option(help="How many times the samples are shared out anew.")] = None,
+    rule: Annotated[
+        list[str] | None, typer.Option(help="Merging rule to compare; may be repeated. By default shrunk.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Folder of results; by default runs/simulate. A run goes on where it was.")
+    ] = None,
+) -> None:
+    """Plan a federation: share one set of samples out among virtual plants, and see what federating gains.
+
+    The plants' own trainer, bytes and merging, one after another in this process, without a network. Prints a
+    table and writes OUTPUT/simulate.json. Options stand above the settings file.
+    """
+    from fedsparse.cli.simulate import Options, run_simulate
+
+    run_simulate(Options(config, data, output, plants, alpha, rounds, draws, tuple(rule or ())), Console())
+
+
 @server.command("up")
 def server_up(config: ConfigOption = Path("federation.toml")) -> None:
     """Start the hub and run the federation's rounds, from the registry's last version on."""

@@ -7,6 +7,7 @@ from fedsparse.config.federation import (
     FederationSettings,
     HubSettings,
     RoundSettings,
+    RuleName,
     TrainingDefaults,
     training_defaults,
 )
@@ -14,6 +15,7 @@ from fedsparse.config.identity import IdentitySettings
 from fedsparse.config.loading import Config, from_options, load
 from fedsparse.config.model import BUILT_IN_MODELS, DENSITY_BY_KIND, AdapterSettings, BaseModelSettings
 from fedsparse.config.names import Address, Column, Name
+from fedsparse.config.simulate import PlantSettings, SimulateConfig, SimulatedTask
 from fedsparse.config.site import EgressSettings, MetricLimits, SiteConfig, SiteSettings, TrainerSettings
 from fedsparse.config.solo import LANGUAGE_METRICS, TaskSettings, TrainConfig
 from fedsparse.config.training import (
@@ -52,7 +54,11 @@ __all__ = [
     "MetricLimits",
     "Name",
     "ObjectiveSettings",
+    "PlantSettings",
     "RoundSettings",
+    "RuleName",
+    "SimulateConfig",
+    "SimulatedTask",
     "SiteConfig",
     "SiteSettings",
     "StageSettings",

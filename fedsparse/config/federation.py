@@ -71,6 +71,9 @@ class RoundSettings(Settings):
     start_timeout_seconds: Annotated[float, Field(gt=0)] = 3600.0
 
 
+RuleName = Literal["shrunk", "zero-fill", "holders-mean", "sign-elected", "trimmed-mean", "median"]
+
+
 class AggregationSettings(Settings):
     """How updates merge; see :mod:`fedsparse.aggregation`.
 
@@ -84,7 +87,7 @@ class AggregationSettings(Settings):
         min_holders: coordinates that fewer updates hold do not move.
     """
 
-    rule: Literal["shrunk", "zero-fill", "holders-mean", "sign-elected", "trimmed-mean", "median"] = "shrunk"
+    rule: RuleName = "shrunk"
     strength: Annotated[float, Field(ge=0, le=1)] = 0.25
     weigh_by: Literal["samples", "plants"] = "samples"
     max_samples: Annotated[int, Field(ge=1, le=1 << 40)] | None = None
@@ -125,7 +128,7 @@ class FederationConfig(Settings):
     @model_validator(mode="before")
     @classmethod
     def _training_by_task(cls, raw: Any) -> Any:
-        return _with_training(raw)
+        return with_training(raw, "federation", "task")
 
     @model_validator(mode="after")
     def _enough_plants(self) -> FederationConfig:
@@ -177,12 +180,18 @@ def _by(kind: str, task: str) -> dict[str, Any]:
     return {"density": DENSITY_BY_KIND[kind], **_BY_KIND[kind], **_BY_TASK[task], **more}
 
 
-def _with_training(raw: Any) -> Any:
-    """Fill in what suits the adapter's kind and the task, where nothing else is given."""
+def with_training(raw: Any, table: str, key: str) -> Any:
+    """Fill in of ``training`` what suits the adapter's kind and the task, where nothing else is given.
+
+    Args:
+        raw: settings before they are validated.
+        table: which of them holds the task.
+        key: under this name.
+    """
     if not isinstance(raw, dict) or not isinstance(raw.get("training", {}), dict):
         return raw
     kind = _told(raw.get("adapter"), "kind", "delta")
-    task = _told(raw.get("federation"), "task", "image-classification")
+    task = _told(raw.get(table), key, "image-classification")
     return {**raw, "training": {**_by(kind, task), **raw.get("training", {})}}
 
 

@@ -12,11 +12,12 @@ from pydantic import BaseModel, ValidationError
 
 from fedsparse.config.federation import FederationConfig
 from fedsparse.config.names import Settings
+from fedsparse.config.simulate import SimulateConfig
 from fedsparse.config.site import SiteConfig
 from fedsparse.config.solo import TrainConfig
 from fedsparse.errors import ConfigError
 
-Config = TypeVar("Config", FederationConfig, SiteConfig, TrainConfig)
+Config = TypeVar("Config", FederationConfig, SimulateConfig, SiteConfig, TrainConfig)
 
 
 def load(path: Path, kind: type[Config], overrides: Mapping[str, Any] | None = None) -> Config:

@@ -9,7 +9,15 @@ from typing import Any, get_args, get_origin
 import pytest
 from pydantic import BaseModel
 
-from fedsparse.config import FederationConfig, SiteConfig, TrainConfig, from_options, load, training_defaults
+from fedsparse.config import (
+    FederationConfig,
+    SimulateConfig,
+    SiteConfig,
+    TrainConfig,
+    from_options,
+    load,
+    training_defaults,
+)
 from fedsparse.errors import ConfigError
 
 FEDERATION = """
@@ -267,6 +275,18 @@ def test_the_example_settings_are_valid_and_name_every_key(name: str, kind: type
         pytest.skip("these tests run against an installed package, without its examples")
     load(path, kind)
     assert set(_keys(_uncommented(path))) >= set(_fields(kind))  # metrics have names of the user's own
+
+
+def test_the_example_of_a_simulation_is_valid_and_names_every_key_of_its_own() -> None:
+    path = Path(__file__).resolve().parents[2] / "deploy" / "examples" / "simulate.toml"
+    if not path.exists():
+        pytest.skip("these tests run against an installed package, without its examples")
+    load(path, SimulateConfig)
+    own = {
+        key for key in _fields(SimulateConfig) if key.split(".")[0] in ("output", "test_share", "task", "plants")
+    }
+    assert set(_keys(_uncommented(path))) >= own
+    assert len(own) > 8
 
 
 def test_the_example_of_training_is_valid_and_names_every_key_if_only_in_a_comment() -> None:
