@@ -21,7 +21,7 @@ from fedsparse.files import write_atomic
 from fedsparse.registry import AdapterVersion
 
 _MAX_BYTES = 1 << 40  # our own file
-_DIGEST, _VERSION = 32, 8  # bytes of what stands before the unsettled residual
+_VERSION, _DIGEST = 8, 32  # bytes of what stands before a residual
 _log = logging.getLogger("trainer")
 
 
@@ -30,10 +30,11 @@ class Residual:
 
     An update may be refused by the gate, come too late, or be lost with a connection. What was added to it from
     the residual would be lost with it, so the residual before it is kept until a version says whether the update
-    is among those merged. Where none can say, because the plant missed versions, it counts as merged.
+    is among those merged: if not, that one is used again, as if the round had not been. Where none can say,
+    because the plant missed versions, the update counts as merged.
 
-    Layout: ``residual``, and ``residual.unsettled`` with the digest of the last update and the version that it
-    started from before the residual that it left.
+    Layout: ``residual``, the version that settled it and the delta; ``residual.unsettled``, the version that the
+    last update started from, the update's digest, and the delta that it left.
 
     Args:
         folder: where the files lie.
@@ -55,28 +56,48 @@ class Residual:
         try:
             record = self._unsettled.read_bytes()
         except FileNotFoundError:
-            return self._read()
-        digest, start = record[:_DIGEST], int.from_bytes(record[_DIGEST:][:_VERSION], "big")
-        if _counts(digest.hex(), start, version, manifest):
-            write_atomic(self._settled, record[_DIGEST + _VERSION :], 0o600)
+            return self._read(version)
+        start, digest = _number(record), record[_VERSION:][:_DIGEST].hex()
+        left = self._decoded(record[_VERSION + _DIGEST :])
+        if left is not None and start <= version and _counts(digest, start, version, manifest):
+            write_atomic(self._settled, version.to_bytes(_VERSION, "big") + self._encoded(left), 0o600)
         else:
-            _log.info("the update from version %d was not merged: its residual is taken back", start)
+            _log.info(
+                "the last update, from version %d, was not merged: what it left behind does not count", start
+            )
         self._unsettled.unlink()
-        return self._read()
+        return self._read(version)
 
     def leave(self, residual: SparseDelta, update: RoundUpdate) -> None:
         """Note what ``update`` leaves behind, should it be merged."""
-        head = sha256(encode_update(update)).digest() + update.version.to_bytes(_VERSION, "big")
-        write_atomic(self._unsettled, head + encode(residual, self._space, ValueCoding.FP32), 0o600)
+        head = update.version.to_bytes(_VERSION, "big") + sha256(encode_update(update)).digest()
+        write_atomic(self._unsettled, head + self._encoded(residual), 0o600)
 
-    def _read(self) -> SparseDelta:
+    def _read(self, version: int) -> SparseDelta:
+        nothing = SparseDelta.empty(self._space.fingerprint, Operation.ADD)
         try:
-            return decode(self._settled.read_bytes(), self._space, max_bytes=_MAX_BYTES)
+            record = self._settled.read_bytes()
         except FileNotFoundError:
-            pass
+            return nothing
+        if _number(record) > version:
+            _log.info("the error-feedback residual is of another line of versions and starts anew")
+            return nothing
+        found = self._decoded(record[_VERSION:])
+        return nothing if found is None else found
+
+    def _encoded(self, residual: SparseDelta) -> bytes:
+        return encode(residual, self._space, ValueCoding.FP32)
+
+    def _decoded(self, data: bytes) -> SparseDelta | None:
+        try:
+            return decode(data, self._space, max_bytes=_MAX_BYTES)
         except FedsparseError as error:  # of another space, or cut short: rounding errors are no great loss
             _log.warning("the error-feedback residual is unusable and starts anew: %s", error)
-        return SparseDelta.empty(self._space.fingerprint, Operation.ADD)
+            return None
+
+
+def _number(record: bytes) -> int:
+    return int.from_bytes(record[:_VERSION], "big")
 
 
 def _counts(digest: str, start: int, version: int, manifest: AdapterVersion | None) -> bool:

@@ -74,12 +74,12 @@ class RoundRunner:
                 f"here the space is {self._space.fingerprint.hex()[:16]}"
             )
         state = self._held.accept(task)
+        before = self._residual.settle(self._held.number, self._held.manifest)  # before anything can fail
         started = time.monotonic()
         trained = self._trainer.train(state, task.training, task.round)
         seconds = time.monotonic() - started
         coding = task.training.value_coding
         most = max(1, int(task.training.upload_density * self._space.size))
-        before = self._residual.settle(self._held.number, self._held.manifest)
         rows = self._space if task.training.structure is Structure.ROW else None
         sent, residual = compensate(trained.delta, before, coding, most=most, rows=rows)
         data = encode(sent, self._space, coding)

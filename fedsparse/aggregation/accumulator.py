@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import heapq
+import os
 import statistics
 from collections.abc import Iterator
-from dataclasses import dataclass
-from io import BytesIO
+from dataclasses import dataclass, replace
+from io import BufferedReader, BytesIO, RawIOBase
 from pathlib import Path
-from tempfile import NamedTemporaryFile
-from typing import IO, BinaryIO
+from tempfile import TemporaryFile
+from typing import IO, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,21 +22,41 @@ from fedsparse.delta import AdapterSpace, Operation, SparseDelta, TensorDelta, d
 from fedsparse.errors import DeltaError, SpaceMismatchError
 
 MEMORY = 1 << 30
-"""Bytes of updates, as they were sent, that an accumulator keeps in memory; more lie in temporary files."""
+"""Bytes of updates, as they were sent, that an accumulator keeps in memory; more lie in a temporary file."""
 
 
 @dataclass(frozen=True)
 class _Kept:
-    """An update that waits to be merged: what is known of it, and where its bytes are."""
+    """An update that waits to be merged: what is known of it, and its bytes or where they are in the file."""
 
     digest: bytes
     samples: int
     norm: float
     data: bytes
-    file: IO[bytes] | None
+    file: IO[bytes] | None = None
+    start: int = 0
+    size: int = 0
 
     def open(self) -> BinaryIO:
-        return BytesIO(self.data) if self.file is None else Path(self.file.name).open("rb")
+        if self.file is None:
+            return BytesIO(self.data)
+        return BufferedReader(_Stretch(self.file.fileno(), self.start, self.size), 1 << 20)
+
+
+class _Stretch(RawIOBase):
+    """Part of a file, read without moving the file's own position."""
+
+    def __init__(self, descriptor: int, start: int, size: int) -> None:
+        self._descriptor, self._at, self._end = descriptor, start, start + size
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        found = os.pread(self._descriptor, min(len(buffer), self._end - self._at), self._at)
+        buffer[: len(found)] = found
+        self._at += len(found)
+        return len(found)
 
 
 class Accumulator:
@@ -44,16 +65,20 @@ class Accumulator:
     Floating-point sums depend on their order, so the updates are summed in the order of their digests, whatever
     order they came in. They are kept as they were sent, entropy-coded and quantised, which is a fraction of the
     sums they make, and are decoded tensor by tensor when they are merged: memory is that of the updates' bytes, up
-    to a limit, and of one segment of each (about a million values) with one tensor's sums.
+    to a limit, and of one segment of each, which is up to a million values and 13 MiB where updates are large.
 
     Args:
         space: the federation's adapter space.
-        memory: bytes of updates to keep in memory; further ones lie in temporary files.
+        memory: bytes of updates to keep in memory; further ones lie in one temporary file.
+        folder: of that file; by default the system's.
     """
 
-    def __init__(self, space: AdapterSpace, *, memory: int = MEMORY) -> None:
+    def __init__(self, space: AdapterSpace, *, memory: int = MEMORY, folder: Path | None = None) -> None:
         self._space = space
         self._memory = memory
+        self._folder = folder
+        self._file: IO[bytes] | None = None
+        self._held = 0
         self._updates: list[_Kept] = []
 
     def add(self, update: Admitted) -> None:
@@ -61,16 +86,29 @@ class Accumulator:
 
         Raises:
             SpaceMismatchError: it belongs to another space.
+            DeltaError: the file cannot take it.
         """
         self._require(update.space)
-        held = sum(len(kept.data) for kept in self._updates)
-        data, file = update.data, None
-        if held + len(data) > self._memory:
-            file = NamedTemporaryFile(prefix="fedsparse-")  # noqa: SIM115 - it lives as long as the update
-            file.write(data)
-            file.flush()
-            data = b""
-        self._updates.append(_Kept(update.digest, update.samples, update.norm, data, file))
+        kept = _Kept(update.digest, update.samples, update.norm, update.data)
+        if self._held + len(update.data) > self._memory:
+            kept = self._spilled(kept)
+        self._held += len(kept.data)
+        self._updates.append(kept)
+
+    def _spilled(self, kept: _Kept) -> _Kept:
+        """Move an update's bytes into the file, which has no name and goes with its last user."""
+        try:
+            if self._file is None:
+                self._file = TemporaryFile(dir=self._folder)  # noqa: SIM115 - it lives as long as its updates
+            start = self._file.seek(0, os.SEEK_END)
+            self._file.write(kept.data)
+            self._file.flush()
+        except OSError as error:
+            raise DeltaError(
+                f"an update of {len(kept.data)} bytes fits neither in memory nor in a file: {error.strerror}",
+                "Free some space there",
+            ) from error
+        return replace(kept, data=b"", file=self._file, start=start, size=len(kept.data))
 
     def merge(self, other: Accumulator) -> None:
         """Take everything that ``other`` has taken.
@@ -146,5 +184,6 @@ def _scales(norms: list[float], bound: float | None) -> list[float]:
     """Return the factor of each update."""
     if bound is None:
         return [1.0] * len(norms)
-    most = bound * statistics.median(norms)
+    positive = [norm for norm in norms if norm > 0]  # who changes nothing has no say in what is much
+    most = bound * statistics.median(positive or [0.0])
     return [1.0 if norm <= most else most / norm for norm in norms]

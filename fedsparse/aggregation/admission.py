@@ -87,12 +87,14 @@ def _check(data: bytes, space: AdapterSpace, max_bytes: int, max_density: float)
     nnz, squares, largest = 0, 0.0, 0.0
     for tensor in tensors:
         nnz += len(tensor.indices)
+        if nnz / space.size > max_density:
+            raise DeltaError(
+                f"the update names {nnz} of {space.size} coordinates, or more; the limit is {max_density:.2%}"
+            )
         largest = max(largest, float(np.abs(tensor.values).max()))
         squares += float(np.square(tensor.values, dtype=np.float64).sum())
     if nnz == 0:
         raise DeltaError("the update names no coordinate")
     if largest > _MAX_MAGNITUDE:
         raise DeltaError(f"the update holds the value {largest:g}, the limit is {_MAX_MAGNITUDE:g}")
-    if nnz / space.size > max_density:
-        raise DeltaError(f"the update names {nnz} of {space.size} coordinates, the limit is {max_density:.2%}")
     return nnz, math.sqrt(squares)

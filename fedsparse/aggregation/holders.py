@@ -111,11 +111,13 @@ class Holders:
     def tables(self) -> Iterator[NDArray[np.float64]]:
         """Yield the values by coordinate, (b, updates), NaN where one has none, in blocks of the union."""
         places = np.searchsorted(self.union, self.indices)
+        order = np.argsort(places, kind="stable")
+        places, owners, values = places[order], self.owners[order], self.values[order]
         length = max(1, _CELLS // len(self.weights))
         for start in range(0, len(self.union), length):
             table = np.full((min(length, len(self.union) - start), len(self.weights)), np.nan)
-            inside = (places >= start) & (places < start + length)
-            table[places[inside] - start, self.owners[inside]] = self.values[inside]
+            inside = slice(*np.searchsorted(places, (start, start + length)).tolist())
+            table[places[inside] - start, owners[inside]] = values[inside]
             yield table
 
     @property

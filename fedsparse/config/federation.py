@@ -83,7 +83,8 @@ class AggregationSettings(Settings):
             "trimmed-mean" the share of the holders that is left out at either end, up to 0.5.
         weigh_by: "samples", as many as a plant claims behind its update, or "plants", all alike.
         max_samples: a plant's claim counts up to so many.
-        norm_bound: an update whose norm is more than so many times the median of the round's is scaled down to it.
+        norm_bound: an update whose norm is more than so many times the median of the round's is scaled down to it;
+            of fewer than three updates there is no telling which is too large.
         min_holders: coordinates that fewer updates hold do not move.
     """
 
@@ -98,9 +99,16 @@ class AggregationSettings(Settings):
     def _fit_each_other(self) -> AggregationSettings:
         if self.rule == "trimmed-mean" and self.strength > 0.5:
             raise ValueError(f"strength = {self.strength} trims everything; use at most 0.5 with trimmed-mean")
-        if self.weigh_by == "plants" and self.max_samples is not None:
-            raise ValueError("max_samples means nothing where every plant weighs alike; leave one of them out")
+        alike = self.weigh_by == "plants" or self.rule in ("trimmed-mean", "median")
+        if alike and self.max_samples is not None:
+            raise ValueError("max_samples means nothing where every plant weighs alike; leave it out")
         return self
+
+    @property
+    def told(self) -> str:
+        """All of it in a line, for the manifest of what is merged so."""
+        given = self.model_dump(exclude={"rule"}, exclude_none=True)
+        return ", ".join([self.rule, *(f"{key} {value}" for key, value in given.items())])
 
 
 class HubSettings(Settings):
@@ -137,10 +145,11 @@ class FederationConfig(Settings):
                 f"rounds.min_plants is {self.rounds.min_plants}, but hub.plants names {len(self.hub.plants)}; "
                 "lower it, or name more plants"
             )
-        if self.aggregation.min_holders > len(self.hub.plants):
+        if self.aggregation.min_holders > self.rounds.min_plants:
             raise ValueError(
-                f"aggregation.min_holders is {self.aggregation.min_holders}, but hub.plants names "
-                f"{len(self.hub.plants)}: nothing would ever move; lower it"
+                f"aggregation.min_holders is {self.aggregation.min_holders}, but rounds.min_plants = "
+                f"{self.rounds.min_plants} updates commit a round, which might move nothing; lower the first, or "
+                "raise the second"
             )
         return self
 

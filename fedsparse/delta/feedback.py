@@ -72,7 +72,7 @@ def _largest(delta: SparseDelta, most: int | None, rows: AdapterSpace | None) ->
     sizes = np.bincount(unit)
     order = np.argsort(-(np.bincount(unit, magnitude) / sizes), kind="stable")
     taken = np.zeros(len(sizes), np.bool_)
-    taken[order[np.cumsum(sizes[order]) <= most]] = True
+    taken[_fitting(order, sizes, most)] = True
     if rows is not None and not taken.any():  # there is no room for one row
         return _largest(delta, most, None)
     chosen = taken[unit]
@@ -80,6 +80,18 @@ def _largest(delta: SparseDelta, most: int | None, rows: AdapterSpace | None) ->
     parts = zip(delta.tensors, np.split(chosen, ends[:-1]), strict=True)
     tensors = (TensorDelta(t.tensor, t.indices[which], t.values[which]) for t, which in parts if which.any())
     return SparseDelta(delta.space, delta.operation, tuple(tensors))
+
+
+def _fitting(order: NDArray[np.int64], sizes: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Return which units are taken, in their order: each that still fits."""
+    if sizes.max() == 1:
+        return order[:most]
+    chosen, room = [], most
+    for unit in order.tolist():
+        if sizes[unit] <= room:
+            chosen.append(unit)
+            room -= int(sizes[unit])
+    return np.array(chosen, np.int64)
 
 
 def _rows(delta: SparseDelta, space: AdapterSpace) -> NDArray[np.int64]:

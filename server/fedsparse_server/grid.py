@@ -62,15 +62,17 @@ class PromptGrid(Grid):
         return self._grid.pull_messages(message_ids)
 
     def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
-        """Send ``messages`` and collect their answers until all are in or ``timeout`` seconds have passed."""
+        """Send ``messages`` and tell of their answers until all are in or ``timeout`` seconds have passed.
+
+        Returns:
+            Nothing: a round's answers are not kept once they have been told of.
+        """
         waiting = set(self.push_messages(list(messages)))
         end = time.monotonic() + (timeout if timeout is not None else float("inf"))
-        replies: list[Message] = []
         while waiting and time.monotonic() < end:
             for reply in self.pull_messages(waiting):
                 waiting.discard(reply.metadata.reply_to_message_id)
                 self._on_reply(reply)
-                replies.append(reply)
             if waiting:
                 time.sleep(_POLL_SECONDS)
-        return replies
+        return ()

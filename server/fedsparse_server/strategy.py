@@ -129,7 +129,9 @@ class SparseDeltaStrategy(Strategy):
         nodes = self._gather(grid, first=server_round == 1)
         version = self._registry.head()
         number = self._last_round() + 1
-        self._round = _Round(number, version, time.monotonic(), Accumulator(self._space))
+        self._round = _Round(
+            number, version, time.monotonic(), Accumulator(self._space, folder=self._settings.state)
+        )
         messages = []
         for node in nodes:
             # A plant that fails to answer may or may not hold the new version: then it gets the next one whole.
@@ -216,7 +218,7 @@ class SparseDeltaStrategy(Strategy):
         version = self._registry.commit(
             state,
             round=current.number,
-            rule=self._settings.aggregation.rule,
+            rule=self._settings.aggregation.told,
             contributions=tuple(sorted(current.contributions, key=lambda c: c.update_sha256)),
             metrics=quality or {},
             sign=self._operator.sign,

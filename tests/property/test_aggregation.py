@@ -15,6 +15,9 @@ from fedsparse.aggregation import (
     Rule,
     SignElected,
     TrimmedMean,
+    by_plant,
+    by_samples,
+    capped,
     holders_mean,
     shrunk,
     zero_fill,
@@ -38,13 +41,22 @@ def merged(updates: list[Admitted]) -> Accumulator:
     return accumulator
 
 
+policies = st.builds(
+    Policy,
+    rules,
+    st.sampled_from([by_samples, by_plant, capped(50)]),
+    st.sampled_from([None, 1.0, 2.0]),
+    st.integers(1, 3),
+)
+
+
 @few
-@given(st.data(), updates, rules)
+@given(st.data(), updates, policies)
 def test_the_order_of_arrival_does_not_change_a_bit(
-    data: st.DataObject, updates: list[Admitted], rule: Rule
+    data: st.DataObject, updates: list[Admitted], policy: Policy
 ) -> None:
     reordered = data.draw(st.permutations(updates))
-    assert merged(reordered).result(Policy(rule)) == merged(updates).result(Policy(rule))
+    assert merged(reordered).result(policy) == merged(updates).result(policy)
 
 
 @few

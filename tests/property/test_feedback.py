@@ -155,10 +155,9 @@ def test_whole_rows_are_sent_or_wait_by_their_mean_magnitude(seed: int, most: in
     expected: list[tuple[int, int]] = []
     room = most
     for (tensor, row), _ in ranked:
-        room -= 1 if tensor else 8
-        if room < 0:
-            break
-        expected.append((tensor, row))
+        if (width := 1 if tensor else 8) <= room:
+            expected.append((tensor, row))
+            room -= width
     found = {(t.tensor, int(index) // (1 if t.tensor else 8)) for t in sent.tensors for index in t.indices}
     assert found == set(expected)
     assert sent.nnz <= most

@@ -63,7 +63,7 @@ def test_a_reason_is_refused_by_its_name() -> None:
 def test_the_density_is_limited_to_exactly_its_limit() -> None:
     limit = 128 / 2026  # times 2026, rounded, is less than 128
     assert taken(update(values(128)), max_density=limit).nnz == 128
-    with pytest.raises(DeltaError, match=r"names 129 of 2026 coordinates, the limit is 6\.32%"):
+    with pytest.raises(DeltaError, match=r"names 129 of 2026 coordinates, or more; the limit is 6\.32%"):
         taken(update(values(129)), max_density=limit)
 
 

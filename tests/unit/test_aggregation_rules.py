@@ -96,6 +96,8 @@ def test_a_rule_finds_the_same_bits_over_the_whole_tensor_and_over_the_union_alo
     draw = np.random.default_rng(5)
     where = [np.sort(draw.choice(400, 60, replace=False)) for _ in range(5)]
     parts = [dict(zip(w.tolist(), draw.normal(size=60).tolist(), strict=True)) for w in where]
+    for part, value in zip(parts, (2.0**20, -(2.0**20), 1e-10, 2.0**19, -(2.0**19)), strict=True):
+        part[0] = value  # whose sum depends on the order
     dense, sparse = holders(*parts, size=400), holders(*parts, size=1_000_000)
     assert dense._is_dense
     assert not sparse._is_dense

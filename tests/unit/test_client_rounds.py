@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import datetime
@@ -226,10 +227,14 @@ def test_an_exception_leaves_as_a_code_and_its_text_stays_in_the_log(
 
 def _residual_of(update: RoundUpdate, folder: Path) -> bytes:
     """Return what ``update`` leaves behind, as it lies in its file until a version settles it."""
-    head = sha256(encode_update(update)).digest() + update.version.to_bytes(8, "big")
+    head = update.version.to_bytes(8, "big") + sha256(encode_update(update)).digest()
     written = (folder / "residual.unsettled").read_bytes()
     assert written.startswith(head)
     return written.removeprefix(head)
+
+
+def _settled(folder: Path) -> bytes:
+    return (folder / "residual").read_bytes()[8:]
 
 
 def _merge(registry: Registry, signer: Hub, *updates: RoundUpdate) -> int:
@@ -260,7 +265,7 @@ def test_what_a_merged_update_left_behind_is_added_to_the_next_also_after_a_rest
     assert decode(left, SPACE, max_bytes=len(left)).nnz > 0
     version = _merge(empty, federation_hub, update)
     second = plant().answer(task(empty, version=version, number=2))
-    assert (tmp_path / "residual").read_bytes() == left
+    assert _settled(tmp_path) == left
     assert _residual_of(second, tmp_path) != left
 
 
@@ -271,7 +276,7 @@ def test_what_an_update_left_that_was_not_merged_is_taken_back(
     first = plant().answer(task())
     version = _merge(empty, federation_hub, first)
     lost = plant().answer(task(empty, version=version, number=2))
-    before = (tmp_path / "residual").read_bytes()
+    before = _settled(tmp_path)
     assert _residual_of(lost, tmp_path) != before
     if again == "the round came to nothing":
         repeated = plant().answer(task(empty, version=version, held=version, number=2))
@@ -279,7 +284,7 @@ def test_what_an_update_left_that_was_not_merged_is_taken_back(
     else:
         version = _merge(empty, federation_hub)
         plant().answer(task(empty, version=version, number=3))
-    assert (tmp_path / "residual").read_bytes() == before
+    assert _settled(tmp_path) == before
 
 
 def test_an_update_counts_as_merged_where_the_versions_between_were_missed(
@@ -289,14 +294,60 @@ def test_an_update_counts_as_merged_where_the_versions_between_were_missed(
     for _ in range(2):
         version = _merge(empty, federation_hub)
     plant().answer(task(empty, version=version, number=3))
-    assert (tmp_path / "residual").read_bytes() == left
+    assert _settled(tmp_path) == left
+
+
+def test_what_a_version_told_is_not_forgotten_where_its_round_fails(
+    plant: Callable[[], RoundRunner],
+    empty: Registry,
+    federation_hub: Hub,
+    tmp_path: Path,
+    local: LocalTrainer,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    version = _merge(empty, federation_hub, plant().answer(task()))
+    plant().answer(task(empty, version=version, number=2))  # of which the next version knows nothing
+    before = _settled(tmp_path)
+    version = _merge(empty, federation_hub)
+    with monkeypatch.context() as failing:
+        failing.setattr(local, "train", lambda *arguments: 1 / 0)
+        assert plant().answer(task(empty, version=version, number=3)).reason is Reason.TRAINING_FAILED
+    version = _merge(empty, federation_hub)
+    assert plant().answer(task(empty, version=version, number=4)).reason is Reason.NONE
+    assert _settled(tmp_path) == before
+
+
+@pytest.mark.parametrize("kept", [b"half", b"half a file, and then some bytes more than a head has", None])
+def test_a_damaged_record_of_the_last_update_leaves_the_settled_residual_alone(
+    plant: Callable[[], RoundRunner], empty: Registry, federation_hub: Hub, tmp_path: Path, kept: bytes | None
+) -> None:
+    version = _merge(empty, federation_hub, plant().answer(task()))
+    second = plant().answer(task(empty, version=version, number=2))
+    before = _settled(tmp_path)
+    record = tmp_path / "residual.unsettled"
+    record.write_bytes(record.read_bytes()[:-3] if kept is None else kept)
+    version = _merge(empty, federation_hub, second)
+    assert plant().answer(task(empty, version=version, number=3)).reason is Reason.NONE
+    assert _settled(tmp_path) == before
+
+
+def test_a_federation_that_begins_anew_gets_nothing_of_the_old_one(
+    plant: Callable[[], RoundRunner], empty: Registry, federation_hub: Hub, tmp_path: Path
+) -> None:
+    version = _merge(empty, federation_hub, plant().answer(task()))
+    plant().answer(task(empty, version=version, number=2))
+    shutil.rmtree(tmp_path / "version")  # as the message says that refuses the way back
+    again = plant().answer(task())
+    left = _residual_of(again, tmp_path)
+    shutil.rmtree(tmp_path / "version")
+    (tmp_path / "residual").unlink()
+    (tmp_path / "residual.unsettled").unlink()
+    assert _residual_of(plant().answer(task()), tmp_path) == left
 
 
 def test_a_damaged_residual_starts_anew(
     plant: Callable[[], RoundRunner], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    (tmp_path / "residual").write_bytes(b"half a fi")
+    (tmp_path / "residual").write_bytes(bytes(8) + b"half a fi")
     assert plant().answer(task()).reason is Reason.NONE
     assert "starts anew" in caplog.text
-    (tmp_path / "residual.unsettled").write_bytes(b"half a fi")
-    assert plant().answer(task()).reason is Reason.NONE
