@@ -28,8 +28,8 @@ class TrainingDefaults(Settings):
         density: share of the adapter space's coordinates in one update; by default 0.01 for delta, and 0.25 for
             lora and bottleneck, whose spaces are small.
         epochs: passes over the local data per round; by default 1 over images and 3 over texts.
-        learning_rate: the highest of a round, of Adam, for the sparse values; by default 1e-3, and 3e-3 for delta
-            on texts.
+        learning_rate: the highest of a round, of Adam, for the sparse values; by default 1e-3, for delta 1e-2 on
+            images and 3e-3 on texts.
         head_learning_rate: the same for the tensors in ``adapter.dense``; by default 1e-3, and 3e-3 on texts.
         value_coding: how an update's values are written, by default "ternary" for delta; what rounding takes from
             one is added to the next.
@@ -167,7 +167,7 @@ _BY_TASK: dict[str, dict[str, Any]] = {
     "text-classification": {"epochs": 3, "head_learning_rate": 3e-3},
 }
 _DELTA_BY_TASK: dict[str, dict[str, Any]] = {
-    "image-classification": {"allocation": "early", "learning_rate": 1e-3},
+    "image-classification": {"allocation": "early", "learning_rate": 1e-2},
     "text-classification": {"allocation": "uniform", "learning_rate": 3e-3},
 }
 

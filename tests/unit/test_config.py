@@ -214,7 +214,7 @@ def test_more_plants_are_needed_than_there_are_is_told_with_both_numbers(tmp_pat
 @pytest.mark.parametrize(
     ("task", "kind", "expected"),
     [
-        ("image-classification", "delta", (0.01, "row", "early", 1e-3, "ternary")),
+        ("image-classification", "delta", (0.01, "row", "early", 1e-2, "ternary")),
         ("text-classification", "delta", (0.01, "row", "uniform", 3e-3, "ternary")),
         ("image-classification", "lora", (0.25, "unstructured", "global", 1e-3, "int8")),
         ("text-classification", "bottleneck", (0.25, "unstructured", "global", 1e-3, "int8")),
