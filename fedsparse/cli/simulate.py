@@ -10,18 +10,20 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import typer
 from rich.console import Console
 from rich.table import Table
 
 from fedsparse import config
 from fedsparse.cli.figures import bytes_text, score_text
 from fedsparse.cli.progress import say
-from fedsparse.errors import ConfigError
+from fedsparse.errors import ConfigError, FedsparseError
 from fedsparse.files import write_atomic
 from fedsparse.processes import interrupt_on_terminate
 from fedsparse.simulation.study import ALONE, Population, Study
 
 DEFAULT_CONFIG = Path("simulate.toml")
+_INTERRUPTED = 130
 Found = dict[str, Any]
 
 
@@ -43,8 +45,17 @@ def run_simulate(options: Options, console: Console) -> None:
     """Simulate; see the command's help."""
     interrupt_on_terminate()
     settings = read_settings(options)
-    settings.output.mkdir(parents=True, exist_ok=True)
-    _Run(settings, console).run()
+    try:
+        settings.output.mkdir(parents=True, exist_ok=True)
+        _Run(settings, console).run()
+    except KeyboardInterrupt:
+        say(console, "interrupted; the same command goes on after the last finished federation")
+        raise typer.Exit(_INTERRUPTED) from None
+    except OSError as error:
+        raise FedsparseError(
+            f"the system refused to read or write {error.filename or settings.output}: {error.strerror}",
+            "Free some space there, or name another folder with --output",
+        ) from None
 
 
 def read_settings(options: Options) -> config.SimulateConfig:

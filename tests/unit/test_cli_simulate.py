@@ -103,6 +103,14 @@ def test_plants_too_many_for_the_samples_are_refused_with_the_remedy(settings: P
     assert "Lower plants.count" in str(result.exception.remedy)
 
 
+def test_an_output_that_cannot_be_written_is_told_with_the_remedy(settings: Path) -> None:
+    (settings.parent / "out").write_text("a file")
+    result = run("-c", settings)
+    assert isinstance(result.exception, FedsparseError)
+    assert "the system refused to read or write" in str(result.exception)
+    assert "--output" in str(result.exception.remedy)
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [((), "there are no samples to share out"), (("--data", "images", "--rule", "mean"), "plants.rules")],
