@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from fedsparse.adapters import Adapter
 from fedsparse.config import AugmentationSettings, ObjectiveSettings, StageSettings
-from fedsparse.delta import Allocation, SparseDelta, Structure, TrainingSettings
+from fedsparse.delta import SparseDelta, TrainingSettings
 from fedsparse.training.engine import train
 from fedsparse.training.inputs import Inputs, Part
 from fedsparse.training.machine import Machine
@@ -20,16 +19,6 @@ HELD_OUT = 0.15
 
 SPLIT_SEED = 0
 _WARM_UP = 1 / 3  # of a round's steps: every round starts Adam anew, and the merge averages noise away anyhow
-
-_STRUCTURES: dict[Structure, Literal["unstructured", "row"]] = {
-    Structure.UNSTRUCTURED: "unstructured",
-    Structure.ROW: "row",
-}
-_ALLOCATIONS: dict[Allocation, Literal["global", "uniform", "early"]] = {
-    Allocation.GLOBAL: "global",
-    Allocation.UNIFORM: "uniform",
-    Allocation.EARLY: "early",
-}
 
 
 @dataclass(frozen=True)
@@ -51,6 +40,7 @@ class Trained:
 
 def round_stage(settings: TrainingSettings) -> StageSettings:
     """Return one round as a stage of training."""
+    named = {"structure": settings.structure.name.lower(), "allocation": settings.allocation.name.lower()}
     return StageSettings(
         name="round",
         epochs=settings.epochs,
@@ -58,8 +48,7 @@ def round_stage(settings: TrainingSettings) -> StageSettings:
         learning_rate=settings.learning_rate,
         head_learning_rate=settings.head_learning_rate,
         warm_up=_WARM_UP,
-        structure=_STRUCTURES[settings.structure],
-        allocation=_ALLOCATIONS[settings.allocation],
+        **named,  # type: ignore[arg-type] # validated by pydantic
     )
 
 
