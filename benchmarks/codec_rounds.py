@@ -23,7 +23,6 @@ from benchmarks.report import Claim
 from benchmarks.simulation import Bench, Name, images, texts
 from fedsparse import config
 from fedsparse.aggregation import Policy
-from fedsparse.delta import TrainingSettings
 from fedsparse.errors import DeltaError
 from fedsparse.simulation import federate
 
@@ -48,6 +47,7 @@ class Job:
     seed: int
     training: dict[str, Any]
     aggregation: dict[str, Any]
+    server: dict[str, Any]
     tuning: bool
     plants: int = PLANTS
     alpha: float = ALPHA
@@ -84,7 +84,9 @@ def _job(problem: Name, data: str, arm: str, seed: int, rate: float, *, tuning: 
     if kind == "lora":
         training |= {"density": 1.0, "value_coding": "int4" if arm == LORA_4BIT else "fp32"}
     adapter, aggregation = _adapter(kind).model_dump(), config.AggregationSettings().model_dump()
-    return Job(problem, data, arm, adapter, seed, training, aggregation, tuning)
+    # Others send their values down as they are.
+    server = (config.ServerSettings() if arm == OURS else config.ServerSettings(value_coding="fp32")).model_dump()
+    return Job(problem, data, arm, adapter, seed, training, aggregation, server, tuning)
 
 
 def _adapter(kind: Kind) -> config.AdapterSettings:
@@ -102,10 +104,11 @@ def _run(work: Path, orders: Path, job: Job) -> dict[str, Any]:
     bench = bench.tuning() if job.tuning else bench
     trainers = [bench.trainer(plant) for plant in bench.plants(job.plants, job.alpha, job.seed)]
     policy = Policy.of(config.AggregationSettings(**job.aggregation))
-    settings = TrainingSettings.named(**job.training, seed=job.seed)
+    schedule = config.TrainingDefaults(**job.training, seed=job.seed).schedule(job.rounds)
+    server = config.ServerSettings(**job.server)
     started = time.monotonic()
     try:
-        history = list(federate(trainers, bench.evaluator(), policy, settings, job.rounds))
+        history = list(federate(trainers, bench.evaluator(), policy, server, schedule))
     except DeltaError as error:  # a rate so high that training diverges has lost, and is no reason to stop
         return {"history": [0.0] * job.rounds, "bytes_up": 0.0, "seconds": 0.0, "failed": str(error)}
     size = bench.adapter.space.size

@@ -24,7 +24,6 @@ from benchmarks.report import Claim, write_report
 from benchmarks.simulation import TEST_SHARE, Bench, images
 from fedsparse import config
 from fedsparse.aggregation import Policy, rule_named
-from fedsparse.delta import TrainingSettings
 from fedsparse.simulation import federate
 from fedsparse.training import train_alone
 
@@ -55,16 +54,16 @@ def run_job(work: Path, job: Job) -> dict[str, Any]:
     plants = bench.plants(job.plants, job.alpha, job.seed)
     trainers = [bench.trainer(plant) for plant in plants]
     evaluator = bench.evaluator()
-    settings = TrainingSettings.named(**job.training, seed=job.seed)
+    schedule = config.TrainingDefaults(**job.training, seed=job.seed).schedule(job.rounds)
     started = time.monotonic()
     if job.arm == ALONE:
-        finals = [list(train_alone(t, settings, job.rounds, evaluator))[-1] for t in trainers]
+        finals = [list(train_alone(t, schedule, evaluator))[-1] for t in trainers]
         history = [max(quality.balanced_accuracy for quality in finals)]
         found = {"history": history, "mean_alone": statistics.mean(q.balanced_accuracy for q in finals)}
     else:
         name, _, strength = job.arm.partition(" ")
         policy = Policy(rule_named(name, float(strength or 0)))
-        progress = list(federate(trainers, evaluator, policy, settings, job.rounds))
+        progress = list(federate(trainers, evaluator, policy, config.ServerSettings(), schedule))
         found = {
             "history": [one.balanced_accuracy for one in progress],
             "bytes_up": progress[-1].bytes_up,

@@ -21,6 +21,7 @@ from fedsparse.training.samples import Labelled, Texts
 
 TEST_SHARE, TEST_SEED = 0.25, 7
 _DRAWS = 1000
+_SMALLEST = 12  # samples of a plant of many
 
 ORDERS = Path("../shared/data/fmc-mwo2kg")
 """Where the maintenance work orders are expected; --texts names another folder."""
@@ -68,6 +69,23 @@ class Bench:
         rest, held = hold_out([self.strata[i] for i in self.rest], TEST_SHARE, TEST_SEED)
         return replace(self, rest=self.rest[rest], test=self.rest[held])
 
+    def share(self, share: float) -> Bench:
+        """Return the same with only a share of what plants train on, of each stratum."""
+        _, kept = hold_out([self.strata[i] for i in self.rest], share, TEST_SEED + 1)
+        return replace(self, rest=self.rest[kept])
+
+    def many_plants(self, count: int, alpha: float, seed: int, least: int) -> list[NDArray[np.int64]]:
+        """Draw the samples of unlike plants, which may be many and small; they depend on the seed alone.
+
+        A plant that draws less than 12 samples, or less than ``least`` of a second class, gets what it lacks from
+        those that have most.
+        """
+        strata = [self.strata[i] for i in self.rest]
+        parts = partition(strata, dirichlet_shares(strata, count, alpha, seed), seed)
+        labels = self.samples.labels[self.rest]
+        filled = fill_up(parts, labels, len(self.samples.classes), least)
+        return [self.rest[np.array(sorted(part), np.int64)] for part in filled]
+
     def plants(self, count: int, alpha: float, seed: int) -> list[NDArray[np.int64]]:
         """Draw the samples of unlike plants; they depend on the seed alone.
 
@@ -90,6 +108,45 @@ class Bench:
         return np.count_nonzero(counts) > 1
 
 
+def fill_up(
+    parts: Sequence[Sequence[int]], labels: NDArray[np.int64], classes: int, least: int
+) -> list[list[int]]:
+    """Move samples, one at a time, until each part has 12, and ``least`` of each of two classes.
+
+    Args:
+        parts: positions in ``labels``.
+
+    Raises:
+        SystemExit: there are too few.
+    """
+    filled = [list(part) for part in parts]
+    counts = np.stack([np.bincount(labels[part], minlength=classes) for part in filled])
+    overall = counts.sum(0)
+    for mine in range(len(filled)):
+        while True:
+            first, second, *others = sorted(range(classes), key=lambda k: (-counts[mine, k], -overall[k], k))
+            lacking = counts[mine, second] < least
+            if not lacking and counts[mine].sum() >= _SMALLEST:
+                break
+            wanted = (second, *others) if lacking else (first, second, *others)
+            giver, label = _giver(counts, mine, wanted, least)
+            moved = max(i for i in filled[giver] if labels[i] == label)
+            filled[giver].remove(moved)
+            filled[mine].append(moved)
+            counts[giver, label] -= 1
+            counts[mine, label] += 1
+    return filled
+
+
+def _giver(counts: NDArray[np.int64], mine: int, wanted: Sequence[int], least: int) -> tuple[int, int]:
+    """Return who has most of the first wanted class that somebody can spare a sample of, and that class."""
+    for label in wanted:
+        for giver in np.argsort(-counts[:, label], kind="stable").tolist():
+            if giver != mine and counts[giver].sum() > 2 * _SMALLEST and counts[giver, label] > least:
+                return giver, label
+    raise SystemExit(f"there are too few samples for {len(counts)} plants")
+
+
 def images(folder: Path, spec: config.AdapterSettings) -> Bench:
     """Return the solar cells; strata are class and cell type.
 
@@ -110,7 +167,11 @@ def images(folder: Path, spec: config.AdapterSettings) -> Bench:
     return Bench(build_adapter(base, spec), samples, inputs, strata, rest, test, least=16)
 
 
-def texts(orders: Path, spec: config.AdapterSettings) -> Bench:
+def texts(
+    orders: Path,
+    spec: config.AdapterSettings,
+    model: config.BaseModelSettings = config.BaseModelSettings(model="minilm"),  # noqa: B008 - frozen
+) -> Bench:
     """Return the work orders; plants share the published training set, strata are the classes.
 
     Args:
@@ -128,7 +189,7 @@ def texts(orders: Path, spec: config.AdapterSettings) -> Bench:
     classes = tuple(sorted({label for _, label, _ in rows}))
     labels = np.array([classes.index(label) for _, label, _ in rows])
     samples = Texts(tuple(text for text, _, _ in rows), labels, digests, classes)
-    base = load_base(config.BaseModelSettings(model="minilm"), spec, classes, "text-classification")
+    base = load_base(model, spec, classes, "text-classification")
     trained = np.array([part for _, _, part in rows])
     inputs = prepare(base, samples, Path("unused"), None)
     rest, test = np.flatnonzero(trained), np.flatnonzero(~trained)

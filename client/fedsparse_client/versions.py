@@ -85,12 +85,9 @@ class HeldVersion:
             raise VersionNotHeldError(
                 f"the delta builds on version {task.held_version}, held is version {self.number}"
             )
-        if not task.delta:
-            return start
-        delta = decode(task.delta, self._space, max_bytes=len(task.delta))
-        if delta.operation is not Operation.SET:
-            raise DeltaError("a version arrives as a SET delta, not as an ADD")
-        return apply(start, delta)
+        for data in task.deltas:
+            start = apply(start, decode(data, self._space, max_bytes=len(data)))
+        return start
 
     def _check(self, task: RoundTask, state: SparseDelta) -> AdapterVersion:
         manifest = AdapterVersion.from_bytes(task.manifest)

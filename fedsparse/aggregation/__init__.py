@@ -4,6 +4,7 @@ from fedsparse.aggregation.accumulator import Accumulator
 from fedsparse.aggregation.admission import Admitted, admit
 from fedsparse.aggregation.holders import Holders, Part
 from fedsparse.aggregation.policy import Policy, Weighing, by_plant, by_samples, capped
+from fedsparse.aggregation.review import Limits, Quarantine, Standing
 from fedsparse.aggregation.rules import (
     Mean,
     Rule,
@@ -14,16 +15,23 @@ from fedsparse.aggregation.rules import (
     shrunk,
     zero_fill,
 )
+from fedsparse.aggregation.server import Memory, Server, Step
 
 __all__ = [
     "Accumulator",
     "Admitted",
     "Holders",
+    "Limits",
     "Mean",
+    "Memory",
     "Part",
     "Policy",
+    "Quarantine",
     "Rule",
+    "Server",
     "SignElected",
+    "Standing",
+    "Step",
     "TrimmedMean",
     "Weighing",
     "admit",

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fedsparse.aggregation.admission import Admitted
 from fedsparse.aggregation.holders import Holders, Part
 from fedsparse.aggregation.policy import Policy
+from fedsparse.aggregation.review import Directions, Limits, Standing, in_medians, judge
 from fedsparse.delta import AdapterSpace, Operation, SparseDelta, TensorDelta, decode_stream
 from fedsparse.errors import DeltaError, SpaceMismatchError
 
@@ -119,6 +120,31 @@ class Accumulator:
         self._require(other._space)
         self._updates += tuple(other._updates)  # a copy: `other` may be this one
 
+    def reviewed(self, limits: Limits) -> tuple[Accumulator, tuple[Standing, ...]]:
+        """Return what is left without the updates that stand out, and how each stood, in the order of digests.
+
+        Raises:
+            DeltaError: nothing was added.
+        """
+        updates = self._ordered()
+        norms = in_medians([kept.norm for kept in updates])
+        scales = [1.0 if norm <= 1 else 1 / norm for norm in norms]
+        directions = Directions([kept.norm * scale for kept, scale in zip(updates, scales, strict=True)])
+        for position, parts, names in self._by_tensor(updates, [1.0] * len(updates), scales):
+            for _, holders in Holders.blocks(parts, self._space.tensors[position].size, 1.0):
+                directions.add(holders, names)
+        found = zip(updates, norms, directions.cosines().tolist(), strict=True)
+        standings = judge([Standing(kept.digest, norm, cosine) for kept, norm, cosine in found], limits)
+        left = Accumulator(self._space, memory=self._memory, folder=self._folder)
+        left._file, left._held = self._file, self._held
+        left._updates = [kept for kept, one in zip(updates, standings, strict=True) if one.reason is None]
+        return left, standings
+
+    def _ordered(self) -> list[_Kept]:
+        if not self._updates:
+            raise DeltaError("there is no update to merge")
+        return sorted(self._updates, key=lambda kept: kept.digest)
+
     def result(self, policy: Policy) -> SparseDelta:
         """Return the step for every coordinate that enough updates hold.
 
@@ -129,13 +155,11 @@ class Accumulator:
 
     def steps(self, policy: Policy) -> Iterator[TensorDelta]:
         """Yield the step tensor by tensor, in the order of the space; see :meth:`result`."""
-        if not self._updates:
-            raise DeltaError("there is no update to merge")
-        updates = sorted(self._updates, key=lambda kept: kept.digest)
+        updates = self._ordered()
         weights = [policy.weighing(kept.samples) for kept in updates]
         scales = _scales([kept.norm for kept in updates], policy.norm_bound)
         total = sum(weights)
-        for position, parts in self._by_tensor(updates, weights, scales):
+        for position, parts, _ in self._by_tensor(updates, weights, scales):
             blocks = Holders.blocks(parts, self._space.tensors[position].size, total)
             steps = [_step(policy, start, holders) for start, holders in blocks]
             union, values = (np.concatenate(pieces) for pieces in zip(*steps, strict=True))
@@ -144,19 +168,20 @@ class Accumulator:
 
     def _by_tensor(
         self, updates: list[_Kept], weights: list[float], scales: list[float]
-    ) -> Iterator[tuple[int, list[Part]]]:
-        """Yield each tensor that is named with the parts of it, in the order of ``updates``."""
+    ) -> Iterator[tuple[int, list[Part], list[int]]]:
+        """Yield each tensor that is named, the parts of it, in the order of ``updates``, and whose each is."""
         streams = [self._read(kept, number) for number, kept in enumerate(updates)]
-        position, parts = -1, list[Part]()
+        position, parts, names = -1, list[Part](), list[int]()
         for number, tensor in heapq.merge(*streams, key=lambda item: (item[1].tensor, item[0])):
             if tensor.tensor != position:
                 if parts:
-                    yield position, parts
-                position, parts = tensor.tensor, []
+                    yield position, parts, names
+                position, parts, names = tensor.tensor, [], []
             values = tensor.values if scales[number] == 1 else tensor.values * np.float32(scales[number])
             parts.append(Part(tensor.indices, values, weights[number]))
+            names.append(number)
         if parts:
-            yield position, parts
+            yield position, parts, names
 
     def _read(self, kept: _Kept, number: int) -> Iterator[tuple[int, TensorDelta]]:
         with kept.open() as source:

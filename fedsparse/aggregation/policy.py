@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fedsparse.aggregation.review import UNLIMITED, Limits
 from fedsparse.aggregation.rules import Rule, rule_named
 from fedsparse.config import AggregationSettings
 
@@ -37,12 +38,14 @@ class Policy:
         norm_bound: an update whose norm is larger than so many times the median of the round's is scaled down to
             that (Sun et al. 2019, https://arxiv.org/abs/1911.07963); None leaves all as they are.
         min_holders: coordinates that fewer updates hold do not move.
+        limits: updates that look otherwise are left out; see :meth:`Accumulator.reviewed`.
     """
 
     rule: Rule
     weighing: Weighing = by_samples
     norm_bound: float | None = None
     min_holders: int = 1
+    limits: Limits = UNLIMITED
 
     @classmethod
     def of(cls, settings: AggregationSettings) -> Policy:
@@ -53,4 +56,5 @@ class Policy:
             weighing if settings.max_samples is None else capped(settings.max_samples),
             settings.norm_bound,
             settings.min_holders,
+            Limits(settings.max_norm, settings.min_cosine),
         )

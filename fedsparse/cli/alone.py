@@ -10,7 +10,6 @@ import torch
 
 from fedsparse import config
 from fedsparse.adapters import build_adapter, load_base
-from fedsparse.delta import TrainingSettings
 from fedsparse.errors import FedsparseError
 from fedsparse.files import write_atomic
 from fedsparse.training import Evaluator, LocalTrainer, load_labelled, prepare, train_alone
@@ -32,8 +31,7 @@ def main(site: Path, federation: Path) -> None:
     samples = load_labelled(plant.data, task, classes)
     inputs = prepare(base, samples, plant.state / "trainer", plant.augmentation)
     trainer = LocalTrainer(adapter, samples, inputs, plant.augmentation)
-    training = TrainingSettings.named(**settings.training.model_dump())
-    qualities = train_alone(trainer, training, settings.rounds.count, evaluator)
+    qualities = train_alone(trainer, settings.training.schedule(settings.rounds.count), evaluator)
     scores = [round(quality.balanced_accuracy, 6) for quality in qualities]
     write_atomic(site.parent / "alone.json", json.dumps(scores).encode())
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -146,7 +146,7 @@ class _Run:
     def _federated(self, rule: str, population: Population, draw: int) -> Found:
         history = []
         for progress in self._study.rounds(population, rule, draw):  # type: ignore[arg-type] # validated
-            history.append(asdict(progress))
+            history.append(progress.told())
             say(
                 self._console,
                 f"draw {draw}  {rule}, round {progress.round}/{self._settings.plants.rounds}: "

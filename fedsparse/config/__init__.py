@@ -8,6 +8,7 @@ from fedsparse.config.federation import (
     HubSettings,
     RoundSettings,
     RuleName,
+    ServerSettings,
     TrainingDefaults,
     training_defaults,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "PlantSettings",
     "RoundSettings",
     "RuleName",
+    "ServerSettings",
     "SimulateConfig",
     "SimulatedTask",
     "SiteConfig",

@@ -11,6 +11,7 @@ from fedsparse.config.data import DataSettings
 from fedsparse.config.identity import IdentitySettings
 from fedsparse.config.model import DENSITY_BY_KIND, AdapterSettings, BaseModelSettings
 from fedsparse.config.names import Address, Name, Settings, check_distinct
+from fedsparse.delta.settings import TrainingSettings
 
 
 class FederationSettings(Settings):
@@ -31,6 +32,8 @@ class TrainingDefaults(Settings):
         learning_rate: the highest of a round, of Adam, for the sparse values; by default 1e-3, for delta 1e-2 on
             images and 3e-3 on texts.
         head_learning_rate: the same for the tensors in ``adapter.dense``; by default 1e-3, and 3e-3 on texts.
+        decay: what is left of both in the last round, falling by the same factor from round to round. Where plants
+            differ, averaging converges only at falling rates (Li et al. 2020, https://arxiv.org/abs/1907.02189).
         value_coding: how an update's values are written, by default "ternary" for delta; what rounding takes from
             one is added to the next.
         upload_density: share of the space's coordinates that an update may hold, those that changed most, or the
@@ -47,11 +50,22 @@ class TrainingDefaults(Settings):
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 32
     learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
     head_learning_rate: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.1
     seed: Annotated[int, Field(ge=0, lt=2**63)] = 0
     value_coding: Literal["fp32", "bf16", "int8", "int4", "ternary"] = "int8"
     upload_density: Annotated[float, Field(gt=0, le=1)] = 1.0
     structure: Literal["unstructured", "row"] = "unstructured"
     allocation: Literal["global", "uniform", "early"] = "global"
+
+    def of_round(self, number: int, rounds: int) -> TrainingSettings:
+        """Return what round ``number`` of ``rounds`` asks of a plant; from 1, and later ones train as the last."""
+        done = min(1.0, (number - 1) / (rounds - 1)) if rounds > 1 else 0.0
+        rates = {key: getattr(self, key) * self.decay**done for key in ("learning_rate", "head_learning_rate")}
+        return TrainingSettings.named(**{**self.model_dump(exclude={"decay"}), **rates})
+
+    def schedule(self, rounds: int) -> tuple[TrainingSettings, ...]:
+        """Return what each of ``rounds`` rounds asks of a plant."""
+        return tuple(self.of_round(number, rounds) for number in range(1, rounds + 1))
 
 
 class RoundSettings(Settings):
@@ -86,6 +100,9 @@ class AggregationSettings(Settings):
         norm_bound: an update whose norm is more than so many times the median of the round's is scaled down to it;
             of fewer than three updates there is no telling which is too large.
         min_holders: coordinates that fewer updates hold do not move.
+        max_norm: an update whose norm is more than so many times the median of the round's is left out, from four
+            updates on; so is one
+        min_cosine: whose cosine to the sum of the others is less than this.
     """
 
     rule: RuleName = "shrunk"
@@ -94,6 +111,8 @@ class AggregationSettings(Settings):
     max_samples: Annotated[int, Field(ge=1, le=1 << 40)] | None = None
     norm_bound: Annotated[float, Field(ge=1)] | None = None
     min_holders: Annotated[int, Field(ge=1, le=10_000)] = 1
+    max_norm: Annotated[float, Field(gt=1)] | None = None
+    min_cosine: Annotated[float, Field(ge=-1, lt=1)] | None = None
 
     @model_validator(mode="after")
     def _fit_each_other(self) -> AggregationSettings:
@@ -109,6 +128,37 @@ class AggregationSettings(Settings):
         """All of it in a line, for the manifest of what is merged so."""
         given = self.model_dump(exclude={"rule"}, exclude_none=True)
         return ", ".join([self.rule, *(f"{key} {value}" for key, value in given.items())])
+
+
+class ServerSettings(Settings):
+    """How what is merged becomes the step that every plant takes; see :mod:`fedsparse.aggregation.server`.
+
+    Attributes:
+        optimiser: "none" takes what is merged; "momentum" (FedAvgM), "adam" and "yogi" (FedAdam, FedYogi) keep
+            moments of the coordinates that rounds name.
+        learning_rate: what the optimiser's step is multiplied by; adam and yogi need a small one, such as 1e-2.
+        beta1: how much of the first moment stays from round to round.
+        beta2: the same of the second, for adam and yogi.
+        tau: keeps their steps from growing where the second moment is small.
+        value_coding: how a step's values are written, for all plants alike, by default "ternary" for delta and
+            "int8" for lora and bottleneck; what rounding takes from one step is added to the next.
+        max_density: share of the space's coordinates that the adapter may hold; what would not fit waits.
+    """
+
+    optimiser: Literal["none", "momentum", "adam", "yogi"] = "none"
+    learning_rate: Annotated[float, Field(gt=0, le=100)] = 1.0
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.99
+    tau: Annotated[float, Field(gt=0, le=1)] = 1e-3
+    value_coding: Literal["fp32", "bf16", "int8", "int4", "ternary"] = "ternary"
+    max_density: Annotated[float, Field(gt=0, le=1)] = 1.0
+
+    @property
+    def told(self) -> str:
+        """All of it in a line, for the manifest of what it led to."""
+        moments = {"none": {"beta1", "beta2", "tau"}, "momentum": {"beta2", "tau"}}.get(self.optimiser, set())
+        given = self.model_dump(exclude={"optimiser", *moments})
+        return ", ".join([f"optimiser {self.optimiser}", *(f"{key} {value}" for key, value in given.items())])
 
 
 class HubSettings(Settings):
@@ -129,6 +179,7 @@ class FederationConfig(Settings):
     training: TrainingDefaults = TrainingDefaults()
     rounds: RoundSettings = RoundSettings()
     aggregation: AggregationSettings = AggregationSettings()
+    server: ServerSettings = ServerSettings()
     hub: HubSettings
     evaluation: DataSettings | None = None
     state: Path = Path("state")
@@ -190,18 +241,27 @@ def _by(kind: str, task: str) -> dict[str, Any]:
 
 
 def with_training(raw: Any, table: str, key: str) -> Any:
-    """Fill in of ``training`` what suits the adapter's kind and the task, where nothing else is given.
+    """Fill in of ``training`` and ``server`` what suits the adapter's kind and the task, unless it is given.
 
     Args:
         raw: settings before they are validated.
         table: which of them holds the task.
         key: under this name.
     """
-    if not isinstance(raw, dict) or not isinstance(raw.get("training", {}), dict):
+    if not isinstance(raw, dict):
         return raw
     kind = _told(raw.get("adapter"), "kind", "delta")
     task = _told(raw.get(table), key, "image-classification")
-    return {**raw, "training": {**_by(kind, task), **raw.get("training", {})}}
+    coding = {} if kind == "delta" else {"value_coding": "int8"}
+    return {**raw, "training": _over(_by(kind, task), raw.get("training")),
+            "server": _over(coding, raw.get("server"))}  # fmt: skip
+
+
+def _over(defaults: dict[str, Any], given: Any) -> Any:
+    """Return a table with what is given in it above the defaults; something else as it is."""
+    if given is None:
+        return defaults
+    return {**defaults, **given} if isinstance(given, dict) else given
 
 
 def _told(table: Any, key: str, default: str) -> str:

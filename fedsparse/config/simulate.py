@@ -8,7 +8,13 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, model_validator
 
 from fedsparse.config.data import AugmentationSettings, DataSettings
-from fedsparse.config.federation import AggregationSettings, RuleName, TrainingDefaults, with_training
+from fedsparse.config.federation import (
+    AggregationSettings,
+    RuleName,
+    ServerSettings,
+    TrainingDefaults,
+    with_training,
+)
 from fedsparse.config.model import AdapterSettings, BaseModelSettings
 from fedsparse.config.names import Settings, check_distinct
 
@@ -65,6 +71,7 @@ class SimulateConfig(Settings):
     adapter: AdapterSettings = AdapterSettings()
     training: TrainingDefaults = TrainingDefaults()
     aggregation: AggregationSettings = AggregationSettings()
+    server: ServerSettings = ServerSettings()
     augmentation: AugmentationSettings = AugmentationSettings()
     plants: PlantSettings = PlantSettings()
     output: Path = Path("runs/simulate")

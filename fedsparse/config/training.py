@@ -55,6 +55,8 @@ class ObjectiveSettings(Settings):
         proximal: μ of FedProx, which holds the values near those that training started from.
         distillation: weight of staying near the starting model's answers.
         temperature: of the distillation.
+        restricted: classes without a sample here are left alone, rather than learnt never to occur; plants in a
+            federation always train so.
     """
 
     loss: Literal["cross-entropy", "generalised-cross-entropy"] = "cross-entropy"
@@ -63,6 +65,7 @@ class ObjectiveSettings(Settings):
     proximal: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     distillation: Annotated[float, Field(ge=0, le=1e6)] = 0.0
     temperature: Annotated[float, Field(gt=0, le=100)] = 2.0
+    restricted: bool = False
 
 
 class MachineSettings(Settings):

@@ -45,7 +45,7 @@ class RoundTask:
     space: bytes
     version: int
     held_version: int
-    delta: bytes
+    deltas: tuple[bytes, ...]
     manifest: bytes
     manifest_signature: bytes
     hub_certificate: bytes
@@ -55,7 +55,7 @@ class RoundTask:
         _require_counts(self.round, self.version, self.held_version)
         if len(self.space) != 32:
             raise DeltaError(f"a space fingerprint has 32 bytes, not {len(self.space)}")
-        if bool(self.delta) != (self.version != self.held_version):
+        if bool(self.deltas) != (self.version != self.held_version) or not all(self.deltas):
             raise DeltaError("a delta is needed exactly where the plant's version is another than the task's")
         if (self.version > 0) != bool(self.manifest):
             raise DeltaError("every version but the untouched base has a manifest")
@@ -104,7 +104,7 @@ def encode_task(task: RoundTask) -> bytes:
         space=task.space,
         version=task.version,
         held_version=task.held_version,
-        delta=task.delta,
+        deltas=task.deltas,
         manifest=task.manifest,
         manifest_signature=task.manifest_signature,
         hub_certificate=task.hub_certificate,
@@ -126,7 +126,7 @@ def decode_task(data: bytes, *, max_bytes: int) -> RoundTask:
         message.space,
         message.version,
         message.held_version,
-        message.delta,
+        tuple(message.deltas),
         message.manifest,
         message.manifest_signature,
         message.hub_certificate,

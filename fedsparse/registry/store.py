@@ -30,7 +30,8 @@ class Registry:
     """One federation's adapter versions.
 
     Layout: ``space.json`` and ``versions/000001/{adapter.safetensors, manifest.json, manifest.sig,
-    manifest.der}``, the last the signer's certificate.
+    manifest.der}``, the last the signer's certificate; ``step.delta`` beside them leads here from the version
+    before, and ``server.memory``, of the newest version alone, is what the server goes on with.
     One process commits; any number read.
 
     Args:
@@ -103,6 +104,16 @@ class Registry:
             return SparseDelta.empty(self.space.fingerprint, Operation.SET)
         return self.load(number)[1]
 
+    def steps(self, held: int, target: int) -> tuple[bytes, ...]:
+        """Return the ADD deltas that lead from version ``held`` to ``target``, in order; none if one lacks."""
+        paths = [self._versions / f"{number:06d}" / "step.delta" for number in range(held + 1, target + 1)]
+        return tuple(path.read_bytes() for path in paths) if all(path.exists() for path in paths) else ()
+
+    def memory(self) -> bytes:
+        """Return what the server noted with the newest version; empty if nothing."""
+        path = self._versions / f"{self.head():06d}" / "server.memory"
+        return path.read_bytes() if path.exists() else b""
+
     def delta(self, held: int, target: int) -> SparseDelta:
         """Return the SET delta from version ``held`` to version ``target``; 0 is the untouched base."""
         return difference(self.state(held), self.state(target))
@@ -117,12 +128,16 @@ class Registry:
         metrics: Mapping[str, float],
         sign: Callable[[bytes], bytes],
         certificate: bytes,
+        step: bytes = b"",
+        memory: bytes = b"",
     ) -> AdapterVersion:
         """Make ``state`` the next version; after a crash it is there whole, or not at all.
 
         Args:
             sign: signs the manifest.
             certificate: the signer's, DER; kept beside the signature, so that it outlives the signer's next one.
+            step: the ADD delta that leads here from the newest version so far, for :meth:`steps`.
+            memory: for :meth:`memory`; that of older versions is removed.
 
         Raises:
             RegistryError: it cannot be written.
@@ -146,9 +161,12 @@ class Registry:
             "manifest.json": manifest,
             "manifest.sig": sign(manifest),
             "manifest.der": certificate,
+            "step.delta": step,
+            "server.memory": memory,
         }
         try:
-            self._install(version.number, files)
+            self._install(version.number, {name: data for name, data in files.items() if data})
+            (self._versions / f"{head:06d}" / "server.memory").unlink(missing_ok=True)
         except OSError as error:
             raise RegistryError(f"version {version.number} cannot be committed: {error}") from error
         return version

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from fedsparse.aggregation import Accumulator, Policy, admit
+from fedsparse.aggregation import Accumulator, Memory, Policy, Server, Standing, admit
+from fedsparse.config import ServerSettings
 from fedsparse.delta import (
     AdapterSpace,
     Operation,
@@ -24,6 +25,7 @@ from fedsparse.delta import (
     encode,
     encode_update,
 )
+from fedsparse.sparsity import Support, consensus_support
 from fedsparse.training import Evaluator, LocalTrainer, Trained
 
 _MAX_BYTES = 1 << 30
@@ -38,9 +40,11 @@ class Progress:
         balanced_accuracy: on the evaluator's set.
         plants: how many took part.
         bytes_up: mean bytes of one plant's update.
-        bytes_down: of the change of the version, or of the version whole where that is shorter.
+        bytes_down: of the step, of the version's change or of the version whole, whichever is shortest.
         values_up: mean number of values in one plant's update.
         union_density: share of the space's coordinates that the merged adapter holds.
+        state: the merged adapter, SET against the untouched base.
+        standings: how each update looked beside the others, and which were left out; in no order of the plants.
     """
 
     round: int
@@ -50,25 +54,36 @@ class Progress:
     bytes_down: int
     values_up: float
     union_density: float
+    state: SparseDelta = field(repr=False)
+    standings: tuple[Standing, ...]
+
+    def told(self) -> dict[str, float]:
+        """Return the figures alone, for a record; of the standings how many updates were left out."""
+        figures = {name: value for name, value in vars(self).items() if isinstance(value, int | float)}
+        return {**figures, "left_out": sum(one.reason is not None for one in self.standings)}
 
 
 def federate(
     trainers: Sequence[LocalTrainer],
     evaluator: Evaluator,
     policy: Policy,
-    settings: TrainingSettings,
-    rounds: int,
+    server: ServerSettings,
+    schedule: Sequence[TrainingSettings],
     *,
     participation: float = 1.0,
+    voted: bool = False,
 ) -> Iterator[Progress]:
-    """Yield what each of ``rounds`` rounds leads to; the same arguments give the same on the same machine.
+    """Yield what each round leads to; the same arguments give the same on the same machine.
 
     Args:
         trainers: the plants; all of one adapter space.
         evaluator: measures the merged adapter.
         policy: how updates merge.
-        settings: how plants train; the seed also draws who takes part.
+        server: how what is merged becomes a step.
+        schedule: how plants train, in each round; the seed also draws who takes part.
         participation: share of the plants that a round asks, at least one.
+        voted: every plant chooses its own coordinates in the first round alone; after it all train those that most
+            chose, by samples.
 
     Raises:
         FedsparseError: training fails at a plant; here nothing hides the reason.
@@ -77,19 +92,27 @@ def federate(
     state = SparseDelta.empty(space.fingerprint, Operation.SET)
     residuals = [SparseDelta.empty(space.fingerprint, Operation.ADD)] * len(trainers)
     asked = max(1, round(participation * len(trainers)))
-    for number in range(1, rounds + 1):
+    agreed: Support | None = None
+    steps, memory = Server(space, server, rows=schedule[0].structure is Structure.ROW), Memory.empty(space)
+    for number, settings in enumerate(schedule, 1):
         draw = np.random.default_rng((settings.seed, number))
         accumulator = Accumulator(space)
-        sizes, values = [], []
+        sizes, values, votes = [], [], list[Trained]()
         for place in np.sort(draw.permutation(len(trainers))[:asked]).tolist():
-            trained = trainers[place].train(state, settings, number)
+            trained = trainers[place].train(state, settings, number, agreed)
+            votes.append(trained)
             payload, residuals[place] = _answer(trained, residuals[place], space, settings, number)
             update = admit(payload, space, round=number, version=number - 1, max_bytes=_MAX_BYTES, max_density=1.0)
             accumulator.add(update)
             sizes.append(len(payload))
             values.append(update.nnz)
-        before, state = state, apply(state, accumulator.result(policy))
-        down = min(len(encode(delta, space, ValueCoding.FP32)) for delta in (difference(before, state), state))
+        if voted and agreed is None:
+            agreed = _agreed(space, votes, settings.density, trainers[0].adapter.dense)
+        accumulator, standings = accumulator.reviewed(policy.limits)
+        step = steps.step(state, accumulator.result(policy), memory)
+        before, state, memory = state, apply(state, step.delta), step.memory
+        ways = (encode(delta, space, ValueCoding.FP32) for delta in (difference(before, state), state))
+        down = min(map(len, (step.data, *ways)))
         yield Progress(
             number,
             evaluator.evaluate(state).balanced_accuracy,
@@ -98,7 +121,17 @@ def federate(
             down,
             statistics.mean(values),
             state.nnz / space.size,
+            state,
+            standings,
         )
+
+
+def _agreed(space: AdapterSpace, votes: Sequence[Trained], density: float, dense: Collection[int]) -> Support:
+    supports = []
+    for vote in votes:
+        held = {tensor.tensor: tensor.indices for tensor in vote.delta.tensors}
+        supports.append(tuple(held.get(i, np.empty(0, np.int64)) for i in range(len(space.tensors))))
+    return consensus_support(space, supports, density, dense, [vote.samples for vote in votes])
 
 
 def _answer(

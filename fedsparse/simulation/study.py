@@ -97,8 +97,8 @@ class Study:
             population.trainers,
             self._evaluator,
             Policy.of(aggregation),
-            self._training(draw),
-            plants.rounds,
+            self._settings.server,
+            self._schedule(draw),
             participation=plants.participation,
         )
 
@@ -109,10 +109,10 @@ class Study:
             watch: told of each plant, from 0, and its accuracy.
         """
         scores = []
-        for number, trainer in enumerate(population.trainers):
+        for number, trainer in enumerate(one.alone() for one in population.trainers):
             state = SparseDelta.empty(trainer.space.fingerprint, Operation.SET)
-            for turn in range(1, self._settings.plants.rounds + 1):
-                state = apply(state, trainer.train(state, self._training(draw), turn).delta)
+            for turn, training in enumerate(self._schedule(draw), 1):
+                state = apply(state, trainer.train(state, training, turn).delta)
             scores.append(self._evaluator.evaluate(state).balanced_accuracy)
             watch(number, scores[-1])
         return scores
@@ -121,9 +121,9 @@ class Study:
         samples, inputs = self.division.training.subset(part), self._inputs.take(part)
         return LocalTrainer(self.adapter, samples, inputs, self._settings.augmentation)
 
-    def _training(self, draw: int) -> TrainingSettings:
-        given = self._settings.training.model_dump()
-        return TrainingSettings.named(**{**given, "seed": given["seed"] + draw})
+    def _schedule(self, draw: int) -> tuple[TrainingSettings, ...]:
+        given = self._settings.training
+        return given.model_copy(update={"seed": given.seed + draw}).schedule(self._settings.plants.rounds)
 
 
 def _divided(settings: config.SimulateConfig) -> Division:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from fedsparse.delta import Operation, SparseDelta, TrainingSettings, apply
 from fedsparse.training.evaluator import Evaluator
@@ -11,10 +11,11 @@ from fedsparse.training.metrics import Quality
 
 
 def train_alone(
-    trainer: LocalTrainer, settings: TrainingSettings, rounds: int, evaluator: Evaluator
+    trainer: LocalTrainer, schedule: Sequence[TrainingSettings], evaluator: Evaluator
 ) -> Iterator[Quality]:
-    """Yield the quality on the evaluator's set after each of ``rounds`` rounds of local training."""
+    """Yield the quality on the evaluator's set after each round of local training, one per settings."""
+    trainer = trainer.alone()
     state = SparseDelta.empty(trainer.space.fingerprint, Operation.SET)
-    for number in range(1, rounds + 1):
+    for number, settings in enumerate(schedule, 1):
         state = apply(state, trainer.train(state, settings, number).delta)
         yield evaluator.evaluate(state)

@@ -36,6 +36,7 @@ def train(
     batch_size: int,
     proximal: float = 0.0,
     selection: Selection | None = None,
+    support: Support | None = None,
     watch: Callable[[Epoch], None] = lambda epoch: None,
 ) -> Outcome:
     """Train through ``stages`` from base + ``state``; the same arguments give the same delta on the same machine.
@@ -50,6 +51,7 @@ def train(
         proximal: μ of FedProx.
         selection: which epoch's values are returned, of those at no more than the last stage's density; without
             it, the last one's.
+        support: what stages of a density above 0 train, whatever their scores and density; chosen without.
         watch: told of every epoch.
 
     Raises:
@@ -65,7 +67,7 @@ def train(
         raise DataError("there is no sample to train on", "Give the site at least one")
     task.start(adapter.network)
     limit = coordinates(adapter.space, adapter.dense, stages[-1].density)
-    batches, selector = Batches(task, batch_size, seed), Selector(adapter, seed[0])
+    batches, selector = Batches(task, batch_size, seed), Selector(adapter, seed[0], support)
     run = _Run(adapter, task, batches, selector, proximal, selection, limit, watch)
     try:
         for stage in stages:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from copy import copy
 from dataclasses import dataclass
+from typing import Self
 
 from fedsparse.adapters import Adapter
 from fedsparse.config import AugmentationSettings, ObjectiveSettings, StageSettings
 from fedsparse.delta import SparseDelta, TrainingSettings
+from fedsparse.sparsity import Support
 from fedsparse.training.engine import train
 from fedsparse.training.inputs import Inputs, Part
 from fedsparse.training.machine import Machine
@@ -79,13 +82,21 @@ class LocalTrainer:
             Part(inputs, training),
             samples.labels[training],
             len(samples.classes),
-            ObjectiveSettings(),
+            ObjectiveSettings(restricted=True),
             augmentation or AugmentationSettings(),
             machine,
         )
         self._exam = ClassificationExam(Part(inputs, held_out), samples.labels[held_out], machine)
 
-    def train(self, state: SparseDelta, settings: TrainingSettings, round: int) -> Trained:
+    def alone(self) -> Self:
+        """Return the trainer of the same site outside a federation: no other speaks for classes that it lacks."""
+        other = copy(self)
+        other._task = self._task.unrestricted()
+        return other
+
+    def train(
+        self, state: SparseDelta, settings: TrainingSettings, round: int, support: Support | None = None
+    ) -> Trained:
         """Train from base + ``state`` for one round; the same arguments give the same delta on the same machine.
 
         From the untouched base the head is trained for an epoch before the coordinates are chosen.
@@ -94,6 +105,7 @@ class LocalTrainer:
             state: operation SET against the untouched base.
             settings: how to train.
             round: decides, with ``settings.seed``, the order of the samples.
+            support: the coordinates to train, where they are agreed on; chosen on the site's samples without.
 
         Raises:
             SpaceMismatchError: the state belongs to another space.
@@ -111,5 +123,6 @@ class LocalTrainer:
             [head, stage] if untouched else [stage],
             seed=(settings.seed, round),
             batch_size=settings.batch_size,
+            support=support,
         )
         return Trained(outcome.delta, outcome.loss, received, self._task.samples)

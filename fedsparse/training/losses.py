@@ -14,6 +14,8 @@ from fedsparse.errors import ConfigError, DataError
 
 ClassificationLoss = Literal["cross-entropy", "generalised-cross-entropy"]
 
+_FAR = 1e4  # in nats: a finite distance, at which a probability is 0 and a cost times a weight of 0 is 0
+
 _IGNORED = -100  # torch's own mark for targets that do not count
 
 
@@ -51,6 +53,7 @@ def classification_loss(
     kind: ClassificationLoss = "cross-entropy",
     label_smoothing: float = 0.0,
     q: float = 0.7,
+    restricted: bool = False,
 ) -> Tensor:
     """Return the loss of a batch, (): the mean over its samples, weighted by class.
 
@@ -64,6 +67,9 @@ def classification_loss(
         weights: of :func:`class_weights`, (classes,); the batch must hold some weight.
         label_smoothing: share of each target that is spread evenly over the classes, in [0, 1].
         q: from cross-entropy, as it nears 0, to the mean absolute error, at 1.
+        restricted: leave classes of weight 0 out of the softmax. A site that has none of a class could only learn
+            that it never occurs, and would undo what others taught (FedRS, Li & Zhan 2021,
+            https://doi.org/10.1145/3447548.3467254, with its scaling of absent classes taken to its limit).
 
     Raises:
         ConfigError: ``label_smoothing`` or ``q`` is out of range.
@@ -74,6 +80,8 @@ def classification_loss(
         raise ConfigError(f"q {q} of the generalised cross-entropy is out of range", "Choose one above 0, up to 1")
     classes = logits.shape[1]
     soft = targets if targets.ndim == 2 else one_hot(targets, classes)
+    if restricted:
+        logits = logits - _FAR * (weights == 0)
     costs = -F.log_softmax(logits, 1)
     if kind == "generalised-cross-entropy":
         costs = -torch.expm1(-q * costs) / q

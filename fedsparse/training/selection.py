@@ -34,11 +34,13 @@ class Selector:
     Args:
         adapter: what is trained.
         seed: of drawn supports.
+        given: what every stage of a density above 0 trains, where that is known.
     """
 
-    def __init__(self, adapter: Adapter, seed: int) -> None:
+    def __init__(self, adapter: Adapter, seed: int, given: Support | None = None) -> None:
         self._adapter = adapter
         self._seed = seed
+        self._given = given
         self._sparse = [i for i in range(len(adapter.space.tensors)) if i not in adapter.dense]
         self._whole = coordinates(adapter.space, adapter.dense, 0)
 
@@ -52,6 +54,8 @@ class Selector:
         """
         if density == 0:
             return self._head()
+        if self._given is not None:
+            return tuple(map(np.union1d, self._given, self._adapter.support))
         chosen = self._drawn(stage, density) if stage.source == "seeded" else self._best(stage, density, losses)
         self._require_some(stage, density, chosen)
         return chosen

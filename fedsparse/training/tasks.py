@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from copy import copy
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -94,6 +95,12 @@ class Classification:
         self._weights = class_weights(labels, classes, power=objective.balance).to(machine.device)
         self._teacher: Tensor | None = None
 
+    def unrestricted(self) -> Self:
+        """Return the same, whose loss is over all classes."""
+        other = copy(self)
+        other._objective = self._objective.model_copy(update={"restricted": False})
+        return other
+
     @property
     def samples(self) -> int:
         """How many there are."""
@@ -128,6 +135,7 @@ class Classification:
             self._weights,
             kind=objective.loss,
             label_smoothing=objective.label_smoothing,
+            restricted=objective.restricted,
         )
         if self._teacher is None:
             return loss

@@ -126,7 +126,7 @@ class RoundTask(_message.Message):
     SPACE_FIELD_NUMBER: _builtins.int
     VERSION_FIELD_NUMBER: _builtins.int
     HELD_VERSION_FIELD_NUMBER: _builtins.int
-    DELTA_FIELD_NUMBER: _builtins.int
+    DELTAS_FIELD_NUMBER: _builtins.int
     MANIFEST_FIELD_NUMBER: _builtins.int
     MANIFEST_SIGNATURE_FIELD_NUMBER: _builtins.int
     HUB_CERTIFICATE_FIELD_NUMBER: _builtins.int
@@ -140,15 +140,17 @@ class RoundTask(_message.Message):
     version: _builtins.int
     """adapter version to train from; 0 is the untouched base"""
     held_version: _builtins.int
-    """version that `delta` builds on, which the plant is believed to hold"""
-    delta: _builtins.bytes
-    """SparseDelta, operation SET; empty when both versions are the same"""
+    """version that `deltas` build on, which the plant is believed to hold"""
     manifest: _builtins.bytes
     """manifest of `version`, the exact signed bytes; empty for version 0"""
     manifest_signature: _builtins.bytes
     """by the hub's certificate key"""
     hub_certificate: _builtins.bytes
     """DER"""
+    @_builtins.property
+    def deltas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """SparseDeltas, one after another; none when both versions are the same"""
+
     @_builtins.property
     def training(self) -> Global___TrainingSettings: ...
     def __init__(
@@ -159,7 +161,7 @@ class RoundTask(_message.Message):
         space: _builtins.bytes = ...,
         version: _builtins.int = ...,
         held_version: _builtins.int = ...,
-        delta: _builtins.bytes = ...,
+        deltas: _abc.Iterable[_builtins.bytes] | None = ...,
         manifest: _builtins.bytes = ...,
         manifest_signature: _builtins.bytes = ...,
         hub_certificate: _builtins.bytes = ...,
@@ -167,7 +169,7 @@ class RoundTask(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["training", b"training"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["delta", b"delta", "format", b"format", "held_version", b"held_version", "hub_certificate", b"hub_certificate", "manifest", b"manifest", "manifest_signature", b"manifest_signature", "round", b"round", "space", b"space", "training", b"training", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deltas", b"deltas", "format", b"format", "held_version", b"held_version", "hub_certificate", b"hub_certificate", "manifest", b"manifest", "manifest_signature", b"manifest_signature", "round", b"round", "space", b"space", "training", b"training", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

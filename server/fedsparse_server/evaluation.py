@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 import grpc
 
 from fedsparse import config
-from fedsparse.delta import SparseDelta, TrainingSettings, ValueCoding, decode, encode
+from fedsparse.delta import SparseDelta, ValueCoding, decode, encode
 from fedsparse.errors import FedsparseError
 from fedsparse.files import write_atomic
 from fedsparse.v1 import link_pb2, space_pb2, trainer_pb2, trainer_pb2_grpc
@@ -83,7 +83,7 @@ def serve(settings: config.FederationConfig) -> None:
     base = load_base(settings.base, settings.adapter, settings.federation.classes, task)
     adapter = build_adapter(base, settings.adapter)
     space = adapter.space
-    stage = round_stage(TrainingSettings.named(**settings.training.model_dump()))
+    stage = round_stage(settings.training.of_round(1, settings.rounds.count))
     require_feasible(space, adapter.dense, [stage])
     federation = _describe(settings, base, space)
     write_atomic(settings.state / "federation.pb", federation.SerializeToString(deterministic=True))

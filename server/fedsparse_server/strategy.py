@@ -11,14 +11,13 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedsparse.aggregation import Accumulator, Policy, admit
+from fedsparse.aggregation import Accumulator, Memory, Policy, Server, Standing, admit
 from fedsparse.config import FederationConfig
 from fedsparse.delta import (
     AdapterSpace,
     Reason,
     RoundTask,
     RoundUpdate,
-    TrainingSettings,
     ValueCoding,
     apply,
     decode_update,
@@ -43,6 +42,8 @@ class _PlantRound:
     samples: int = 0
     reason: str | None = "no answer"
     metrics: dict[str, float] = field(default_factory=dict)
+    digest: bytes = b""
+    standing: Standing | None = None
 
     @property
     def train_seconds(self) -> float:
@@ -59,7 +60,7 @@ class _Round:
     started: float
     accumulator: Accumulator
     plants: dict[int, _PlantRound] = field(default_factory=dict)
-    contributions: list[Contribution] = field(default_factory=list)
+    contributions: dict[bytes, Contribution] = field(default_factory=dict)  # by the update's digest
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ class SparseDeltaStrategy(Strategy):
         self._space = space
         self._registry = registry
         self._policy = policy
+        self._server = Server(space, settings.server, rows=settings.training.structure == "row")
         self._events = events
         self._operator = operator
         self._held: dict[int, int] = {}  # Flower node -> adapter version it is known to hold
@@ -190,7 +192,8 @@ class SparseDeltaStrategy(Strategy):
         )
         contribution = Contribution(admitted.digest.hex(), samples=update.samples, nnz=admitted.nnz)
         current.accumulator.add(admitted)
-        current.contributions.append(contribution)
+        current.contributions[admitted.digest] = contribution
+        plant.digest = admitted.digest
         self._held[node] = current.version
         plant.samples = update.samples
         plant.reason = None
@@ -213,16 +216,26 @@ class SparseDeltaStrategy(Strategy):
         return None, None
 
     def _commit(self, current: _Round) -> None:
-        state = apply(self._registry.state(current.version), current.accumulator.result(self._policy))
+        accumulator, standings = current.accumulator.reviewed(self._policy.limits)
+        self._note(current, standings)
+        before = self._registry.state(current.version)
+        step = self._server.step(before, accumulator.result(self._policy), self._memory())
+        state = apply(before, step.delta)
         quality = self._operator.evaluate(state) if self._operator.evaluate else None
         version = self._registry.commit(
             state,
             round=current.number,
-            rule=self._settings.aggregation.told,
-            contributions=tuple(sorted(current.contributions, key=lambda c: c.update_sha256)),
+            rule=f"{self._settings.aggregation.told}; {self._settings.server.told}",
+            contributions=tuple(
+                current.contributions[digest]
+                for digest in sorted(current.contributions)
+                if all(one.digest != digest or one.reason is None for one in standings)
+            ),
             metrics=quality or {},
             sign=self._operator.sign,
             certificate=self._operator.certificate,
+            step=step.data,
+            memory=step.memory.to_bytes(self._space),
         )
         seconds = time.monotonic() - current.started
         slowest = min(seconds, max(plant.train_seconds for plant in current.plants.values()))
@@ -238,6 +251,29 @@ class SparseDeltaStrategy(Strategy):
             plants=[self._describe(node, plant, seconds) for node, plant in current.plants.items()],
         )
 
+    def _note(self, current: _Round, standings: Iterable[Standing]) -> None:
+        """Keep with each plant how its update looked beside the others, and why it is left out, if it is."""
+        by_digest = {one.digest: one for one in standings}
+        for node, plant in current.plants.items():
+            plant.standing = by_digest.get(plant.digest)
+            if plant.standing is not None and plant.standing.reason is not None:
+                plant.reason = f"quarantined: {plant.standing.reason}"
+                _log.warning(
+                    "update of %s is left out: its norm is %.1f medians, its cosine to the others %.2f",
+                    self._operator.name_of(node),
+                    plant.standing.norm,
+                    plant.standing.cosine,
+                )
+
+    def _memory(self) -> Memory:
+        """Return what the newest version's round left to this one."""
+        data = self._registry.memory()
+        try:
+            return Memory.from_bytes(data, self._space) if data else Memory.empty(self._space)
+        except FedsparseError as error:  # moments and rounding errors are no great loss
+            _log.warning("what the server noted with the newest version is unusable and starts anew: %s", error)
+            return Memory.empty(self._space)
+
     def _describe(self, node: int, plant: _PlantRound, seconds: float) -> dict[str, object]:
         return {
             "plant": self._operator.name_of(node),
@@ -248,6 +284,8 @@ class SparseDeltaStrategy(Strategy):
             "samples": plant.samples,
             "reason": plant.reason,
             "metrics": plant.metrics,
+            "norm": None if plant.standing is None else round(plant.standing.norm, 3),
+            "cosine": None if plant.standing is None else round(plant.standing.cosine, 3),
         }
 
     def configure_evaluate(
@@ -286,25 +324,28 @@ class SparseDeltaStrategy(Strategy):
                 )
             time.sleep(0.2)
 
+    def _change(self, held: int, version: int) -> bytes:
+        return encode(self._registry.delta(held, version), self._space, ValueCoding.FP32)
+
     def _task(self, number: int, version: int, held: int) -> RoundTask:
         """Return the task of round ``number`` for a plant that holds version ``held``.
 
-        The version comes as its difference to the held one, or whole where that is shorter.
+        The version comes as the steps or the difference from the held one, or whole, whichever is shortest.
         """
-        delta = b""
+        deltas: tuple[bytes, ...] = ()
         if held != version:
-            change, whole = (
-                encode(self._registry.delta(known, version), self._space, ValueCoding.FP32) for known in (held, 0)
-            )
-            held, delta = (held, change) if len(change) < len(whole) else (0, whole)
+            known = {(start, self._change(start, version)) for start in (held, 0)}
+            steps = self._registry.steps(held, version)
+            ways = [(start, (change,)) for start, change in known] + [(held, steps)] * bool(steps)
+            held, deltas = min(ways, key=lambda way: (sum(map(len, way[1])), -way[0]))
         return RoundTask(
             round=number,
             space=self._space.fingerprint,
             version=version,
             held_version=held,
-            delta=delta,
+            deltas=deltas,
             manifest=self._registry.manifest(version) if version else b"",
             manifest_signature=self._registry.signature(version) if version else b"",
             hub_certificate=self._registry.certificate(version) if version else b"",
-            training=TrainingSettings.named(**self._settings.training.model_dump()),
+            training=self._settings.training.of_round(number, self._settings.rounds.count),
         )

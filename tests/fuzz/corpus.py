@@ -118,14 +118,14 @@ def tasks() -> tuple[Item, ...]:
     training = TrainingSettings(0.01, 2, 16, 1e-3, 3e-3, 7)
     states = [item for item in deltas() if item.space is MATRIX and not item.rare][::12]
     with_delta = [
-        RoundTask(3, MATRIX.fingerprint, 5, 4, state.data, b"manifest", b"signature", b"certificate", training)
+        RoundTask(3, MATRIX.fingerprint, 5, 4, (state.data,), b"manifest", b"signature", b"certificate", training)
         for state in states
     ]
     rows = replace(
         training, structure=Structure.ROW, allocation=Allocation.EARLY, value_coding=ValueCoding.TERNARY
     )
-    held = RoundTask(1 << 20, MATRIX.fingerprint, 1 << 40, 1 << 40, b"", b"manifest" * 30, b"s", b"c", rows)
-    base = RoundTask(1, MATRIX.fingerprint, 0, 0, b"", b"", b"signature", b"certificate", training)
+    held = RoundTask(1 << 20, MATRIX.fingerprint, 1 << 40, 1 << 40, (), b"manifest" * 30, b"s", b"c", rows)
+    base = RoundTask(1, MATRIX.fingerprint, 0, 0, (), b"", b"signature", b"certificate", training)
     return tuple(Item(f"task {task.round}", encode_task(task)) for task in (*with_delta, held, base))
 
 

@@ -60,7 +60,7 @@ def tasks(draw: st.DrawFn) -> RoundTask:
         space=draw(st.binary(min_size=32, max_size=32)),
         version=version,
         held_version=held,
-        delta=b"" if version == held else draw(content),
+        deltas=() if version == held else tuple(draw(st.lists(content, min_size=1, max_size=3))),
         manifest=draw(content) if version else b"",
         manifest_signature=draw(content),
         hub_certificate=draw(content),

@@ -122,7 +122,7 @@ def federation(space: AdapterSpace = SPACE) -> link_pb2.Federation:
 
 
 def round_task(round: int = 1, version: int = 0) -> bytes:
-    task = RoundTask(round, SPACE.fingerprint, version, version, b"", b"", b"", b"", TRAINING)
+    task = RoundTask(round, SPACE.fingerprint, version, version, (), b"", b"", b"", TRAINING)
     return encode_task(task)
 
 

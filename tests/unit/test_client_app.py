@@ -51,7 +51,7 @@ def test_a_task_goes_to_the_trainer_and_its_bytes_come_back_untouched() -> None:
 
 @pytest.mark.usefixtures("trainer")
 def test_a_task_larger_than_grpcs_default_goes_through() -> None:
-    large = encode_task(RoundTask(1, SPACE.fingerprint, 1, 0, bytes(5 << 20), b"manifest", b"", b"", TRAINING))
+    large = encode_task(RoundTask(1, SPACE.fingerprint, 1, 0, (bytes(5 << 20),), b"manifest", b"", b"", TRAINING))
     assert answer(large) == b"trained " + large
 
 
@@ -69,7 +69,7 @@ def test_a_trainer_that_breaks_becomes_a_reason_without_its_text() -> None:
 def test_a_trainer_that_is_not_there_becomes_a_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(SOCKET_VARIABLE, str(tmp_path / "nothing.sock"))
     expected = encode_update(RoundUpdate.refusal(5, 2, Reason.TRAINER_UNREACHABLE))
-    task = encode_task(RoundTask(5, SPACE.fingerprint, 2, 2, b"", b"manifest", b"", b"", TRAINING))
+    task = encode_task(RoundTask(5, SPACE.fingerprint, 2, 2, (), b"manifest", b"", b"", TRAINING))
     assert answer(task) == expected
 
 

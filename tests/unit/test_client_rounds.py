@@ -97,8 +97,8 @@ def plant(tmp_path: Path, local: LocalTrainer, federation_hub: Hub) -> Callable[
 
 def task(registry: Registry | None = None, version: int = 0, held: int = 0, number: int = 1) -> RoundTask:
     if registry is None or version == 0:
-        return RoundTask(number, SPACE.fingerprint, 0, 0, b"", b"", b"", b"", SETTINGS)
-    change = encode(registry.delta(held, version), SPACE, ValueCoding.FP32) if held != version else b""
+        return RoundTask(number, SPACE.fingerprint, 0, 0, (), b"", b"", b"", SETTINGS)
+    change = (encode(registry.delta(held, version), SPACE, ValueCoding.FP32),) if held != version else ()
     return RoundTask(
         number,
         SPACE.fingerprint,
@@ -178,7 +178,7 @@ def test_a_delta_that_does_not_give_the_signed_state_is_refused(
     plant: Callable[[], RoundRunner], registry: Registry
 ) -> None:
     other = encode(_state(0.5), SPACE, ValueCoding.FP32)
-    assert plant().answer(replace(task(registry, version=1), delta=other)).reason is Reason.VERSION_UNVERIFIED
+    assert plant().answer(replace(task(registry, version=1), deltas=(other,))).reason is Reason.VERSION_UNVERIFIED
 
 
 def test_a_version_number_signed_twice_is_refused(

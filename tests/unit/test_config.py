@@ -126,7 +126,7 @@ def test_a_folder_is_no_settings_file(tmp_path: Path) -> None:
         ("[evaluation]\npth = 'x'", "evaluation.pth: unknown key; did you mean path?"),
         (
             "[aggregation]\nxyz = 1",
-            "aggregation.xyz: unknown key; known keys: max_samples, min_holders, norm_bound, rule, strength",
+            "aggregation.xyz: unknown key; known keys: max_norm, max_samples, min_cosine, min_holders",
         ),
     ],
 )

@@ -24,7 +24,9 @@ from tests.unit.samples import LIMIT, SPACE
 
 TRAINING = TrainingSettings(0.01, 1, 32, 1e-3, 1e-3, 0)
 UPDATE = RoundUpdate(3, 2, 40, b"delta", Reason.NONE, {"loss": 0.5, "accuracy": 0.75})
-TASK = RoundTask(3, SPACE.fingerprint, 2, 1, b"delta", b"manifest", b"signature", b"certificate", TRAINING)
+TASK = RoundTask(
+    3, SPACE.fingerprint, 2, 1, (b"delta", b"another"), b"manifest", b"signature", b"certificate", TRAINING
+)
 
 
 def read_update(data: bytes) -> RoundUpdate:
@@ -139,7 +141,8 @@ def test_a_message_longer_than_allowed_is_refused() -> None:
         ({"version": -1, "held_version": -2, "manifest": b""}, "versions and samples"),
         ({"held_version": 1 << 64}, "versions and samples"),
         ({"space": bytes(31)}, "32 bytes, not 31"),
-        ({"delta": b""}, "a delta is needed"),
+        ({"deltas": ()}, "a delta is needed"),
+        ({"deltas": (b"delta", b"")}, "a delta is needed"),
         ({"held_version": 2}, "a delta is needed"),
         ({"manifest": b""}, "has a manifest"),
         ({"version": 0}, "has a manifest"),

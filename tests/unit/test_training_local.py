@@ -116,7 +116,7 @@ def test_training_alone_yields_a_quality_per_round(tmp_path: Path) -> None:
     local = trainer(tmp_path)
     samples = load_samples(tmp_path / "images", CLASSES)
     evaluator = Evaluator(local.adapter, samples.labels, local.inputs)
-    qualities = list(train_alone(local, SETTINGS, 3, evaluator))
+    qualities = list(train_alone(local, [SETTINGS] * 3, evaluator))
     assert len(qualities) == 3
     assert qualities[-1].balanced_accuracy > 0.8
 

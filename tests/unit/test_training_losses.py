@@ -220,3 +220,21 @@ def test_the_proximal_gradient_is_that_of_half_the_squared_distance() -> None:
     assert values.grad is not None
     torch.testing.assert_close(gradient, 1 + values.grad)
     assert not gradient.requires_grad
+
+
+def test_a_class_without_samples_is_left_alone_where_the_softmax_is_restricted() -> None:
+    logits = torch.tensor([[1.0, -2.0, 0.5], [0.3, 0.2, 4.0]], requires_grad=True)
+    weights = torch.tensor([1.0, 1.0, 0.0])
+    labels = torch.tensor([0, 1])
+    loss = classification_loss(logits, labels, weights, restricted=True)
+    assert loss.item() == pytest.approx(F.cross_entropy(logits[:, :2], labels).item(), rel=1e-5)
+    loss.backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    assert torch.equal(logits.grad[:, 2], torch.zeros(2))
+
+
+def test_the_restricted_loss_of_all_classes_is_the_loss() -> None:
+    logits, labels = torch.tensor([[1.0, -2.0], [0.3, 0.2]]), torch.tensor([0, 1])
+    weights = torch.tensor([0.5, 1.5])
+    whole = classification_loss(logits, labels, weights)
+    assert torch.equal(classification_loss(logits, labels, weights, restricted=True), whole)

@@ -1,0 +1,260 @@
+"""Federations whose plants differ: fedsparse's default beside what else one might do, from unlike to alike plants.
+
+Every arm has the same plants, rounds, local training (loss, passes, falling rates, head) and as many learning
+rates to choose from, tried on another draw, without the samples that are tested on in the end. Accuracy is the
+mean over the last rounds, because it jumps from round to round where plants differ. Finished jobs are kept below
+--work: an interrupted run goes on where it stopped, and --seeds 1 gives a first picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, Literal
+
+from benchmarks.federated_others import average
+from benchmarks.federated_report import report
+from benchmarks.kept import run_all
+from benchmarks.simulation import ORDERS, Bench, Name, images, texts
+from benchmarks.small_minilm import small_minilm
+from fedsparse import config
+from fedsparse.aggregation import Policy
+from fedsparse.delta import Operation, SparseDelta, apply
+from fedsparse.errors import DeltaError
+from fedsparse.simulation import federate
+from fedsparse.training import Evaluator, LocalTrainer
+
+ROUNDS, LAST, RANK = 20, 3, 16
+PLANTS, ALPHAS = (4, 16), (0.1, 0.5, 100.0)
+IMAGE_SIZE, IMAGE_SHARE = 64, 0.3
+TUNING_PLANTS, TUNING_ALPHAS, TUNING_ROUNDS, TUNING_SEED = 4, (0.1, 0.5), 10, 100
+TASKS = {"images": "image-classification", "texts": "text-classification"}
+LEAST = {"images": 4, "texts": 2}
+
+Method = Literal["merged", "voted", "averaged", "flasc", "alone", "central"]
+Family = Literal["sparse", "lora", "dense"]
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to go about it.
+
+    Attributes:
+        rule: changes to ``[aggregation]``.
+    """
+
+    name: str
+    method: Method
+    family: Family
+    rule: tuple[tuple[str, Any], ...] = ()
+
+
+DEFAULT = Arm("fedsparse (default)", "merged", "sparse")
+ARMS = (
+    DEFAULT,
+    Arm("holders' mean", "merged", "sparse", (("rule", "holders-mean"),)),
+    Arm("zero-fill", "merged", "sparse", (("rule", "zero-fill"),)),
+    Arm("shared mask", "voted", "sparse", (("rule", "holders-mean"),)),
+    Arm("FLASC", "flasc", "lora"),
+    Arm("FedAvg, LoRA", "averaged", "lora"),
+    Arm("FedAvg, all weights", "averaged", "dense"),
+    Arm("best plant alone", "alone", "sparse"),
+    Arm("centralised, sparse", "central", "sparse"),
+)
+RATES: dict[Family, dict[Name, tuple[float, ...]]] = {
+    "sparse": {"images": (3e-3, 1e-2, 3e-2, 1e-1), "texts": (1e-3, 3e-3, 1e-2, 3e-2)},
+    "lora": {"images": (1e-3, 3e-3, 1e-2, 3e-2), "texts": (1e-3, 3e-3, 1e-2, 3e-2)},
+    "dense": {"images": (1e-4, 3e-4, 1e-3, 3e-3), "texts": (1e-4, 3e-4, 1e-3, 3e-3)},
+}
+_TUNED = {"sparse": DEFAULT, "lora": ARMS[5], "dense": ARMS[6]}
+
+
+@dataclass(frozen=True)
+class Job:
+    """All that decides one run's result; a run for tuning never sees the test samples."""
+
+    problem: Name
+    data: str
+    method: Method
+    adapter: dict[str, Any]
+    training: dict[str, Any]
+    aggregation: dict[str, Any]
+    server: dict[str, Any]
+    plants: int
+    alpha: float
+    seed: int
+    rounds: int
+    tuning: bool
+
+
+@cache
+def _bench(problem: Name, work: Path, orders: Path, kind: str) -> Bench:
+    spec = config.AdapterSettings(
+        kind=kind,  # type: ignore[arg-type] # validated by pydantic
+        rank=RANK,
+        alpha=2.0 * RANK,
+        image_size=IMAGE_SIZE if problem == "images" else None,
+    )
+    if problem == "images":
+        return images(work / "features", spec).share(IMAGE_SHARE)
+    return texts(orders, spec, small_minilm(work))
+
+
+def run_job(work: Path, orders: Path, job: Job) -> dict[str, Any]:
+    """Run one job."""
+    bench = _bench(job.problem, work, orders, job.adapter["kind"])
+    bench = bench.tuning() if job.tuning else bench
+    parts = bench.many_plants(job.plants, job.alpha, job.seed, LEAST[job.problem])
+    started = time.monotonic()
+    try:
+        found = _run(job, bench, [bench.trainer(part) for part in parts])
+    except DeltaError as error:  # a rate so high that training diverges has lost, and is no reason to stop
+        found = {"history": [0.0] * job.rounds, "failed": str(error)}
+    return {**found, "sizes": [len(part) for part in parts], "seconds": round(time.monotonic() - started, 1)}
+
+
+def _run(job: Job, bench: Bench, trainers: list[LocalTrainer]) -> dict[str, Any]:
+    evaluator = bench.evaluator()
+    schedule = config.TrainingDefaults(**job.training, seed=job.seed).schedule(job.rounds)
+    if job.method == "alone":
+        histories = [_alone(trainer.alone(), evaluator, schedule) for trainer in trainers]
+        best = max(histories, key=lambda history: statistics.mean(history[-LAST:]))
+        return {"history": best, "alone": [statistics.mean(history[-LAST:]) for history in histories]}
+    if job.method == "central":
+        return {"history": _alone(bench.trainer(bench.rest), evaluator, schedule)}
+    if job.method in ("averaged", "flasc"):
+        share = 0.25 if job.method == "flasc" else 1.0
+        rounds: Iterable[Any] = average(trainers, evaluator, schedule, share)
+    else:
+        policy = Policy.of(config.AggregationSettings(**job.aggregation))
+        server = config.ServerSettings(**job.server)
+        rounds = federate(trainers, evaluator, policy, server, schedule, voted=job.method == "voted")
+    done = list(rounds)
+    return {
+        "history": [one.balanced_accuracy for one in done],
+        "bytes_up": statistics.mean(one.bytes_up for one in done),
+        "bytes_down": statistics.mean(one.bytes_down for one in done),
+    }
+
+
+def _alone(trainer: LocalTrainer, evaluator: Evaluator, schedule: Sequence[Any]) -> list[float]:
+    """Return the accuracy after the last rounds, 0 before: nobody looks at it."""
+    state, history = SparseDelta.empty(trainer.space.fingerprint, Operation.SET), []
+    for number, settings in enumerate(schedule, 1):
+        state = apply(state, trainer.train(state, settings, number).delta)
+        late = number > len(schedule) - LAST
+        history.append(evaluator.evaluate(state).balanced_accuracy if late else 0.0)
+    return history
+
+
+def training(problem: Name, family: Family, rate: float) -> dict[str, Any]:
+    """Return how a family trains: as by default but for the rate, dense where it is, texts with one pass."""
+    kind = "lora" if family == "lora" else "delta"
+    found = config.training_defaults(kind, TASKS[problem]).model_dump(exclude={"seed"})
+    found |= {"learning_rate": rate, "epochs": 1}
+    if family != "sparse":
+        dense = {"density": 1.0, "value_coding": "fp32", "structure": "unstructured", "allocation": "global"}
+        found |= dense
+    return found
+
+
+def job_of(arm: Arm, problem: Name, data: str, rate: float, **where: Any) -> Job:
+    """Return the job of an arm; what does not matter to it is left out, so that it is done once."""
+    merges = arm.method in ("merged", "voted")
+    rule = config.AggregationSettings(**dict(arm.rule)).model_dump() if merges else {}
+    server = config.ServerSettings().model_dump() if merges else {}
+    if arm.method == "central":
+        where |= {"plants": PLANTS[0], "alpha": ALPHAS[-1]}
+    adapter = {"kind": "lora" if arm.family == "lora" else "delta"}
+    return Job(problem, data, arm.method, adapter, training(problem, arm.family, rate), rule, server, **where)
+
+
+def _line(found: dict[str, Any]) -> str:
+    rule, rate = found["aggregation"].get("rule", ""), found["training"]["learning_rate"]
+    return (
+        f"{found['problem']} {found['plants']:>2} plants α {found['alpha']:<5g} seed {found['seed']} "
+        f"{found['adapter']['kind']:<5} {found['method']:<8} {rule:<12} rate {rate:g}: "
+        f"{statistics.mean(found['history'][-LAST:]):.3f} in {found['seconds']:.0f} s"
+    )
+
+
+def _key(job: Job | dict[str, Any]) -> str:
+    given = job if isinstance(job, dict) else vars(job)
+    return repr([given[name] for name in Job.__dataclass_fields__])
+
+
+def main() -> None:
+    """Choose the rates, run every arm, print the tables, write results/federated.json and .svg."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--problems", nargs="+", choices=TASKS, default=list(TASKS))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
+    parser.add_argument("--texts", type=Path, default=ORDERS, help="folder of the maintenance work orders")
+    parser.add_argument("--work", type=Path, default=Path("runs/federated"), help="where finished jobs are kept")
+    options = parser.parse_args()
+    started = time.monotonic()
+    run = partial(run_job, options.work, options.texts)
+    go = partial(run_all, run=run, folder=options.work, workers=options.workers, describe=_line)
+    data = {name: _bench(name, options.work, options.texts, "delta").digest() for name in options.problems}
+    rates = _tune(data, go)
+    wanted = {
+        (name, arm.name, plants, alpha, seed): job_of(
+            arm, name, data[name], rates[name, arm.family],
+            plants=plants, alpha=alpha, seed=seed, rounds=ROUNDS, tuning=False,
+        )
+        for seed in range(options.seeds)
+        for name in options.problems
+        for plants in PLANTS
+        for alpha in ALPHAS
+        for arm in ARMS
+    }  # fmt: skip
+    unique = {_key(job): job for job in wanted.values()}
+    found = {_key(one): one for one in go(list(unique.values()))}
+    results = [
+        {"arm": arm, "problem": name, "plants": plants, "alpha": alpha, "seed": seed, "found": found[_key(job)]}
+        for (name, arm, plants, alpha, seed), job in wanted.items()
+    ]
+    settings = {
+        "rounds": ROUNDS,
+        "last_rounds_averaged": LAST,
+        "seeds": list(range(options.seeds)),
+        "plants": PLANTS,
+        "alphas": ALPHAS,
+        "image_size": IMAGE_SIZE,
+        "share_of_the_training_images": IMAGE_SHARE,
+        "text_model": "the lower 3 of MiniLM's 6 layers",
+        "lora_rank": RANK,
+        "rates_to_choose_from": RATES,
+        "rates": [[*key, rate] for key, rate in rates.items()],
+        "default": config.AggregationSettings().model_dump(),
+        "server": config.ServerSettings().model_dump(),
+        "wall_seconds": round(time.monotonic() - started, 1),
+    }
+    report(results, [arm.name for arm in ARMS], LAST, settings)
+
+
+def _tune(data: dict[Name, str], go: Any) -> dict[tuple[Name, Family], float]:
+    """Return by problem and family the rate with the best accuracy, on unlike and on very unlike plants alike."""
+    where = {"plants": TUNING_PLANTS, "seed": TUNING_SEED, "rounds": TUNING_ROUNDS, "tuning": True}
+    jobs = {
+        (name, family, rate, alpha): job_of(_TUNED[family], name, data[name], rate, alpha=alpha, **where)
+        for name in data
+        for family, grids in RATES.items()
+        for rate in grids[name]
+        for alpha in TUNING_ALPHAS
+    }
+    found = {_key(one): statistics.mean(one["history"][-LAST:]) for one in go(list(jobs.values()))}
+    best: dict[tuple[Name, Family], tuple[float, float]] = {}
+    for name, family, rate, _ in jobs:
+        score = statistics.mean(found[_key(jobs[name, family, rate, alpha])] for alpha in TUNING_ALPHAS)
+        best[name, family] = max(best.get((name, family), (0.0, 0.0)), (score, rate))
+    return {key: rate for key, (_, rate) in best.items()}
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""The tables, the plot and the claims of :mod:`benchmarks.federated`."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.federated_plot import write_plot
+from benchmarks.report import RESULTS, Claim, write_report
+
+_OWN = 98.0  # percent of centralised training that is aimed at, where plants are moderately unlike
+_AT = 0.5
+
+Result = Mapping[str, Any]
+Row = dict[str, Any]
+
+
+def report(results: Sequence[Result], arms: Sequence[str], last: int, settings: Mapping[str, Any]) -> None:
+    """Print the tables, write results/federated.json and results/federated.svg.
+
+    Args:
+        results: one per arm, problem, plants, alpha and seed, with what was found.
+        arms: their order; the first is the default.
+        last: rounds whose accuracies are averaged.
+    """
+    rows = _rows(results, last)
+    for problem in sorted({row["problem"] for row in rows}):
+        _print(problem, [row for row in rows if row["problem"] == problem], arms)
+    write_plot(rows, arms, RESULTS / "federated.svg")
+    write_report("federated", settings, rows, _claims(results, arms, last))
+
+
+def _score(result: Result, last: int) -> float:
+    return statistics.mean(result["found"]["history"][-last:])
+
+
+def _rows(results: Sequence[Result], last: int) -> list[Row]:
+    groups: dict[tuple[Any, ...], list[Result]] = {}
+    for result in results:
+        key = (result["problem"], result["plants"], result["alpha"], result["arm"].name)
+        groups.setdefault(key, []).append(result)
+    rows = []
+    for (problem, plants, alpha, arm), members in groups.items():
+        scores = [_score(member, last) for member in members]
+        row: Row = {
+            "problem": problem,
+            "plants": plants,
+            "alpha": alpha,
+            "arm": arm,
+            "balanced_accuracy": statistics.mean(scores),
+            "standard_error": _error(scores),
+            "scores": scores,
+            "learning_rate": members[0]["found"]["training"]["learning_rate"],
+        }
+        for key in ("bytes_up", "bytes_down"):
+            sent = [member["found"].get(key) for member in members]
+            row[key] = None if None in sent else statistics.mean(sent)
+        rows.append(row)
+    return rows
+
+
+def _error(values: Sequence[float]) -> float:
+    return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+
+
+def _print(problem: str, rows: Sequence[Row], arms: Sequence[str]) -> None:
+    columns = sorted({(row["plants"], row["alpha"]) for row in rows})
+    by = {(row["arm"], row["plants"], row["alpha"]): row for row in rows}
+    title = f"{problem}: balanced accuracy after the last rounds, and one plant's mean bytes a round"
+    table = Table(
+        "arm", *(f"{plants} plants, α {alpha:g}" for plants, alpha in columns), "up", "down", title=title
+    )
+    for arm in arms:
+        here = [by[arm, *column] for column in columns]
+        cells = [f"{row['balanced_accuracy']:.3f} ± {row['standard_error']:.3f}" for row in here]
+        table.add_row(arm, *cells, *(_bytes(here, key) for key in ("bytes_up", "bytes_down")))
+    Console(highlight=False, width=150).print(table)
+
+
+def _bytes(rows: Sequence[Row], key: str) -> str:
+    sent = [row[key] for row in rows if row[key] is not None]
+    return f"{statistics.mean(sent):,.0f}" if sent else "-"
+
+
+def _claims(results: Sequence[Result], arms: Sequence[str], last: int) -> list[Claim]:
+    scores = {
+        (one["problem"], one["alpha"], one["plants"], one["seed"], one["arm"].name): _score(one, last)
+        for one in results
+    }
+    default, *others = arms
+    draws = sorted({key[:4] for key in scores})
+    claims = []
+    for problem, alpha in sorted({key[:2] for key in scores}):
+        here = [draw for draw in draws if draw[:2] == (problem, alpha)]
+        mine = [scores[*draw, default] for draw in here]
+        for other in others:
+            theirs = [scores[*draw, other] for draw in here]
+            if other.startswith("centralised"):
+                if alpha == _AT:
+                    share = 100 * statistics.mean(mine) / statistics.mean(theirs)
+                    name = f"{problem}, α {alpha:g}: balanced accuracy of the default over that of {other}"
+                    claims.append(Claim(name, share, f"≥ {_OWN:g}", "%", share >= _OWN))
+                continue
+            gains = [100 * (a - b) for a, b in zip(mine, theirs, strict=True)]
+            ahead, error = statistics.mean(gains), _error(gains)
+            claims.append(
+                Claim(
+                    f"{problem}, α {alpha:g}: balanced accuracy of the default less that of {other}",
+                    ahead,
+                    f"≥ 0, or within one standard error ({error:.1f})",
+                    "points",
+                    ahead >= -error,
+                )
+            )
+    return claims

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from fedsparse import config
+
+
+def test_rates_fall_by_the_same_factor_to_their_last_share() -> None:
+    settings = config.TrainingDefaults(learning_rate=0.1, head_learning_rate=0.01, decay=0.01)
+    rounds = settings.schedule(5)
+    rates = [one.learning_rate for one in rounds]
+    assert rates[0] == 0.1
+    assert rates[-1] == pytest.approx(0.001)
+    assert [b / a for a, b in pairwise(rates)] == pytest.approx([0.01**0.25] * 4)
+    assert rounds[-1].head_learning_rate == pytest.approx(0.0001)
+
+
+def test_without_decay_every_round_is_alike() -> None:
+    settings = config.TrainingDefaults(decay=1)
+    assert len(set(settings.schedule(4))) == 1
+
+
+def test_a_single_round_trains_at_the_full_rate_and_later_ones_as_the_last() -> None:
+    settings = config.TrainingDefaults(learning_rate=0.1, decay=0.1)
+    assert settings.of_round(1, 1).learning_rate == 0.1
+    assert settings.of_round(9, 3) == settings.of_round(3, 3)
+
+
+@pytest.mark.parametrize(("kind", "coding"), [("delta", "ternary"), ("lora", "int8"), ("bottleneck", "int8")])
+def test_steps_are_written_as_suits_the_adapter_unless_it_is_said(kind: str, coding: str) -> None:
+    base = {"data": {"path": "x"}, "adapter": {"kind": kind}}
+    assert config.SimulateConfig.model_validate(base).server.value_coding == coding
+    told = {**base, "server": {"value_coding": "bf16"}}
+    assert config.SimulateConfig.model_validate(told).server.value_coding == "bf16"
