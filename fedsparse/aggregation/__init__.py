@@ -2,6 +2,7 @@
 
 from fedsparse.aggregation.accumulator import Accumulator
 from fedsparse.aggregation.admission import Admitted, admit
+from fedsparse.aggregation.agreement import Agreement
 from fedsparse.aggregation.holders import Holders, Part
 from fedsparse.aggregation.policy import Policy, Weighing, by_plant, by_samples, capped
 from fedsparse.aggregation.review import Limits, Quarantine, Standing
@@ -20,6 +21,7 @@ from fedsparse.aggregation.server import Memory, Server, Step
 __all__ = [
     "Accumulator",
     "Admitted",
+    "Agreement",
     "Holders",
     "Limits",
     "Mean",

@@ -16,9 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsparse.aggregation.admission import Admitted
+from fedsparse.aggregation.agreement import Agreement
 from fedsparse.aggregation.holders import Holders, Part
 from fedsparse.aggregation.policy import Policy
 from fedsparse.aggregation.review import Directions, Limits, Standing, in_medians, judge
+from fedsparse.aggregation.rules import Rule, ShrunkByData
 from fedsparse.delta import AdapterSpace, Operation, SparseDelta, TensorDelta, decode_stream
 from fedsparse.errors import DeltaError, SpaceMismatchError
 
@@ -159,12 +161,22 @@ class Accumulator:
         weights = [policy.weighing(kept.samples) for kept in updates]
         scales = _scales([kept.norm for kept in updates], policy.norm_bound)
         total = sum(weights)
+        rule = policy.rule
+        if isinstance(rule, ShrunkByData):
+            rule = self._fitted(rule, updates, weights, scales)
         for position, parts, _ in self._by_tensor(updates, weights, scales):
             blocks = Holders.blocks(parts, self._space.tensors[position].size, total)
-            steps = [_step(policy, start, holders) for start, holders in blocks]
+            steps = [_step(rule, policy.min_holders, start, holders) for start, holders in blocks]
             union, values = (np.concatenate(pieces) for pieces in zip(*steps, strict=True))
             if len(union):
                 yield TensorDelta(position, union, values)
+
+    def _fitted(self, rule: ShrunkByData, updates: list[_Kept], weights: list[float], scales: list[float]) -> Rule:
+        agreement, total = Agreement(), sum(weights)
+        for position, parts, _ in self._by_tensor(updates, weights, scales):
+            for _, holders in Holders.blocks(parts, self._space.tensors[position].size, total):
+                agreement.add(holders)
+        return rule.of(agreement, total**2 / sum(weight**2 for weight in weights))
 
     def _by_tensor(
         self, updates: list[_Kept], weights: list[float], scales: list[float]
@@ -196,11 +208,11 @@ class Accumulator:
             )
 
 
-def _step(policy: Policy, start: int, holders: Holders) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _step(rule: Rule, least: int, start: int, holders: Holders) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return which coordinates move, counted from the tensor's beginning, and by how much."""
-    union, step = holders.union + start, policy.rule.merge(holders).astype(np.float32)
-    if policy.min_holders > 1:
-        enough = holders.count() >= policy.min_holders
+    union, step = holders.union + start, rule.merge(holders).astype(np.float32)
+    if least > 1:
+        enough = holders.count() >= least
         return union[enough], step[enough]
     return union, step
 

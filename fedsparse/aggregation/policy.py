@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fedsparse.aggregation.review import UNLIMITED, Limits
-from fedsparse.aggregation.rules import Rule, rule_named
+from fedsparse.aggregation.rules import Rule, ShrunkByData, rule_named
 from fedsparse.config import AggregationSettings
 
 Weighing = Callable[[int], float]
@@ -41,7 +41,7 @@ class Policy:
         limits: updates that look otherwise are left out; see :meth:`Accumulator.reviewed`.
     """
 
-    rule: Rule
+    rule: Rule | ShrunkByData
     weighing: Weighing = by_samples
     norm_bound: float | None = None
     min_holders: int = 1

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 
+from fedsparse.aggregation.agreement import Agreement
 from fedsparse.aggregation.holders import Holders, Vector
 from fedsparse.errors import ConfigError
 
@@ -53,6 +54,15 @@ def shrunk(strength: float) -> Mean:
     """
     _require_strength(strength)
     return Mean(lambda weighted, held, total: weighted / (held + strength * (total - held)))
+
+
+@dataclass(frozen=True)
+class ShrunkByData:
+    """The shrunk rule, whose strength each round's updates decide; see :class:`Agreement`."""
+
+    def of(self, agreement: Agreement, plants: float) -> Mean:
+        """Return the rule for a round."""
+        return shrunk(agreement.strength(plants))
 
 
 @dataclass(frozen=True)
@@ -112,12 +122,16 @@ class TrimmedMean:
         return inner
 
 
-def rule_named(name: str, strength: float) -> Rule:
+def rule_named(name: str, strength: float | Literal["auto"]) -> Rule | ShrunkByData:
     """Return the rule that federation.toml calls ``name``.
 
     Raises:
-        ConfigError: there is none of that name.
+        ConfigError: there is none of that name, or it does not take that strength.
     """
+    if strength == "auto":
+        if name == "shrunk":
+            return ShrunkByData()
+        strength = 0.0
     rules: dict[str, Callable[[], Rule]] = {
         "holders-mean": lambda: holders_mean,
         "zero-fill": lambda: zero_fill,

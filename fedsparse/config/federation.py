@@ -94,7 +94,8 @@ class AggregationSettings(Settings):
     Attributes:
         rule: from the values of those who hold a coordinate to its step.
         strength: of "shrunk" and "sign-elected", between 0 (the mean over holders) and 1 (zero-fill); of
-            "trimmed-mean" the share of the holders that is left out at either end, up to 0.5.
+            "trimmed-mean" the share of the holders that is left out at either end, up to 0.5. "auto", for shrunk,
+            takes in every round what follows from how far the holders agree.
         weigh_by: "samples", as many as a plant claims behind its update, or "plants", all alike.
         max_samples: a plant's claim counts up to so many.
         norm_bound: an update whose norm is more than so many times the median of the round's is scaled down to it;
@@ -106,7 +107,7 @@ class AggregationSettings(Settings):
     """
 
     rule: RuleName = "shrunk"
-    strength: Annotated[float, Field(ge=0, le=1)] = 0.25
+    strength: Annotated[float, Field(ge=0, le=1)] | Literal["auto"] = 0.25
     weigh_by: Literal["samples", "plants"] = "samples"
     max_samples: Annotated[int, Field(ge=1, le=1 << 40)] | None = None
     norm_bound: Annotated[float, Field(ge=1)] | None = None
@@ -116,7 +117,10 @@ class AggregationSettings(Settings):
 
     @model_validator(mode="after")
     def _fit_each_other(self) -> AggregationSettings:
-        if self.rule == "trimmed-mean" and self.strength > 0.5:
+        if self.strength == "auto":
+            if self.rule in ("sign-elected", "trimmed-mean"):
+                raise ValueError(f'strength = "auto" is for shrunk; give {self.rule} a number')
+        elif self.rule == "trimmed-mean" and self.strength > 0.5:
             raise ValueError(f"strength = {self.strength} trims everything; use at most 0.5 with trimmed-mean")
         alike = self.weigh_by == "plants" or self.rule in ("trimmed-mean", "median")
         if alike and self.max_samples is not None:

@@ -175,3 +175,14 @@ def test_an_update_that_fits_nowhere_is_refused(tmp_path: Path) -> None:
     accumulator = Accumulator(SPACE, memory=0, folder=tmp_path / "absent")
     with pytest.raises(DeltaError, match="fits neither in memory nor in a file: No such file"):
         accumulator.add(LEFT)
+
+
+def test_the_shrunk_rule_takes_its_strength_from_the_updates() -> None:
+    agreed = [admitted(delta({0: {1: 1.0, number + 2: 1.0}}), samples=7) for number in range(3)]
+    accumulator = Accumulator(SPACE)
+    for update in (*agreed, admitted(delta({0: {9: 1.0}}), samples=7)):
+        accumulator.add(update)
+    # Who holds the same coordinate holds the same value: nothing is shrunk.
+    found = accumulator.result(Policy(rule_named("shrunk", "auto")))
+    assert found == accumulator.result(Policy(holders_mean))
+    assert found != accumulator.result(Policy(shrunk(0.25)))

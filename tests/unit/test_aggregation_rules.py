@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from fedsparse.aggregation import (
+    Agreement,
     Holders,
     Part,
     Rule,
@@ -141,3 +142,38 @@ def test_empty_blocks_are_left_out_and_a_sparse_tensor_comes_whole(
 
 def test_the_holders_of_a_coordinate_are_counted() -> None:
     assert holders({4: 1.0, 9: 2.0}, {9: 4.0}).count().tolist() == [1, 2]
+
+
+def _agreeing(common: float, own: float, plants: int, share: float) -> Agreement:
+    """Return what is found where plants hold ``share`` of many coordinates with such deviations."""
+    draw = np.random.default_rng(3)
+    size = 40_000
+    wanted = common * draw.normal(size=size)
+    parts = []
+    for _ in range(plants):
+        indices = np.flatnonzero(draw.random(size) < share)
+        values = wanted[indices] + own * draw.normal(size=len(indices))
+        parts.append(Part(indices, values.astype(np.float32), 5.0))
+    found = Agreement()
+    for _, holders in Holders.blocks(parts, size, 5.0 * plants):
+        found.add(holders)
+    return found
+
+
+@pytest.mark.parametrize(("common", "own", "plants"), [(1.0, 1.0, 6), (0.1, 0.15, 4), (1.0, 0.5, 8)])
+def test_the_strength_follows_from_how_far_the_holders_agree(common: float, own: float, plants: int) -> None:
+    wanted = (own / common) ** 2 / (plants - 1)
+    assert _agreeing(common, own, plants, 0.3).strength(plants) == pytest.approx(wanted, rel=0.15)
+
+
+def test_holders_that_have_nothing_in_common_are_shrunk_to_zero_fill() -> None:
+    assert _agreeing(0.0, 1.0, 5, 0.3).strength(5) > 0.9
+    assert Agreement().strength(5) == 1.0
+
+
+def test_coordinates_that_everybody_holds_do_not_count() -> None:
+    draw = np.random.default_rng(0)
+    every = [Part(np.arange(9), draw.normal(size=9).astype(np.float32), 1.0) for _ in range(3)]
+    found = Agreement()
+    found.add(Holders.of(every, 9, 3.0))
+    assert found.strength(3) == 1.0
