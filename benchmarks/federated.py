@@ -93,11 +93,12 @@ class Job:
 
 
 @cache
-def _bench(problem: Name, work: Path, orders: Path, kind: str) -> Bench:
+def _bench(problem: Name, work: Path, orders: Path, kind: str, whole: bool = False) -> Bench:
     spec = config.AdapterSettings(
         kind=kind,  # type: ignore[arg-type] # validated by pydantic
         rank=RANK,
         alpha=2.0 * RANK,
+        dense=("*",) if whole else ("head.*",),
         image_size=IMAGE_SIZE if problem == "images" else None,
     )
     if problem == "images":
@@ -107,7 +108,7 @@ def _bench(problem: Name, work: Path, orders: Path, kind: str) -> Bench:
 
 def run_job(work: Path, orders: Path, job: Job) -> dict[str, Any]:
     """Run one job."""
-    bench = _bench(job.problem, work, orders, job.adapter["kind"])
+    bench = _bench(job.problem, work, orders, job.adapter["kind"], job.adapter.get("whole", False))
     bench = bench.tuning() if job.tuning else bench
     parts = bench.many_plants(job.plants, job.alpha, job.seed, LEAST[job.problem])
     started = time.monotonic()
@@ -160,6 +161,8 @@ def training(problem: Name, family: Family, rate: float) -> dict[str, Any]:
     if family != "sparse":
         dense = {"density": 1.0, "value_coding": "fp32", "structure": "unstructured", "allocation": "global"}
         found |= dense
+    if family == "dense":
+        found["head_learning_rate"] = rate  # of all that is trained whole
     return found
 
 
@@ -170,7 +173,9 @@ def job_of(arm: Arm, problem: Name, data: str, rate: float, **where: Any) -> Job
     server = config.ServerSettings().model_dump() if merges else {}
     if arm.method == "central":
         where |= {"plants": PLANTS[0], "alpha": ALPHAS[-1]}
-    adapter = {"kind": "lora" if arm.family == "lora" else "delta"}
+    adapter: dict[str, Any] = {"kind": "lora" if arm.family == "lora" else "delta"}
+    if arm.family == "dense":
+        adapter["whole"] = True
     return Job(problem, data, arm.method, adapter, training(problem, arm.family, rate), rule, server, **where)
 
 

@@ -151,7 +151,7 @@ def simulate(
     """Plan a federation: share one set of samples out among virtual plants, and see what federating gains.
 
     The plants' own trainer, bytes and merging, one after another in this process, without a network. Prints a
-    table and writes OUTPUT/simulate.json. Options stand above the settings file.
+    table and writes OUTPUT/simulate.json and, as a plot, simulate.svg. Options stand above the settings file.
     """
     from fedsparse.cli.simulate import Options, run_simulate
 

@@ -17,6 +17,7 @@ from rich.table import Table
 from fedsparse import config
 from fedsparse.cli.figures import bytes_text, score_text
 from fedsparse.cli.progress import say
+from fedsparse.cli.simulate_plot import draw
 from fedsparse.errors import ConfigError, FedsparseError
 from fedsparse.files import write_atomic
 from fedsparse.processes import interrupt_on_terminate
@@ -112,7 +113,9 @@ class _Run:
         report = {"settings": self._settings.model_dump(mode="json"), "rows": rows, "runs": found}
         path = self._settings.output / "simulate.json"
         write_atomic(path, (json.dumps(report, indent=1, ensure_ascii=False) + "\n").encode())
-        say(self._console, f"{path}")
+        drawing = path.with_suffix(".svg")
+        write_atomic(drawing, draw(found, ALONE).encode())
+        say(self._console, f"{path} and {drawing.name}: balanced accuracy per round")
 
     def _arm(self, arm: str, draw: int) -> Found:
         """Run one arm on one draw, or return what it found earlier."""

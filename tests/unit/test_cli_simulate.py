@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 from click.testing import Result
@@ -71,6 +72,11 @@ def test_rules_and_plants_alone_are_compared_on_every_draw_and_a_second_run_only
     second = run(*asked)
     assert second.output.count("from an earlier run") == 6
     assert report(settings) == found
+    drawing = ElementTree.parse(settings.parent / "out" / "simulate.svg").getroot()  # noqa: S314 - our own
+    told = " ".join("".join(text.itertext()) for text in drawing.iter("{http://www.w3.org/2000/svg}text"))
+    assert "best alone" in told
+    for one in found["rows"][1:]:
+        assert f"{one['arm']} {one['balanced_accuracy']:.3f}" in told
 
 
 def test_another_setting_is_another_run(settings: Path) -> None:
