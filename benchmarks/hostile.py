@@ -18,7 +18,7 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks.hostile_plants import ATTACKS, TARGET, Patched, with_hostile
+from benchmarks.hostile_plants import ABSENT, ATTACKS, TARGET, Patched, with_hostile
 from benchmarks.kept import run_all
 from benchmarks.report import Claim, write_report
 from benchmarks.simulation import Bench, images
@@ -34,7 +34,11 @@ IMAGE_SIZE, IMAGE_SHARE, LEAST, RATE = 64, 0.4, 4, 3e-2
 MOST_LOST = 2.0  # points
 
 DEFAULT, ROBUST = "default", "robust"
-POLICIES: dict[str, dict[str, Any]] = {DEFAULT: {}, ROBUST: {}}
+GUARDS = {
+    "rule": "trimmed-mean", "strength": 0.34, "weigh_by": "plants", "min_holders": HOSTILE + 1, "max_norm": 3.0,
+    "min_cosine": -0.1,
+}  # fmt: skip
+POLICIES: dict[str, dict[str, Any]] = {DEFAULT: {}, ROBUST: GUARDS}
 
 
 @dataclass(frozen=True)
@@ -117,7 +121,7 @@ def _rows(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     for found in sorted(results, key=lambda one: int(one["seed"])):
         groups.setdefault((found["attack"], _name(found)), []).append(found)
     rows = []
-    for attack in ("", *ATTACKS):
+    for attack in ("", ABSENT, *ATTACKS):
         for policy in POLICIES:
             members = groups[attack, policy]
             honest = [_score(one) for one in groups["", DEFAULT]]
@@ -162,7 +166,7 @@ def main() -> None:
     jobs = [
         Job(data, attack, config.AggregationSettings(**given).model_dump(), training, seed)
         for seed in range(options.seeds)
-        for attack in ("", *ATTACKS)
+        for attack in ("", ABSENT, *ATTACKS)
         for given in POLICIES.values()
     ]
     rows = _rows(run_all(jobs, partial(run_job, options.work), options.work, options.workers, _line))

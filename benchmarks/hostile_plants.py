@@ -146,6 +146,9 @@ _CHANGES: dict[str, Change] = {
     "small colluding bias": _bias,
     "support attack": _lone,
 }
+ABSENT = "hostile plants absent"
+"""No attack: what is left where the hostile plants' samples are missed, and nothing else is wrong."""
+
 ATTACKS = ("sign flip", "× 100", "noise", "label-flipped training", "small colluding bias", "backdoor patch",
            "support attack")  # fmt: skip
 
@@ -155,6 +158,8 @@ def with_hostile(
 ) -> list[Any]:
     """Return the plants' trainers, the last ``count`` of which are hostile; none where ``attack`` is empty."""
     trainers: list[Any] = [bench.trainer(part) for part in parts]
+    if attack == ABSENT:
+        return trainers[:-count]
     if attack:
         for number in range(count):
             place = len(parts) - 1 - number

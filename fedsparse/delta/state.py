@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsparse.delta.codec import encode
+from fedsparse.delta.sorted import union
 from fedsparse.delta.space import AdapterSpace
 from fedsparse.delta.value import Operation, SparseDelta, TensorDelta, ValueCoding
 from fedsparse.errors import DeltaError, SpaceMismatchError
@@ -74,24 +75,24 @@ def _require_states(*states: SparseDelta) -> None:
 
 def _combine(old: _Vector | None, change: TensorDelta, operation: Operation) -> _Vector:
     indices, values = old if old is not None else (np.empty(0, np.int64), np.empty(0, np.float32))
-    union = np.union1d(indices, change.indices)
-    result = np.zeros(union.size, np.float32)
-    result[np.searchsorted(union, indices)] = values
-    at = np.searchsorted(union, change.indices)
+    both = union(indices, change.indices)
+    result = np.zeros(both.size, np.float32)
+    result[np.searchsorted(both, indices)] = values
+    at = np.searchsorted(both, change.indices)
     result[at] = change.values if operation is Operation.SET else result[at] + change.values
-    return union, result
+    return both, result
 
 
 def _changes(old: TensorDelta | None, new: TensorDelta | None) -> _Vector:
     empty = (np.empty(0, np.int64), np.empty(0, np.float32))
     old_indices, old_values = (old.indices, old.values) if old else empty
     new_indices, new_values = (new.indices, new.values) if new else empty
-    union = np.union1d(old_indices, new_indices)
-    before, after = np.zeros((2, union.size), np.float32)
-    before[np.searchsorted(union, old_indices)] = old_values
-    after[np.searchsorted(union, new_indices)] = new_values
+    both = union(old_indices, new_indices)
+    before, after = np.zeros((2, both.size), np.float32)
+    before[np.searchsorted(both, old_indices)] = old_values
+    after[np.searchsorted(both, new_indices)] = new_values
     changed = before.view(np.uint32) != after.view(np.uint32)
-    return union[changed], after[changed]
+    return both[changed], after[changed]
 
 
 def _assemble(space: bytes, vectors: dict[int, _Vector]) -> SparseDelta:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from fedsparse.adapters import Adapter
 from fedsparse.config import StageSettings
+from fedsparse.delta.sorted import union
 from fedsparse.errors import ConfigError
 from fedsparse.sparsity import (
     SCORES,
@@ -55,7 +56,7 @@ class Selector:
         if density == 0:
             return self._head()
         if self._given is not None:
-            return tuple(map(np.union1d, self._given, self._adapter.support))
+            return tuple(map(union, self._given, self._adapter.support))
         chosen = self._drawn(stage, density) if stage.source == "seeded" else self._best(stage, density, losses)
         self._require_some(stage, density, chosen)
         return chosen
@@ -120,7 +121,7 @@ class Selector:
             selection.offer(position, means)
         chosen = selection.support()
         self._require_scores(stage, chosen, telling)
-        return tuple(map(np.union1d, chosen, support))
+        return tuple(map(union, chosen, support))
 
     def _drawn(self, stage: StageSettings, density: float) -> Support:
         adapter = self._adapter
