@@ -134,7 +134,7 @@ def _run(job: Job, bench: Bench, trainers: list[LocalTrainer]) -> dict[str, Any]
     else:
         policy = Policy.of(config.AggregationSettings(**job.aggregation))
         server = config.ServerSettings(**job.server)
-        rounds = federate(trainers, evaluator, policy, server, schedule, voted=job.method == "voted")
+        rounds = federate(trainers, evaluator, policy, server, schedule)
     done = list(rounds)
     return {
         "history": [one.balanced_accuracy for one in done],
@@ -156,7 +156,7 @@ def _alone(trainer: LocalTrainer, evaluator: Evaluator, schedule: Sequence[Any])
 def training(problem: Name, family: Family, rate: float) -> dict[str, Any]:
     """Return how a family trains: as by default but for the rate, dense where it is, texts with one pass."""
     kind = "lora" if family == "lora" else "delta"
-    found = config.training_defaults(kind, TASKS[problem]).model_dump(exclude={"seed"})
+    found = config.training_defaults(kind, TASKS[problem]).model_dump(exclude={"seed", "mask", "revote"})
     found |= {"learning_rate": rate, "epochs": 1}
     if family != "sparse":
         dense = {"density": 1.0, "value_coding": "fp32", "structure": "unstructured", "allocation": "global"}
@@ -176,7 +176,10 @@ def job_of(arm: Arm, problem: Name, data: str, rate: float, **where: Any) -> Job
     adapter: dict[str, Any] = {"kind": "lora" if arm.family == "lora" else "delta"}
     if arm.family == "dense":
         adapter["whole"] = True
-    return Job(problem, data, arm.method, adapter, training(problem, arm.family, rate), rule, server, **where)
+    trained = training(problem, arm.family, rate)
+    if arm.method == "voted":
+        trained |= {"mask": "consensus", "revote": ROUNDS}
+    return Job(problem, data, arm.method, adapter, trained, rule, server, **where)
 
 
 def _line(found: dict[str, Any]) -> str:

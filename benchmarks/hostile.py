@@ -29,8 +29,8 @@ from fedsparse.errors import FedsparseError
 from fedsparse.simulation import federate
 from fedsparse.training import Evaluator
 
-PLANTS, HOSTILE, ALPHA, ROUNDS, LAST = 10, 2, 0.5, 12, 3
-IMAGE_SIZE, IMAGE_SHARE, LEAST, RATE = 64, 0.4, 4, 3e-2
+PLANTS, HOSTILE, ALPHA, ROUNDS, LAST = 10, 2, 0.5, 10, 3
+IMAGE_SIZE, IMAGE_SHARE, LEAST, RATE = 64, 0.3, 4, 3e-2
 MOST_LOST = 2.0  # points
 
 DEFAULT, ROBUST = "default", "robust"
@@ -160,7 +160,9 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("runs/hostile"), help="where finished jobs are kept")
     options = parser.parse_args()
     started = time.monotonic()
-    training = config.training_defaults("delta", "image-classification").model_dump(exclude={"seed"})
+    training = config.training_defaults("delta", "image-classification").model_dump(
+        exclude={"seed", "mask", "revote"}
+    )
     training["learning_rate"] = RATE
     data = _bench(options.work).digest()
     jobs = [

@@ -14,13 +14,15 @@ from fedsparse.delta import (
     RoundUpdate,
     Structure,
     compensate,
+    decode,
     encode,
 )
-from fedsparse.errors import CertificateError, DataError, RegistryError, SpaceMismatchError
+from fedsparse.errors import CertificateError, DataError, DeltaError, RegistryError, SpaceMismatchError
 from fedsparse_client.residual import Residual
 from fedsparse_client.versions import HeldVersion, VersionNotHeldError
 
 if TYPE_CHECKING:
+    from fedsparse.sparsity import Support
     from fedsparse.training import LocalTrainer
 
 _REASONS: tuple[tuple[type[Exception], Reason], ...] = (
@@ -76,7 +78,7 @@ class RoundRunner:
         state = self._held.accept(task)
         before = self._residual.settle(self._held.number, self._held.manifest)  # before anything can fail
         started = time.monotonic()
-        trained = self._trainer.train(state, task.training, task.round)
+        trained = self._trainer.train(state, task.training, task.round, self._agreed(task))
         seconds = time.monotonic() - started
         coding = task.training.value_coding
         most = max(1, int(task.training.upload_density * self._space.size))
@@ -92,6 +94,21 @@ class RoundRunner:
         update = RoundUpdate(task.round, task.version, trained.samples, data, Reason.NONE, offered)
         self._residual.leave(residual, update)
         return update
+
+    def _agreed(self, task: RoundTask) -> Support | None:
+        """Return the coordinates that the task asks for, if it does.
+
+        Raises:
+            DeltaError: they are not coordinates of the space, or more than the task's own density allows.
+        """
+        if not task.support:
+            return None
+        from fedsparse.sparsity import support_of  # torch is loaded by now
+
+        agreed = decode(task.support, self._space, max_bytes=len(task.support))
+        if agreed.nnz > task.training.density * self._space.size:
+            raise DeltaError(f"{agreed.nnz} coordinates are asked for, the density is {task.training.density:.2%}")
+        return support_of(agreed, self._space)
 
 
 def reason_of(error: Exception) -> Reason:

@@ -120,6 +120,7 @@ def _adapter_settings(federation: link_pb2.Federation) -> config.AdapterSettings
             rank=told.rank,
             alpha=told.alpha,
             width=told.width,
+            factors=told.factors or "both",  # type: ignore[arg-type] # validated by pydantic
         )
     except ValidationError as error:
         raise ModelError(f"the hub asks for an adapter that cannot be: {_problems(error)}", _ASK) from None

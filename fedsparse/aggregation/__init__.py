@@ -16,7 +16,7 @@ from fedsparse.aggregation.rules import (
     shrunk,
     zero_fill,
 )
-from fedsparse.aggregation.server import Memory, Server, Step
+from fedsparse.aggregation.server import Memory, Server, Step, voted
 
 __all__ = [
     "Accumulator",
@@ -43,5 +43,6 @@ __all__ = [
     "holders_mean",
     "rule_named",
     "shrunk",
+    "voted",
     "zero_fill",
 ]

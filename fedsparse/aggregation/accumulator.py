@@ -147,6 +147,31 @@ class Accumulator:
             raise DeltaError("there is no update to merge")
         return sorted(self._updates, key=lambda kept: kept.digest)
 
+    def agreed(self, policy: Policy, most: int) -> SparseDelta:
+        """Return the coordinates that updates of the largest weight hold, at most so many; ties go to the first.
+
+        Returns:
+            An ADD delta whose values are all 1.
+
+        Raises:
+            DeltaError: nothing was added.
+        """
+        updates = self._ordered()
+        weights = [policy.weighing(kept.samples) for kept in updates]
+        held, votes = list[tuple[int, NDArray[np.int64]]](), list[NDArray[np.float64]]()
+        for position, parts, _ in self._by_tensor(updates, weights, [1.0] * len(updates)):
+            holders = Holders.of(parts, self._space.tensors[position].size, sum(weights))
+            held.append((position, holders.union))
+            votes.append(holders.sums()[1])
+        taken = np.zeros(sum(map(len, votes)), np.bool_)
+        taken[np.argsort(-np.concatenate(votes), kind="stable")[:most]] = True
+        tensors = []
+        cuts = np.cumsum([len(union) for _, union in held])[:-1]
+        for (position, union), chosen in zip(held, np.split(taken, cuts), strict=True):
+            if chosen.any():
+                tensors.append(TensorDelta(position, union[chosen], np.ones(int(chosen.sum()), np.float32)))
+        return SparseDelta(self._space.fingerprint, Operation.ADD, tuple(tensors))
+
     def result(self, policy: Policy) -> SparseDelta:
         """Return the step for every coordinate that enough updates hold.
 

@@ -16,9 +16,11 @@ from fedsparse.aggregation.optimisers import Moments, optimise
 from fedsparse.config import ServerSettings
 from fedsparse.delta import (
     AdapterSpace,
+    Mask,
     Operation,
     SparseDelta,
     TensorDelta,
+    TrainingSettings,
     ValueCoding,
     compensate,
     decode,
@@ -26,7 +28,7 @@ from fedsparse.delta import (
 )
 from fedsparse.errors import DeltaError
 
-_PARTS = 3
+_PARTS = 4
 _LENGTH = 8  # bytes of the length before each part
 
 
@@ -37,22 +39,24 @@ class Memory:
     Attributes:
         residual: what cutting and rounding took and no step has made up for yet.
         moments: of the optimiser.
+        agreed: the coordinates that plants voted for, every value 1; none before a vote.
     """
 
     residual: SparseDelta
     moments: Moments
+    agreed: SparseDelta
 
     @classmethod
     def empty(cls, space: AdapterSpace) -> Self:
         """Return that of a server before its first round."""
         nothing = SparseDelta.empty(space.fingerprint, Operation.ADD)
-        return cls(nothing, Moments(nothing, nothing))
+        return cls(nothing, Moments(nothing, nothing), nothing)
 
     def to_bytes(self, space: AdapterSpace) -> bytes:
         """Return the parts one after another, each behind its length; for one's own disk."""
         parts = (
             encode(part, space, ValueCoding.FP32)
-            for part in (self.residual, self.moments.first, self.moments.second)
+            for part in (self.residual, self.moments.first, self.moments.second, self.agreed)
         )
         return b"".join(len(part).to_bytes(_LENGTH, "big") + part for part in parts)
 
@@ -70,7 +74,7 @@ class Memory:
             parts.append(decode(data[start:at], space, max_bytes=len(data)))
         if len(parts) != _PARTS or at != len(data):
             raise DeltaError("the server's memory is cut short, or something else")
-        return cls(parts[0], Moments(parts[1], parts[2]))
+        return cls(parts[0], Moments(parts[1], parts[2]), parts[3])
 
 
 @dataclass(frozen=True)
@@ -114,7 +118,7 @@ class Server:
         wanted, moments = optimise(self._settings, merged, memory.moments)
         wanted, residual = self._cut(state, wanted, memory.residual)
         sent, residual = compensate(wanted, residual, self._coding)
-        return Step(sent, encode(sent, self._space, self._coding), Memory(residual, moments))
+        return Step(sent, encode(sent, self._space, self._coding), Memory(residual, moments, memory.agreed))
 
     def _cut(
         self, state: SparseDelta, wanted: SparseDelta, residual: SparseDelta
@@ -152,3 +156,14 @@ def _joined(one: SparseDelta, other: SparseDelta) -> SparseDelta:
             tensor = TensorDelta(tensor.tensor, indices[order], values[order])
         tensors[tensor.tensor] = tensor
     return SparseDelta(one.space, one.operation, tuple(tensors[position] for position in sorted(tensors)))
+
+
+def voted(settings: TrainingSettings, round: int, memory: Memory) -> SparseDelta | None:
+    """Return the coordinates that all train in a round; None where each plant chooses, which is a vote.
+
+    Args:
+        round: from 1; those of a new vote are 1, 1 + revote, and so on.
+    """
+    if settings.mask is not Mask.CONSENSUS or (round - 1) % settings.revote == 0 or not memory.agreed.tensors:
+        return None
+    return memory.agreed

@@ -43,6 +43,10 @@ class TrainingDefaults(Settings):
         allocation: "global" is one ranking over all tensors, "uniform" gives each the same density, "early" fills
             one tensor after another from the input side on; by default "early" for delta on images, "uniform" for
             delta on texts, "global" for other kinds.
+        mask: who chooses the coordinates: "local", each plant on its own samples; "seeded", drawn from the seed,
+            the same everywhere, so that they tell nothing of anybody's data; "consensus", each plant in a first
+            round, and in the next ones all train those that most plants chose, by weight.
+        revote: for how many rounds a drawn choice stands, or a voted one with the round of its vote.
     """
 
     density: Annotated[float, Field(gt=0, le=1)] = 0.01
@@ -56,6 +60,9 @@ class TrainingDefaults(Settings):
     upload_density: Annotated[float, Field(gt=0, le=1)] = 1.0
     structure: Literal["unstructured", "row"] = "unstructured"
     allocation: Literal["global", "uniform", "early"] = "global"
+
+    mask: Literal["local", "seeded", "consensus"] = "local"
+    revote: Annotated[int, Field(ge=1, le=100_000)] = 10
 
     def of_round(self, number: int, rounds: int) -> TrainingSettings:
         """Return what round ``number`` of ``rounds`` asks of a plant; from 1, and later ones train as the last."""

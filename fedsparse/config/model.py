@@ -50,6 +50,7 @@ class AdapterSettings(Settings):
         max_tokens: longer texts are cut off; by default 128.
         rank: of the factors, for lora.
         alpha: the factors' product is scaled by alpha / rank, for lora.
+        factors: "both" are trained, for lora, or "b" alone, whose updates average exactly.
         width: features of an inserted module, for bottleneck.
     """
 
@@ -61,6 +62,7 @@ class AdapterSettings(Settings):
     max_tokens: Annotated[int, Field(ge=4, le=8192)] | None = None
     rank: Annotated[int, Field(ge=1, le=1024)] = 8
     alpha: Annotated[float, Field(gt=0, le=4096)] = 16.0
+    factors: Literal["both", "b"] = "both"
     width: Annotated[int, Field(ge=1, le=4096)] = 16
 
 

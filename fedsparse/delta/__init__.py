@@ -11,7 +11,7 @@ from fedsparse.delta.rounds import (
     encode_task,
     encode_update,
 )
-from fedsparse.delta.settings import Allocation, Structure, TrainingSettings
+from fedsparse.delta.settings import Allocation, Mask, Structure, TrainingSettings
 from fedsparse.delta.shared import SharedSupport
 from fedsparse.delta.space import AdapterSpace, TensorSpec
 from fedsparse.delta.state import apply, difference, digest
@@ -22,6 +22,7 @@ __all__ = [
     "AdapterSpace",
     "Allocation",
     "Header",
+    "Mask",
     "Operation",
     "Reason",
     "RoundTask",

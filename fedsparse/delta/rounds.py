@@ -11,7 +11,7 @@ from typing import Self, TypeVar
 
 from google.protobuf.message import DecodeError
 
-from fedsparse.delta.settings import Allocation, Structure, TrainingSettings
+from fedsparse.delta.settings import Allocation, Mask, Structure, TrainingSettings
 from fedsparse.delta.value import ValueCoding
 from fedsparse.errors import DeltaError
 from fedsparse.v1 import round_pb2
@@ -50,6 +50,7 @@ class RoundTask:
     manifest_signature: bytes
     hub_certificate: bytes
     training: TrainingSettings
+    support: bytes = b""
 
     def __post_init__(self) -> None:
         _require_counts(self.round, self.version, self.held_version)
@@ -59,6 +60,8 @@ class RoundTask:
             raise DeltaError("a delta is needed exactly where the plant's version is another than the task's")
         if (self.version > 0) != bool(self.manifest):
             raise DeltaError("every version but the untouched base has a manifest")
+        if self.support and self.training.mask is not Mask.CONSENSUS:
+            raise DeltaError("only a consensus comes with a support")
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,7 @@ def encode_task(task: RoundTask) -> bytes:
         manifest_signature=task.manifest_signature,
         hub_certificate=task.hub_certificate,
         training=round_pb2.TrainingSettings(**asdict(task.training)),
+        support=task.support,
     )
     return message.SerializeToString(deterministic=True)
 
@@ -141,7 +145,10 @@ def decode_task(data: bytes, *, max_bytes: int) -> RoundTask:
             training.upload_density,
             _known("structure", Structure, training.structure),
             _known("allocation", Allocation, training.allocation),
+            _known("mask", Mask, training.mask),
+            training.revote,
         ),
+        message.support,
     )
     return _canonical(task, encode_task(task), data)
 

@@ -25,6 +25,14 @@ class Allocation(IntEnum):
     EARLY = 3
 
 
+class Mask(IntEnum):
+    """Who chooses the coordinates; see round.proto."""
+
+    LOCAL = 1
+    SEEDED = 2
+    CONSENSUS = 3
+
+
 @dataclass(frozen=True)
 class TrainingSettings:
     """How to train in this round; see ``[training]`` in federation.toml."""
@@ -39,6 +47,8 @@ class TrainingSettings:
     upload_density: float = 1.0
     structure: Structure = Structure.UNSTRUCTURED
     allocation: Allocation = Allocation.GLOBAL
+    mask: Mask = Mask.LOCAL
+    revote: int = 1
 
     def __post_init__(self) -> None:
         rates = (self.learning_rate, self.head_learning_rate)
@@ -46,13 +56,16 @@ class TrainingSettings:
             raise DeltaError("densities and learning rates must be above 0 and at most 1")
         if not (0 < self.epochs <= 1000 and 0 < self.batch_size <= 4096 and 0 <= self.seed < 1 << 63):
             raise DeltaError("epochs must be 1 to 1000, batch_size 1 to 4096, seed below 2^63")
+        if not 0 < self.revote <= 100_000:
+            raise DeltaError(f"revote must be 1 to 100000, not {self.revote}")
 
     @classmethod
-    def named(cls, *, value_coding: str, structure: str, allocation: str, **others: Any) -> Self:
-        """Return the settings of a configuration, which names coding, structure and allocation in lower case."""
+    def named(cls, *, value_coding: str, structure: str, allocation: str, mask: str, **others: Any) -> Self:
+        """Return the settings of a configuration, which names kinds in lower case."""
         return cls(
             value_coding=ValueCoding[value_coding.upper()],
             structure=Structure[structure.upper()],
             allocation=Allocation[allocation.upper()],
+            mask=Mask[mask.upper()],
             **others,
         )

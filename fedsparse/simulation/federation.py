@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Collection, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from fedsparse.aggregation import Accumulator, Memory, Policy, Server, Standing, admit
+from fedsparse.aggregation import Accumulator, Memory, Policy, Server, Standing, admit, voted
 from fedsparse.config import ServerSettings
 from fedsparse.delta import (
     AdapterSpace,
+    Mask,
     Operation,
     Reason,
     RoundUpdate,
@@ -25,7 +26,7 @@ from fedsparse.delta import (
     encode,
     encode_update,
 )
-from fedsparse.sparsity import Support, consensus_support
+from fedsparse.sparsity import support_of
 from fedsparse.training import Evaluator, LocalTrainer, Trained
 
 _MAX_BYTES = 1 << 30
@@ -71,7 +72,6 @@ def federate(
     schedule: Sequence[TrainingSettings],
     *,
     participation: float = 1.0,
-    voted: bool = False,
 ) -> Iterator[Progress]:
     """Yield what each round leads to; the same arguments give the same on the same machine.
 
@@ -82,8 +82,6 @@ def federate(
         server: how what is merged becomes a step.
         schedule: how plants train, in each round; the seed also draws who takes part.
         participation: share of the plants that a round asks, at least one.
-        voted: every plant chooses its own coordinates in the first round alone; after it all train those that most
-            chose, by samples.
 
     Raises:
         FedsparseError: training fails at a plant; here nothing hides the reason.
@@ -92,25 +90,25 @@ def federate(
     state = SparseDelta.empty(space.fingerprint, Operation.SET)
     residuals = [SparseDelta.empty(space.fingerprint, Operation.ADD)] * len(trainers)
     asked = max(1, round(participation * len(trainers)))
-    agreed: Support | None = None
     steps, memory = Server(space, server, rows=schedule[0].structure is Structure.ROW), Memory.empty(space)
     for number, settings in enumerate(schedule, 1):
         draw = np.random.default_rng((settings.seed, number))
         accumulator = Accumulator(space)
-        sizes, values, votes = [], [], list[Trained]()
+        sizes, values = [], []
+        agreed = voted(settings, number, memory)
+        support = None if agreed is None else support_of(agreed, space)
         for place in np.sort(draw.permutation(len(trainers))[:asked]).tolist():
-            trained = trainers[place].train(state, settings, number, agreed)
-            votes.append(trained)
+            trained = trainers[place].train(state, settings, number, support)
             payload, residuals[place] = _answer(trained, residuals[place], space, settings, number)
             update = admit(payload, space, round=number, version=number - 1, max_bytes=_MAX_BYTES, max_density=1.0)
             accumulator.add(update)
             sizes.append(len(payload))
             values.append(update.nnz)
-        if voted and agreed is None:
-            agreed = _agreed(space, votes, settings.density, trainers[0].adapter.dense)
         accumulator, standings = accumulator.reviewed(policy.limits)
         step = steps.step(state, accumulator.result(policy), memory)
         before, state, memory = state, apply(state, step.delta), step.memory
+        if settings.mask is Mask.CONSENSUS and agreed is None:
+            memory = replace(memory, agreed=accumulator.agreed(policy, int(settings.density * space.size)))
         ways = (encode(delta, space, ValueCoding.FP32) for delta in (difference(before, state), state))
         down = min(map(len, (step.data, *ways)))
         yield Progress(
@@ -124,14 +122,6 @@ def federate(
             state,
             standings,
         )
-
-
-def _agreed(space: AdapterSpace, votes: Sequence[Trained], density: float, dense: Collection[int]) -> Support:
-    supports = []
-    for vote in votes:
-        held = {tensor.tensor: tensor.indices for tensor in vote.delta.tensors}
-        supports.append(tuple(held.get(i, np.empty(0, np.int64)) for i in range(len(space.tensors))))
-    return consensus_support(space, supports, density, dense, [vote.samples for vote in votes])
 
 
 def _answer(

@@ -15,7 +15,7 @@ from fedsparse.sparsity.scores import (
     score_in_groups,
     snip,
 )
-from fedsparse.sparsity.sources import consensus_support, seeded_support
+from fedsparse.sparsity.sources import consensus_support, seeded_support, support_of
 from fedsparse.sparsity.structure import Structure, structured_rows, structured_tiles
 from fedsparse.sparsity.support import Allocation, Scores, Support, choose_support, sparse_budget
 
@@ -45,4 +45,5 @@ __all__ = [
     "sparse_budget",
     "structured_rows",
     "structured_tiles",
+    "support_of",
 ]

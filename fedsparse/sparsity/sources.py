@@ -8,8 +8,8 @@ from hashlib import sha256
 import numpy as np
 from numpy.typing import NDArray
 
-from fedsparse.delta import AdapterSpace
-from fedsparse.errors import ConfigError
+from fedsparse.delta import AdapterSpace, SharedSupport, SparseDelta
+from fedsparse.errors import ConfigError, SpaceMismatchError
 from fedsparse.sparsity.ranking import Best
 from fedsparse.sparsity.structure import Structure
 from fedsparse.sparsity.support import Allocation, Selection, Support, sparse_budget
@@ -57,6 +57,23 @@ def seeded_support(
     for position, tiling in selection.tilings.items():
         selection.offer(position, _stream(space, seed, position, tiling.units))
     return selection.support()
+
+
+def support_of(agreed: SparseDelta, space: AdapterSpace) -> Support:
+    """Return the coordinates that a delta names.
+
+    Raises:
+        SpaceMismatchError: it belongs to another space.
+        DeltaError: it names none, or one that the space has not.
+    """
+    if agreed.space != space.fingerprint:
+        raise SpaceMismatchError(
+            f"the support belongs to the adapter space {agreed.space.hex()[:16]}, "
+            f"here the space is {space.fingerprint.hex()[:16]}"
+        )
+    held = {tensor.tensor: tensor.indices for tensor in agreed.tensors}
+    found = tuple(held.get(position, np.empty(0, np.int64)) for position in range(len(space.tensors)))
+    return tuple(SharedSupport(space, found).indices)
 
 
 def consensus_support(

@@ -8,8 +8,8 @@ from typing import Self
 
 from fedsparse.adapters import Adapter
 from fedsparse.config import AugmentationSettings, ObjectiveSettings, StageSettings
-from fedsparse.delta import SparseDelta, TrainingSettings
-from fedsparse.sparsity import Support
+from fedsparse.delta import Mask, SparseDelta, TrainingSettings
+from fedsparse.sparsity import Support, seeded_support
 from fedsparse.training.engine import train
 from fedsparse.training.inputs import Inputs, Part
 from fedsparse.training.machine import Machine
@@ -112,6 +112,8 @@ class LocalTrainer:
             ConfigError: the density is too small for the dense tensors, or for one row besides them.
         """
         stage = round_stage(settings)
+        if settings.mask is Mask.SEEDED:
+            support = self._drawn(settings, round)
         # The base's head is all zeros, and would give every other coordinate the score 0: it learns first.
         untouched = not state.tensors and bool(self.adapter.dense)
         head = stage.model_copy(update={"name": "head", "density": 0.0, "epochs": 1})
@@ -126,3 +128,13 @@ class LocalTrainer:
             support=support,
         )
         return Trained(outcome.delta, outcome.loss, received, self._task.samples)
+
+    def _drawn(self, settings: TrainingSettings, round: int) -> Support:
+        return seeded_support(
+            self.space,
+            settings.density,
+            self.adapter.dense,
+            settings.seed + (round - 1) // settings.revote,
+            structure=settings.structure.name.lower(),  # type: ignore[arg-type] # one of both names
+            allocation=settings.allocation.name.lower(),  # type: ignore[arg-type] # one of three names
+        )

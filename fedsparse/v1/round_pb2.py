@@ -25,25 +25,27 @@ _sym_db = _symbol_database.Default()
 from fedsparse.v1 import delta_pb2 as fedsparse_dot_v1_dot_delta__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66\x65\x64sparse/v1/round.proto\x12\x0c\x66\x65\x64sparse.v1\x1a\x18\x66\x65\x64sparse/v1/delta.proto\"\xe9\x01\n\tRoundTask\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\r\n\x05round\x18\x02 \x01(\r\x12\r\n\x05space\x18\x03 \x01(\x0c\x12\x0f\n\x07version\x18\x04 \x01(\x04\x12\x14\n\x0cheld_version\x18\x05 \x01(\x04\x12\x0e\n\x06\x64\x65ltas\x18\x06 \x03(\x0c\x12\x10\n\x08manifest\x18\x07 \x01(\x0c\x12\x1a\n\x12manifest_signature\x18\x08 \x01(\x0c\x12\x17\n\x0fhub_certificate\x18\t \x01(\x0c\x12\x30\n\x08training\x18\n \x01(\x0b\x32\x1e.fedsparse.v1.TrainingSettings\"\xab\x02\n\x10TrainingSettings\x12\x0f\n\x07\x64\x65nsity\x18\x01 \x01(\x01\x12\x0e\n\x06\x65pochs\x18\x02 \x01(\r\x12\x12\n\nbatch_size\x18\x03 \x01(\r\x12\x15\n\rlearning_rate\x18\x04 \x01(\x01\x12\x1a\n\x12head_learning_rate\x18\x05 \x01(\x01\x12\x0c\n\x04seed\x18\x06 \x01(\x04\x12/\n\x0cvalue_coding\x18\x07 \x01(\x0e\x32\x19.fedsparse.v1.ValueCoding\x12\x16\n\x0eupload_density\x18\x08 \x01(\x01\x12*\n\tstructure\x18\t \x01(\x0e\x32\x17.fedsparse.v1.Structure\x12,\n\nallocation\x18\n \x01(\x0e\x32\x18.fedsparse.v1.Allocation\"\xaa\x01\n\x0bRoundUpdate\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x0f\n\x07samples\x18\x04 \x01(\x04\x12\r\n\x05\x64\x65lta\x18\x05 \x01(\x0c\x12$\n\x06reason\x18\x06 \x01(\x0e\x32\x14.fedsparse.v1.Reason\x12%\n\x07metrics\x18\x07 \x03(\x0b\x32\x14.fedsparse.v1.Metric\"%\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01*U\n\tStructure\x12\x19\n\x15STRUCTURE_UNSPECIFIED\x10\x00\x12\x1a\n\x16STRUCTURE_UNSTRUCTURED\x10\x01\x12\x11\n\rSTRUCTURE_ROW\x10\x02*m\n\nAllocation\x12\x1a\n\x16\x41LLOCATION_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41LLOCATION_GLOBAL\x10\x01\x12\x16\n\x12\x41LLOCATION_UNIFORM\x10\x02\x12\x14\n\x10\x41LLOCATION_EARLY\x10\x03*\xb4\x02\n\x06Reason\x12\x0f\n\x0bREASON_NONE\x10\x00\x12\x1a\n\x16REASON_TRAINING_FAILED\x10\x01\x12\x1e\n\x1aREASON_TRAINER_UNREACHABLE\x10\x02\x12\x1b\n\x17REASON_VERSION_NOT_HELD\x10\x03\x12\x19\n\x15REASON_SPACE_MISMATCH\x10\x04\x12\x1d\n\x19REASON_VERSION_UNVERIFIED\x10\x05\x12\x1a\n\x16REASON_REFUSED_BY_GATE\x10\x06\x12\x15\n\x11REASON_APP_FAILED\x10\x07\x12\x19\n\x15REASON_TASK_MALFORMED\x10\x08\x12\x1b\n\x17REASON_DATA_UNAVAILABLE\x10\t\x12\x1b\n\x17REASON_APP_NOT_APPROVED\x10\nb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66\x65\x64sparse/v1/round.proto\x12\x0c\x66\x65\x64sparse.v1\x1a\x18\x66\x65\x64sparse/v1/delta.proto\"\xfa\x01\n\tRoundTask\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\r\n\x05round\x18\x02 \x01(\r\x12\r\n\x05space\x18\x03 \x01(\x0c\x12\x0f\n\x07version\x18\x04 \x01(\x04\x12\x14\n\x0cheld_version\x18\x05 \x01(\x04\x12\x0e\n\x06\x64\x65ltas\x18\x06 \x03(\x0c\x12\x10\n\x08manifest\x18\x07 \x01(\x0c\x12\x1a\n\x12manifest_signature\x18\x08 \x01(\x0c\x12\x17\n\x0fhub_certificate\x18\t \x01(\x0c\x12\x30\n\x08training\x18\n \x01(\x0b\x32\x1e.fedsparse.v1.TrainingSettings\x12\x0f\n\x07support\x18\x0b \x01(\x0c\"\xdd\x02\n\x10TrainingSettings\x12\x0f\n\x07\x64\x65nsity\x18\x01 \x01(\x01\x12\x0e\n\x06\x65pochs\x18\x02 \x01(\r\x12\x12\n\nbatch_size\x18\x03 \x01(\r\x12\x15\n\rlearning_rate\x18\x04 \x01(\x01\x12\x1a\n\x12head_learning_rate\x18\x05 \x01(\x01\x12\x0c\n\x04seed\x18\x06 \x01(\x04\x12/\n\x0cvalue_coding\x18\x07 \x01(\x0e\x32\x19.fedsparse.v1.ValueCoding\x12\x16\n\x0eupload_density\x18\x08 \x01(\x01\x12*\n\tstructure\x18\t \x01(\x0e\x32\x17.fedsparse.v1.Structure\x12,\n\nallocation\x18\n \x01(\x0e\x32\x18.fedsparse.v1.Allocation\x12 \n\x04mask\x18\x0b \x01(\x0e\x32\x12.fedsparse.v1.Mask\x12\x0e\n\x06revote\x18\x0c \x01(\r\"\xaa\x01\n\x0bRoundUpdate\x12\x0e\n\x06\x66ormat\x18\x01 \x01(\r\x12\r\n\x05round\x18\x02 \x01(\r\x12\x0f\n\x07version\x18\x03 \x01(\x04\x12\x0f\n\x07samples\x18\x04 \x01(\x04\x12\r\n\x05\x64\x65lta\x18\x05 \x01(\x0c\x12$\n\x06reason\x18\x06 \x01(\x0e\x32\x14.fedsparse.v1.Reason\x12%\n\x07metrics\x18\x07 \x03(\x0b\x32\x14.fedsparse.v1.Metric\"%\n\x06Metric\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01*U\n\tStructure\x12\x19\n\x15STRUCTURE_UNSPECIFIED\x10\x00\x12\x1a\n\x16STRUCTURE_UNSTRUCTURED\x10\x01\x12\x11\n\rSTRUCTURE_ROW\x10\x02*m\n\nAllocation\x12\x1a\n\x16\x41LLOCATION_UNSPECIFIED\x10\x00\x12\x15\n\x11\x41LLOCATION_GLOBAL\x10\x01\x12\x16\n\x12\x41LLOCATION_UNIFORM\x10\x02\x12\x14\n\x10\x41LLOCATION_EARLY\x10\x03*Q\n\x04Mask\x12\x14\n\x10MASK_UNSPECIFIED\x10\x00\x12\x0e\n\nMASK_LOCAL\x10\x01\x12\x0f\n\x0bMASK_SEEDED\x10\x02\x12\x12\n\x0eMASK_CONSENSUS\x10\x03*\xb4\x02\n\x06Reason\x12\x0f\n\x0bREASON_NONE\x10\x00\x12\x1a\n\x16REASON_TRAINING_FAILED\x10\x01\x12\x1e\n\x1aREASON_TRAINER_UNREACHABLE\x10\x02\x12\x1b\n\x17REASON_VERSION_NOT_HELD\x10\x03\x12\x19\n\x15REASON_SPACE_MISMATCH\x10\x04\x12\x1d\n\x19REASON_VERSION_UNVERIFIED\x10\x05\x12\x1a\n\x16REASON_REFUSED_BY_GATE\x10\x06\x12\x15\n\x11REASON_APP_FAILED\x10\x07\x12\x19\n\x15REASON_TASK_MALFORMED\x10\x08\x12\x1b\n\x17REASON_DATA_UNAVAILABLE\x10\t\x12\x1b\n\x17REASON_APP_NOT_APPROVED\x10\nb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fedsparse.v1.round_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_STRUCTURE']._serialized_start=818
-  _globals['_STRUCTURE']._serialized_end=903
-  _globals['_ALLOCATION']._serialized_start=905
-  _globals['_ALLOCATION']._serialized_end=1014
-  _globals['_REASON']._serialized_start=1017
-  _globals['_REASON']._serialized_end=1325
+  _globals['_STRUCTURE']._serialized_start=885
+  _globals['_STRUCTURE']._serialized_end=970
+  _globals['_ALLOCATION']._serialized_start=972
+  _globals['_ALLOCATION']._serialized_end=1081
+  _globals['_MASK']._serialized_start=1083
+  _globals['_MASK']._serialized_end=1164
+  _globals['_REASON']._serialized_start=1167
+  _globals['_REASON']._serialized_end=1475
   _globals['_ROUNDTASK']._serialized_start=69
-  _globals['_ROUNDTASK']._serialized_end=302
-  _globals['_TRAININGSETTINGS']._serialized_start=305
-  _globals['_TRAININGSETTINGS']._serialized_end=604
-  _globals['_ROUNDUPDATE']._serialized_start=607
-  _globals['_ROUNDUPDATE']._serialized_end=777
-  _globals['_METRIC']._serialized_start=779
-  _globals['_METRIC']._serialized_end=816
+  _globals['_ROUNDTASK']._serialized_end=319
+  _globals['_TRAININGSETTINGS']._serialized_start=322
+  _globals['_TRAININGSETTINGS']._serialized_end=671
+  _globals['_ROUNDUPDATE']._serialized_start=674
+  _globals['_ROUNDUPDATE']._serialized_end=844
+  _globals['_METRIC']._serialized_start=846
+  _globals['_METRIC']._serialized_end=883
 # @@protoc_insertion_point(module_scope)

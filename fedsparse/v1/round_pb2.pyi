@@ -70,6 +70,33 @@ ALLOCATION_EARLY: Allocation.ValueType  # 3
 """one tensor after another, from the input side on"""
 Global___Allocation: _TypeAlias = Allocation  # noqa: Y015
 
+class _Mask:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _MaskEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Mask.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    MASK_UNSPECIFIED: _Mask.ValueType  # 0
+    """never sent"""
+    MASK_LOCAL: _Mask.ValueType  # 1
+    """each plant, on its own samples"""
+    MASK_SEEDED: _Mask.ValueType  # 2
+    """drawn from the seed, the same everywhere"""
+    MASK_CONSENSUS: _Mask.ValueType  # 3
+    """the plants' vote: each chooses in the first round, most of them for the next"""
+
+class Mask(_Mask, metaclass=_MaskEnumTypeWrapper): ...
+
+MASK_UNSPECIFIED: Mask.ValueType  # 0
+"""never sent"""
+MASK_LOCAL: Mask.ValueType  # 1
+"""each plant, on its own samples"""
+MASK_SEEDED: Mask.ValueType  # 2
+"""drawn from the seed, the same everywhere"""
+MASK_CONSENSUS: Mask.ValueType  # 3
+"""the plants' vote: each chooses in the first round, most of them for the next"""
+Global___Mask: _TypeAlias = Mask  # noqa: Y015
+
 class _Reason:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -131,6 +158,7 @@ class RoundTask(_message.Message):
     MANIFEST_SIGNATURE_FIELD_NUMBER: _builtins.int
     HUB_CERTIFICATE_FIELD_NUMBER: _builtins.int
     TRAINING_FIELD_NUMBER: _builtins.int
+    SUPPORT_FIELD_NUMBER: _builtins.int
     format: _builtins.int
     """2"""
     round: _builtins.int
@@ -147,6 +175,8 @@ class RoundTask(_message.Message):
     """by the hub's certificate key"""
     hub_certificate: _builtins.bytes
     """DER"""
+    support: _builtins.bytes
+    """SparseDelta, operation ADD, every value 1: the coordinates to train; empty: the plant chooses"""
     @_builtins.property
     def deltas(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
         """SparseDeltas, one after another; none when both versions are the same"""
@@ -166,10 +196,11 @@ class RoundTask(_message.Message):
         manifest_signature: _builtins.bytes = ...,
         hub_certificate: _builtins.bytes = ...,
         training: Global___TrainingSettings | None = ...,
+        support: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["training", b"training"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["deltas", b"deltas", "format", b"format", "held_version", b"held_version", "hub_certificate", b"hub_certificate", "manifest", b"manifest", "manifest_signature", b"manifest_signature", "round", b"round", "space", b"space", "training", b"training", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["deltas", b"deltas", "format", b"format", "held_version", b"held_version", "hub_certificate", b"hub_certificate", "manifest", b"manifest", "manifest_signature", b"manifest_signature", "round", b"round", "space", b"space", "support", b"support", "training", b"training", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -189,6 +220,8 @@ class TrainingSettings(_message.Message):
     UPLOAD_DENSITY_FIELD_NUMBER: _builtins.int
     STRUCTURE_FIELD_NUMBER: _builtins.int
     ALLOCATION_FIELD_NUMBER: _builtins.int
+    MASK_FIELD_NUMBER: _builtins.int
+    REVOTE_FIELD_NUMBER: _builtins.int
     density: _builtins.float
     """share of the adapter space's coordinates in one update, in (0, 1]"""
     epochs: _builtins.int
@@ -204,6 +237,10 @@ class TrainingSettings(_message.Message):
     """what is chosen whole"""
     allocation: Global___Allocation.ValueType
     """how the density is spread over the tensors"""
+    mask: Global___Mask.ValueType
+    """who chooses the coordinates"""
+    revote: _builtins.int
+    """rounds for which a drawn or voted choice stands"""
     def __init__(
         self,
         *,
@@ -217,10 +254,12 @@ class TrainingSettings(_message.Message):
         upload_density: _builtins.float = ...,
         structure: Global___Structure.ValueType = ...,
         allocation: Global___Allocation.ValueType = ...,
+        mask: Global___Mask.ValueType = ...,
+        revote: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "batch_size", b"batch_size", "density", b"density", "epochs", b"epochs", "head_learning_rate", b"head_learning_rate", "learning_rate", b"learning_rate", "seed", b"seed", "structure", b"structure", "upload_density", b"upload_density", "value_coding", b"value_coding"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocation", b"allocation", "batch_size", b"batch_size", "density", b"density", "epochs", b"epochs", "head_learning_rate", b"head_learning_rate", "learning_rate", b"learning_rate", "mask", b"mask", "revote", b"revote", "seed", b"seed", "structure", b"structure", "upload_density", b"upload_density", "value_coding", b"value_coding"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66\x65\x64sparse/v1/space.proto\x12\x0c\x66\x65\x64sparse.v1\"\x9c\x01\n\x0b\x41\x64\x61pterSpec\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0f\n\x07include\x18\x02 \x03(\t\x12\r\n\x05\x64\x65nse\x18\x03 \x03(\t\x12\x0b\n\x03\x63ut\x18\x04 \x01(\r\x12\x12\n\nimage_size\x18\x05 \x01(\r\x12\x12\n\nmax_tokens\x18\x06 \x01(\r\x12\x0c\n\x04rank\x18\x07 \x01(\r\x12\r\n\x05\x61lpha\x18\x08 \x01(\x01\x12\r\n\x05width\x18\t \x01(\r\"S\n\x0c\x41\x64\x61pterSpace\x12\x18\n\x10\x62\x61se_fingerprint\x18\x01 \x01(\x0c\x12)\n\x07tensors\x18\x02 \x03(\x0b\x32\x18.fedsparse.v1.TensorSpec\")\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\rb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18\x66\x65\x64sparse/v1/space.proto\x12\x0c\x66\x65\x64sparse.v1\"\xad\x01\n\x0b\x41\x64\x61pterSpec\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x0f\n\x07include\x18\x02 \x03(\t\x12\r\n\x05\x64\x65nse\x18\x03 \x03(\t\x12\x0b\n\x03\x63ut\x18\x04 \x01(\r\x12\x12\n\nimage_size\x18\x05 \x01(\r\x12\x12\n\nmax_tokens\x18\x06 \x01(\r\x12\x0c\n\x04rank\x18\x07 \x01(\r\x12\r\n\x05\x61lpha\x18\x08 \x01(\x01\x12\r\n\x05width\x18\t \x01(\r\x12\x0f\n\x07\x66\x61\x63tors\x18\n \x01(\t\"S\n\x0c\x41\x64\x61pterSpace\x12\x18\n\x10\x62\x61se_fingerprint\x18\x01 \x01(\x0c\x12)\n\x07tensors\x18\x02 \x03(\x0b\x32\x18.fedsparse.v1.TensorSpec\")\n\nTensorSpec\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05shape\x18\x02 \x03(\rb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,9 +32,9 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'fedsparse.v1.space_pb2', _g
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_ADAPTERSPEC']._serialized_start=43
-  _globals['_ADAPTERSPEC']._serialized_end=199
-  _globals['_ADAPTERSPACE']._serialized_start=201
-  _globals['_ADAPTERSPACE']._serialized_end=284
-  _globals['_TENSORSPEC']._serialized_start=286
-  _globals['_TENSORSPEC']._serialized_end=327
+  _globals['_ADAPTERSPEC']._serialized_end=216
+  _globals['_ADAPTERSPACE']._serialized_start=218
+  _globals['_ADAPTERSPACE']._serialized_end=301
+  _globals['_TENSORSPEC']._serialized_start=303
+  _globals['_TENSORSPEC']._serialized_end=344
 # @@protoc_insertion_point(module_scope)

@@ -31,6 +31,7 @@ class AdapterSpec(_message.Message):
     RANK_FIELD_NUMBER: _builtins.int
     ALPHA_FIELD_NUMBER: _builtins.int
     WIDTH_FIELD_NUMBER: _builtins.int
+    FACTORS_FIELD_NUMBER: _builtins.int
     kind: _builtins.str
     """"delta", "lora" or "bottleneck" """
     cut: _builtins.int
@@ -45,6 +46,8 @@ class AdapterSpec(_message.Message):
     """their product is scaled by alpha / rank"""
     width: _builtins.int
     """of a bottleneck"""
+    factors: _builtins.str
+    """of lora, which are trained: "both", or "b" alone"""
     @_builtins.property
     def include(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """globs over weight names that are adapted; none: those that suit the kind"""
@@ -65,10 +68,11 @@ class AdapterSpec(_message.Message):
         rank: _builtins.int = ...,
         alpha: _builtins.float = ...,
         width: _builtins.int = ...,
+        factors: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "cut", b"cut", "dense", b"dense", "image_size", b"image_size", "include", b"include", "kind", b"kind", "max_tokens", b"max_tokens", "rank", b"rank", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["alpha", b"alpha", "cut", b"cut", "dense", b"dense", "factors", b"factors", "image_size", b"image_size", "include", b"include", "kind", b"kind", "max_tokens", b"max_tokens", "rank", b"rank", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -122,6 +122,7 @@ def _describe(settings: config.FederationConfig, base: BaseModel, space: Adapter
             rank=adapter.rank,
             alpha=adapter.alpha,
             width=adapter.width,
+            factors=adapter.factors,
         ),
         space=space.to_proto(),
         classes=settings.federation.classes,

@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedsparse.aggregation import Accumulator, Memory, Policy, Server, Standing, admit
+from fedsparse.aggregation import Accumulator, Memory, Policy, Server, Standing, admit, voted
 from fedsparse.config import FederationConfig
 from fedsparse.delta import (
     AdapterSpace,
+    Mask,
     Reason,
     RoundTask,
     RoundUpdate,
@@ -59,6 +60,7 @@ class _Round:
     version: int
     started: float
     accumulator: Accumulator
+    votes: bool = False  # plants chose their coordinates, and a consensus is to be found
     plants: dict[int, _PlantRound] = field(default_factory=dict)
     contributions: dict[bytes, Contribution] = field(default_factory=dict)  # by the update's digest
 
@@ -134,10 +136,14 @@ class SparseDeltaStrategy(Strategy):
         self._round = _Round(
             number, version, time.monotonic(), Accumulator(self._space, folder=self._settings.state)
         )
+        training = self._settings.training.of_round(number, self._settings.rounds.count)
+        agreed = voted(training, number, self._memory())
+        support = b"" if agreed is None else encode(agreed, self._space, ValueCoding.TERNARY)
+        self._round.votes = training.mask is Mask.CONSENSUS and agreed is None
         messages = []
         for node in nodes:
             # A plant that fails to answer may or may not hold the new version: then it gets the next one whole.
-            payload = encode_task(self._task(number, version, self._held.pop(node, 0)))
+            payload = encode_task(self._task(number, version, self._held.pop(node, 0), support))
             self._round.plants[node] = _PlantRound(bytes_down=len(payload))
             ttl = self._settings.rounds.deadline_seconds + 60
             messages.append(Message(wrap(payload), node, "train", ttl=ttl, group_id=str(number)))
@@ -221,6 +227,10 @@ class SparseDeltaStrategy(Strategy):
         before = self._registry.state(current.version)
         step = self._server.step(before, accumulator.result(self._policy), self._memory())
         state = apply(before, step.delta)
+        memory = step.memory
+        if current.votes:
+            most = int(self._settings.training.density * self._space.size)
+            memory = replace(memory, agreed=accumulator.agreed(self._policy, most))
         quality = self._operator.evaluate(state) if self._operator.evaluate else None
         version = self._registry.commit(
             state,
@@ -235,7 +245,7 @@ class SparseDeltaStrategy(Strategy):
             sign=self._operator.sign,
             certificate=self._operator.certificate,
             step=step.data,
-            memory=step.memory.to_bytes(self._space),
+            memory=memory.to_bytes(self._space),
         )
         seconds = time.monotonic() - current.started
         slowest = min(seconds, max(plant.train_seconds for plant in current.plants.values()))
@@ -327,7 +337,7 @@ class SparseDeltaStrategy(Strategy):
     def _change(self, held: int, version: int) -> bytes:
         return encode(self._registry.delta(held, version), self._space, ValueCoding.FP32)
 
-    def _task(self, number: int, version: int, held: int) -> RoundTask:
+    def _task(self, number: int, version: int, held: int, support: bytes) -> RoundTask:
         """Return the task of round ``number`` for a plant that holds version ``held``.
 
         The version comes as the steps or the difference from the held one, or whole, whichever is shortest.
@@ -348,4 +358,5 @@ class SparseDeltaStrategy(Strategy):
             manifest_signature=self._registry.signature(version) if version else b"",
             hub_certificate=self._registry.certificate(version) if version else b"",
             training=self._settings.training.of_round(number, self._settings.rounds.count),
+            support=support,
         )

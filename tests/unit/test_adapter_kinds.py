@@ -1,13 +1,16 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from hashlib import sha256
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from fedsparse.adapters import build_adapter
 from fedsparse.adapters.kinds.injection import initial
+from fedsparse.delta import Operation, SparseDelta, TensorDelta
 from fedsparse.errors import ConfigError, ModelError
 
 from .model_samples import (
@@ -162,6 +165,43 @@ def test_lora_adapts_what_its_factors_are_smaller_than() -> None:
     network = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 3), nn.Linear(3, 3))
     names = [tensor.name for tensor in adapted(network, "lora", rank=2).space.tensors]
     assert names == ["0.lora.A", "0.lora.B", "1.lora.A", "1.lora.B"]
+
+
+@pytest.mark.parametrize(("factors", "is_exact"), [("b", True), ("both", False)])
+def test_the_average_of_b_alone_is_the_average_of_the_products(factors: str, is_exact: bool) -> None:
+    network = nn.Linear(40, 30)
+    adapter = adapted(nn.Sequential(network), "lora", rank=2, factors=factors)
+    original = network.weight.detach().clone()
+    draw = np.random.default_rng(0)
+    states = [
+        SparseDelta(
+            adapter.space.fingerprint,
+            Operation.SET,
+            tuple(
+                TensorDelta(position, np.arange(tensor.size), draw.normal(size=tensor.size).astype(np.float32))
+                for position, tensor in enumerate(adapter.space.tensors)
+            ),
+        )
+        for _ in range(2)
+    ]
+    pairs = zip(states[0].tensors, states[1].tensors, strict=True)
+    mean = replace(
+        states[0],
+        tensors=tuple(replace(one, values=(one.values + other.values) / 2) for one, other in pairs),
+    )
+    products = []
+    for state in (*states, mean):
+        adapter.load(state).merge()
+        products.append(network.weight.detach() - original)
+        adapter.unmerge()
+    apart = float((products[2] - (products[0] + products[1]) / 2).abs().max())
+    assert (apart < 1e-4) is is_exact
+
+
+def test_of_b_alone_only_b_is_in_the_space() -> None:
+    network = nn.Sequential(nn.Linear(64, 64), nn.Linear(64, 3))
+    names = [tensor.name for tensor in adapted(network, "lora", rank=2, factors="b").space.tensors]
+    assert names == ["0.lora.B", "1.lora.B"]
 
 
 def test_a_rank_that_saves_nothing_is_an_error_that_names_the_layer() -> None:

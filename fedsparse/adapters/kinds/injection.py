@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,10 @@ class KindSpec(Protocol):
     @property
     def include(self) -> tuple[str, ...]:
         """Globs over the names of the weights that are adapted."""
+
+    @property
+    def factors(self) -> Literal["both", "b"]:
+        """Which of `lora`'s factors are trained."""
 
     @property
     def dense(self) -> tuple[str, ...]:

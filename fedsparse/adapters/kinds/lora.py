@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows
@@ -69,18 +70,29 @@ class LoraInjection:
     Args:
         layers: get factors.
         dense: names of further weights in the space, as they are.
+        factors: "both" are trained, or "b" alone: with the same frozen A everywhere the average of the products is
+            the product of the averages, exactly (FFA-LoRA, https://arxiv.org/abs/2403.12313). Of both, averaging
+            A and B apart is an approximation (as in https://arxiv.org/abs/2305.05644).
     """
 
     kind = "lora"
 
-    def __init__(self, layers: Sequence[Layer], dense: Sequence[str], rank: int, alpha: float) -> None:
+    def __init__(
+        self,
+        layers: Sequence[Layer],
+        dense: Sequence[str],
+        rank: int,
+        alpha: float,
+        factors: Literal["both", "b"] = "both",
+    ) -> None:
         self.rank, self.alpha = rank, alpha
         self.factors = {layer.name: LowRank(layer, rank, alpha) for layer in layers}
         self._layers = layers
         self._originals: list[Tensor] = []
         insert({layer: self.factors[layer.name] for layer in layers}, "lora")
         self._disconnections = [_connect(layer, self.factors[layer.name]) for layer in layers]
-        self.names = (*(f"{layer.name}.lora.{part}" for layer in layers for part in "AB"), *dense)
+        trained = "AB" if factors == "both" else "B"
+        self.names = (*(f"{layer.name}.lora.{part}" for layer in layers for part in trained), *dense)
 
     @torch.no_grad()
     def merge(self) -> None:

@@ -31,7 +31,7 @@ def inject(network: nn.Module, spec: KindSpec) -> Injection:
     layers = _layers(network, [name for name in names if name not in dense])
     if spec.kind == "lora":
         chosen = layers if spec.include else [layer for layer in layers if saves(layer, spec.rank)]
-        return LoraInjection(_some(chosen, spec.kind), dense, spec.rank, spec.alpha)
+        return LoraInjection(_some(chosen, spec.kind), dense, spec.rank, spec.alpha, spec.factors)
     chosen = layers if spec.include else _narrowing(layers, find_layers(network).values())
     return BottleneckInjection(_some(chosen, spec.kind), dense, spec.width)
 
