@@ -71,6 +71,7 @@ RATES: dict[Family, dict[Name, tuple[float, ...]]] = {
     "lora": {"images": (1e-3, 3e-3, 1e-2, 3e-2), "texts": (1e-3, 3e-3, 1e-2, 3e-2)},
     "dense": {"images": (1e-4, 3e-4, 1e-3, 3e-3), "texts": (1e-4, 3e-4, 1e-3, 3e-3)},
 }
+_WHOLE = {"images": ("*",), "texts": ("head.*", "*.dense.weight", "*.self.*.weight")}  # embeddings stay frozen
 _TUNED = {"sparse": DEFAULT, "lora": ARMS[5], "dense": ARMS[6]}
 
 
@@ -98,7 +99,7 @@ def _bench(problem: Name, work: Path, orders: Path, kind: str, whole: bool = Fal
         kind=kind,  # type: ignore[arg-type] # validated by pydantic
         rank=RANK,
         alpha=2.0 * RANK,
-        dense=("*",) if whole else ("head.*",),
+        dense=_WHOLE[problem] if whole else ("head.*",),
         image_size=IMAGE_SIZE if problem == "images" else None,
     )
     if problem == "images":

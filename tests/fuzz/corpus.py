@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from fedsparse.delta import (
     AdapterSpace,
     Allocation,
+    Mask,
     Operation,
     Reason,
     RoundTask,
@@ -126,7 +127,11 @@ def tasks() -> tuple[Item, ...]:
     )
     held = RoundTask(1 << 20, MATRIX.fingerprint, 1 << 40, 1 << 40, (), b"manifest" * 30, b"s", b"c", rows)
     base = RoundTask(1, MATRIX.fingerprint, 0, 0, (), b"", b"signature", b"certificate", training)
-    return tuple(Item(f"task {task.round}", encode_task(task)) for task in (*with_delta, held, base))
+    voted = replace(
+        with_delta[0], round=7, deltas=(states[0].data, states[-1].data), support=states[0].data,
+        training=replace(training, mask=Mask.CONSENSUS, revote=10),
+    )  # fmt: skip
+    return tuple(Item(f"task {task.round}", encode_task(task)) for task in (*with_delta, held, base, voted))
 
 
 @cache

@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 
 from fedsparse.delta import (
     Allocation,
+    Mask,
     Reason,
     RoundTask,
     RoundUpdate,
@@ -49,12 +50,15 @@ training = st.builds(
     upload_density=rates,
     structure=st.sampled_from(Structure),
     allocation=st.sampled_from(Allocation),
+    mask=st.sampled_from(Mask),
+    revote=st.integers(1, 100_000),
 )
 
 
 @st.composite
 def tasks(draw: st.DrawFn) -> RoundTask:
     version, held = draw(counts), draw(counts)
+    settings = draw(training)
     return RoundTask(
         round=draw(rounds),
         space=draw(st.binary(min_size=32, max_size=32)),
@@ -64,7 +68,8 @@ def tasks(draw: st.DrawFn) -> RoundTask:
         manifest=draw(content) if version else b"",
         manifest_signature=draw(content),
         hub_certificate=draw(content),
-        training=draw(training),
+        training=settings,
+        support=draw(content) if settings.mask is Mask.CONSENSUS else b"",
     )
 
 

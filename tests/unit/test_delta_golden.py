@@ -10,6 +10,7 @@ import pytest
 
 from fedsparse.delta import (
     AdapterSpace,
+    Mask,
     Operation,
     Reason,
     RoundTask,
@@ -104,11 +105,12 @@ TASK = RoundTask(
     space=SPACE.fingerprint,
     version=2,
     held_version=1,
-    deltas=(b"delta",),
+    deltas=(b"delta", b"another"),
     manifest=b"manifest",
     manifest_signature=b"signature",
     hub_certificate=b"certificate",
-    training=TrainingSettings(0.01, 1, 32, 0.001, 0.002, 7),
+    training=TrainingSettings(0.01, 1, 32, 0.001, 0.002, 7, mask=Mask.CONSENSUS, revote=10),
+    support=b"support",
 )
 MANIFEST = AdapterVersion(
     number=2,

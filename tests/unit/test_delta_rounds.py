@@ -7,6 +7,7 @@ import pytest
 
 from fedsparse.delta import (
     Allocation,
+    Mask,
     Reason,
     RoundTask,
     RoundUpdate,
@@ -145,6 +146,7 @@ def test_a_message_longer_than_allowed_is_refused() -> None:
         ({"deltas": (b"delta", b"")}, "a delta is needed"),
         ({"held_version": 2}, "a delta is needed"),
         ({"manifest": b""}, "has a manifest"),
+        ({"support": b"x"}, "only a consensus comes with a support"),
         ({"version": 0}, "has a manifest"),
     ],
 )
@@ -168,6 +170,8 @@ def test_an_impossible_task_is_refused(changes: dict[str, Any], said: str) -> No
         {"epochs": 1001},
         {"batch_size": 0},
         {"batch_size": 4097},
+        {"revote": 0},
+        {"revote": 100_001},
         {"seed": -1},
         {"seed": 1 << 63},
     ],
@@ -190,7 +194,7 @@ def test_a_task_without_training_settings_is_refused() -> None:
         decode_task(message.SerializeToString(deterministic=True), max_bytes=LIMIT)
 
 
-@pytest.mark.parametrize("field", ["value_coding", "structure", "allocation"])
+@pytest.mark.parametrize("field", ["value_coding", "structure", "allocation", "mask"])
 @pytest.mark.parametrize("number", [0, 9])
 def test_a_task_with_an_unknown_choice_is_refused(field: str, number: int) -> None:
     message = round_pb2.RoundTask.FromString(encode_task(TASK))
@@ -199,20 +203,20 @@ def test_a_task_with_an_unknown_choice_is_refused(field: str, number: int) -> No
         decode_task(message.SerializeToString(deterministic=True), max_bytes=LIMIT)
 
 
-def test_settings_take_coding_structure_and_allocation_by_name() -> None:
+def test_settings_take_their_kinds_by_name() -> None:
     fields = {"density": 0.1, "epochs": 1, "batch_size": 8, "learning_rate": 1e-3, "head_learning_rate": 1e-3}
     settings = TrainingSettings.named(
-        value_coding="int4", structure="row", allocation="early", upload_density=0.5, seed=3, **fields
+        value_coding="int4", structure="row", allocation="early", mask="seeded", seed=3, revote=7, **fields
     )
     assert settings.value_coding is ValueCoding.INT4
     assert (settings.structure, settings.allocation) == (Structure.ROW, Allocation.EARLY)
-    assert settings.upload_density == 0.5
+    assert (settings.mask, settings.revote) == (Mask.SEEDED, 7)
     assert decode_task(encode_task(replace(TASK, training=settings)), max_bytes=LIMIT).training == settings
 
 
 def test_a_task_with_an_unknown_field_is_refused() -> None:
     with pytest.raises(DeltaError, match="not in canonical form"):
-        decode_task(encode_task(TASK) + b"\x5a\x01x", max_bytes=LIMIT)
+        decode_task(encode_task(TASK) + b"\x62\x01x", max_bytes=LIMIT)
 
 
 def test_a_refusal_says_only_its_reason() -> None:
