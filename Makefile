@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint protos bench bench-demo bench-aggregate bench-merge bench-gradients bench-codec bench-train-tuning bench-train fuzz clean
+.PHONY: help demo test test-fast lint protos bench bench-demo bench-aggregate bench-federated bench-hostile bench-gradients bench-codec bench-train-tuning bench-train fuzz clean
 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,7 +36,7 @@ lint: $(VENV)/.installed ## format, lint, types, import contracts, generated cod
 protos: $(VENV)/.installed ## regenerate fedsparse/v1 from protos/
 	$(BIN)/python scripts/generate_protos.py
 
-bench: bench-demo bench-aggregate bench-merge bench-gradients bench-codec bench-train-tuning bench-train ## every benchmark; each writes benchmarks/results/NAME.json
+bench: bench-demo bench-aggregate bench-federated bench-hostile bench-gradients bench-codec bench-train-tuning bench-train ## every benchmark; each writes benchmarks/results/NAME.json
 
 bench-demo: $(VENV)/.installed ## the demo's promises, and rounds of bare Flower beside it
 	$(BIN)/python -m benchmarks.demo
@@ -44,8 +44,11 @@ bench-demo: $(VENV)/.installed ## the demo's promises, and rounds of bare Flower
 bench-aggregate: $(VENV)/.installed ## a hundred updates of ten million values each, merged in one process
 	$(BIN)/python -m benchmarks.aggregate
 
-bench-merge: $(VENV)/.installed ## merging rules on label-skewed plants, side by side
-	$(BIN)/python -m benchmarks.merge_rules
+bench-federated: $(VENV)/.installed ## federations whose plants differ, beside seven other ways and centralised training; about three hours, goes on where it was
+	$(BIN)/python -m benchmarks.federated
+
+bench-hostile: $(VENV)/.installed ## two of ten plants hostile, in seven ways; about half an hour, goes on where it was
+	$(BIN)/python -m benchmarks.hostile
 
 bench-gradients: $(VENV)/.installed ## ways to compute the gradient at a support, side by side
 	$(BIN)/python -m benchmarks.gradients

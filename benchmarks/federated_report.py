@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -55,6 +56,7 @@ def _rows(results: Sequence[Result], last: int) -> list[Row]:
             "standard_error": _error(scores),
             "scores": scores,
             "learning_rate": members[0]["found"]["training"]["learning_rate"],
+            "failed": [member["found"]["failed"] for member in members if "failed" in member["found"]],
         }
         for key in ("bytes_up", "bytes_down"):
             sent = [member["found"].get(key) for member in members]
@@ -63,8 +65,15 @@ def _rows(results: Sequence[Result], last: int) -> list[Row]:
     return rows
 
 
-def _error(values: Sequence[float]) -> float:
-    return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+def _error(values: Sequence[float]) -> float | None:
+    return statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else None
+
+
+def _within(gains: Mapping[int, Sequence[float]]) -> float:
+    """Return the standard error of the mean of all, apart from differences between the groups; 0 of lone draws."""
+    squares = sum((gain - statistics.mean(group)) ** 2 for group in gains.values() for gain in group)
+    free = sum(len(group) - 1 for group in gains.values())
+    return math.sqrt(squares / free / sum(map(len, gains.values()))) if free else 0.0
 
 
 def _print(problem: str, rows: Sequence[Row], arms: Sequence[str]) -> None:
@@ -76,9 +85,14 @@ def _print(problem: str, rows: Sequence[Row], arms: Sequence[str]) -> None:
     )
     for arm in arms:
         here = [by[arm, *column] for column in columns]
-        cells = [f"{row['balanced_accuracy']:.3f} ± {row['standard_error']:.3f}" for row in here]
+        cells = [_cell(row) for row in here]
         table.add_row(arm, *cells, *(_bytes(here, key) for key in ("bytes_up", "bytes_down")))
     Console(highlight=False, width=150).print(table)
+
+
+def _cell(row: Row) -> str:
+    error = row["standard_error"]
+    return f"{row['balanced_accuracy']:.3f}" + ("" if error is None else f" ± {error:.3f}")
 
 
 def _bytes(rows: Sequence[Row], key: str) -> str:
@@ -105,8 +119,10 @@ def _claims(results: Sequence[Result], arms: Sequence[str], last: int) -> list[C
                     name = f"{problem}, α {alpha:g}: balanced accuracy of the default over that of {other}"
                     claims.append(Claim(name, share, f"≥ {_OWN:g}", "%", share >= _OWN))
                 continue
-            gains = [100 * (a - b) for a, b in zip(mine, theirs, strict=True)]
-            ahead, error = statistics.mean(gains), _error(gains)
+            gains: dict[int, list[float]] = {}
+            for (_, _, plants, _), a, b in zip(here, mine, theirs, strict=True):
+                gains.setdefault(plants, []).append(100 * (a - b))
+            ahead, error = statistics.mean(gain for group in gains.values() for gain in group), _within(gains)
             claims.append(
                 Claim(
                     f"{problem}, α {alpha:g}: balanced accuracy of the default less that of {other}",

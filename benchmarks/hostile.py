@@ -1,6 +1,9 @@
 """Federations in which two of ten plants are hostile: what is left of the accuracy, as by default and with guards.
 
-Solar cells at a small size, plants unlike by class and cell type. Finished jobs are kept below --work.
+Solar cells at a small size, plants unlike by class and cell type. The guards demand one holder more than there are
+hostile plants, whose number an operator has to assume. What is lost is told against the better of both settings
+among honest plants; how far the patch turns defective cells sound, against the same settings among honest plants.
+Finished jobs are kept below --work.
 """
 
 from __future__ import annotations
@@ -25,13 +28,14 @@ from benchmarks.simulation import Bench, images
 from fedsparse import config
 from fedsparse.aggregation import Policy
 from fedsparse.delta import SparseDelta
-from fedsparse.errors import FedsparseError
+from fedsparse.errors import DeltaError
 from fedsparse.simulation import federate
 from fedsparse.training import Evaluator
 
 PLANTS, HOSTILE, ALPHA, ROUNDS, LAST = 10, 2, 0.5, 10, 3
 IMAGE_SIZE, IMAGE_SHARE, LEAST, RATE = 64, 0.3, 4, 3e-2
 MOST_LOST = 2.0  # points
+FIRST_SEED = 1  # draw 0 was seen, on the same test cells, while the guards were chosen
 
 DEFAULT, ROBUST = "default", "robust"
 GUARDS = {
@@ -52,6 +56,9 @@ class Job:
     seed: int
     plants: int = PLANTS
     hostile: int = HOSTILE
+    image_size: int = IMAGE_SIZE
+    image_share: float = IMAGE_SHARE
+    version: int = 2  # of the code that decides results, which no other field tells
     alpha: float = ALPHA
     rounds: int = ROUNDS
 
@@ -77,14 +84,14 @@ def run_job(work: Path, job: Job) -> dict[str, Any]:
             history.append(progress.balanced_accuracy)
             last = progress
             left_out += sum(one.reason is not None for one in progress.standings)
-    except FedsparseError as error:  # so much harm that nobody can train any more
+    except DeltaError as error:  # so much harm that training diverges everywhere
         history += [1 / len(bench.samples.classes)] * (job.rounds - len(history))
         failed = str(error)
     return {
         "history": history,
         "left_out_per_round": left_out / job.rounds,
         "last_standings": [] if last is None else [[s.norm, s.cosine, s.reason] for s in last.standings],
-        "backdoor": float("nan") if last is None else _backdoor(bench, last.state),
+        "backdoor": 0.0 if last is None else _backdoor(bench, last.state),
         "failed": failed,
         "seconds": round(time.monotonic() - started, 1),
     }
@@ -120,13 +127,16 @@ def _rows(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
     groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for found in sorted(results, key=lambda one: int(one["seed"])):
         groups.setdefault((found["attack"], _name(found)), []).append(found)
+    honest = {policy: [_score(one) for one in groups["", policy]] for policy in POLICIES}
+    best = max(honest.values(), key=statistics.mean)
     rows = []
     for attack in ("", ABSENT, *ATTACKS):
         for policy in POLICIES:
             members = groups[attack, policy]
-            honest = [_score(one) for one in groups["", DEFAULT]]
             scores = [_score(one) for one in members]
-            losses = [100 * (a - b) for a, b in zip(honest, scores, strict=True)]
+            losses = [100 * (a - b) for a, b in zip(best, scores, strict=True)]
+            rises = [100 * (one["backdoor"] - other["backdoor"])
+                     for one, other in zip(members, groups["", policy], strict=True)]  # fmt: skip
             rows.append(
                 {
                     "attack": attack or "none",
@@ -134,9 +144,9 @@ def _rows(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
                     "balanced_accuracy": statistics.mean(scores),
                     "scores": scores,
                     "points_lost": statistics.mean(losses),
-                    "standard_error": statistics.stdev(losses) / len(losses) ** 0.5 if len(losses) > 1 else 0.0,
+                    "standard_error": statistics.stdev(losses) / len(losses) ** 0.5 if len(losses) > 1 else None,
                     "left_out_per_round": statistics.mean(one["left_out_per_round"] for one in members),
-                    "backdoor": statistics.mean(one["backdoor"] for one in members),
+                    "backdoor_points": statistics.mean(rises),
                     "failed": [one["failed"] for one in members if one["failed"]],
                 }
             )
@@ -145,8 +155,10 @@ def _rows(results: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 def _claims(rows: Sequence[dict[str, Any]]) -> list[Claim]:
     claims = []
-    for row in (row for row in rows if row["policy"] == ROBUST):
-        name = f"{row['attack']}: balanced accuracy lost with guards, against the default among honest plants"
+    for row in (row for row in rows if row["policy"] == ROBUST and row["attack"] in ATTACKS):
+        name = (
+            f"{row['attack']}: balanced accuracy lost with guards, against the better settings among honest plants"
+        )
         lost = row["points_lost"]
         claims.append(Claim(name, lost, f"≤ {MOST_LOST:g}", "points", lost <= MOST_LOST))
     return claims
@@ -167,23 +179,29 @@ def main() -> None:
     data = _bench(options.work).digest()
     jobs = [
         Job(data, attack, config.AggregationSettings(**given).model_dump(), training, seed)
-        for seed in range(options.seeds)
+        for seed in range(FIRST_SEED, FIRST_SEED + options.seeds)
         for attack in ("", ABSENT, *ATTACKS)
         for given in POLICIES.values()
     ]
     rows = _rows(run_all(jobs, partial(run_job, options.work), options.work, options.workers, _line))
     title = f"{HOSTILE} of {PLANTS} plants hostile, α {ALPHA:g}, {ROUNDS} rounds, {options.seeds} draws"
     table = Table(
-        "attack", "settings", "balanced accuracy", "points lost", "left out a round", "backdoor", title=title
+        "attack",
+        "settings",
+        "balanced accuracy",
+        "points lost",
+        "left out a round",
+        "backdoor, points",
+        title=title,
     )
     for row in rows:
         table.add_row(
             row["attack"],
             row["policy"],
             f"{row['balanced_accuracy']:.3f}",
-            f"{row['points_lost']:.1f} ± {row['standard_error']:.1f}",
+            f"{row['points_lost']:.1f}" + (f" ± {row['standard_error']:.1f}" if row["standard_error"] else ""),
             f"{row['left_out_per_round']:.1f}",
-            f"{row['backdoor']:.0%}",
+            f"{row['backdoor_points']:+.0f}",
         )
     Console(highlight=False, width=120).print(table)
     settings = {
@@ -192,7 +210,7 @@ def main() -> None:
         "alpha": ALPHA,
         "rounds": ROUNDS,
         "last_rounds_averaged": LAST,
-        "seeds": list(range(options.seeds)),
+        "seeds": list(range(FIRST_SEED, FIRST_SEED + options.seeds)),
         "image_size": IMAGE_SIZE,
         "share_of_the_training_images": IMAGE_SHARE,
         "policies": {name: config.AggregationSettings(**given).model_dump() for name, given in POLICIES.items()},

@@ -36,12 +36,14 @@ class Hostile:
         honest: trains it.
         change: what it does to it.
         number: of the hostile plant, from 0; colluders share ``seed``.
+        claims: samples behind its updates; 0 tells the truth.
     """
 
     honest: LocalTrainer
     change: Change
     number: int
     seed: int
+    claims: int = 0
 
     @property
     def space(self) -> AdapterSpace:
@@ -59,7 +61,8 @@ class Hostile:
         """Train, and return something else."""
         trained = self.honest.train(state, settings, round, support)
         draw = np.random.default_rng((self.seed, self.number, round))
-        return replace(trained, delta=self.change(trained.delta, self.space, draw))
+        samples = self.claims or trained.samples
+        return replace(trained, delta=self.change(trained.delta, self.space, draw), samples=samples)
 
 
 @dataclass(frozen=True)
@@ -108,8 +111,8 @@ def _noise(delta: SparseDelta, space: AdapterSpace, draw: np.random.Generator) -
 
 
 def _bias(delta: SparseDelta, space: AdapterSpace, draw: np.random.Generator) -> SparseDelta:
-    """Lift the target's bias and lower the others', by half of the honest norm: small, and the same at all."""
-    shift = _BIAS * _norm(delta)
+    """Lift the target's bias and lower the others', together by half of the honest norm, the same at all."""
+    shift = _BIAS * _norm(delta) / space.tensors[_position(space, "head.bias")].size ** 0.5
     tensors = []
     for tensor in delta.tensors:
         values = tensor.values.copy()
@@ -119,8 +122,12 @@ def _bias(delta: SparseDelta, space: AdapterSpace, draw: np.random.Generator) ->
     return replace(delta, tensors=tuple(tensors))
 
 
+def _position(space: AdapterSpace, name: str) -> int:
+    return [tensor.name for tensor in space.tensors].index(name)
+
+
 def _lone(delta: SparseDelta, space: AdapterSpace, draw: np.random.Generator) -> SparseDelta:
-    """Put the whole norm on rows drawn at random, which nobody else is likely to hold."""
+    """Put the whole norm on rows drawn at random; but for the head's, hardly anybody else holds them."""
     sizes = np.array([tensor.size if len(tensor.shape) > 1 else 0 for tensor in space.tensors])
     tensors, left = [], delta.nnz
     for position in draw.permutation(np.flatnonzero(sizes)).tolist():
@@ -139,8 +146,11 @@ def _lone(delta: SparseDelta, space: AdapterSpace, draw: np.random.Generator) ->
     return replace(delta, tensors=tuple(changed))
 
 
+CLAIMED = 1_000_000
+_CLAIM = "sign flip, claiming a million samples"
 _CHANGES: dict[str, Change] = {
     "sign flip": _scaled(-1.0),
+    _CLAIM: _scaled(-1.0),
     "× 100": _scaled(100.0),
     "noise": _noise,
     "small colluding bias": _bias,
@@ -149,8 +159,16 @@ _CHANGES: dict[str, Change] = {
 ABSENT = "hostile plants absent"
 """No attack: what is left where the hostile plants' samples are missed, and nothing else is wrong."""
 
-ATTACKS = ("sign flip", "× 100", "noise", "label-flipped training", "small colluding bias", "backdoor patch",
-           "support attack")  # fmt: skip
+ATTACKS = (
+    "sign flip",
+    _CLAIM,
+    "× 100",
+    "noise",
+    "label-flipped training",
+    "small colluding bias",
+    "backdoor patch",
+    "support attack",
+)
 
 
 def with_hostile(
@@ -170,7 +188,8 @@ def with_hostile(
 def _hostile(bench: Bench, part: NDArray[np.int64], attack: str, number: int, seed: int) -> Any:
     samples, inputs = bench.samples.subset(part), bench.inputs.take(part)
     if attack in _CHANGES:
-        return Hostile(LocalTrainer(bench.adapter, samples, inputs), _CHANGES[attack], number, seed)
+        claims = CLAIMED if attack == _CLAIM else 0
+        return Hostile(LocalTrainer(bench.adapter, samples, inputs), _CHANGES[attack], number, seed, claims)
     labels = np.array(samples.labels)
     if attack == "label-flipped training":
         flipped = (labels + 1) % len(samples.classes)

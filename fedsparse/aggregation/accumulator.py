@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import os
 import statistics
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from io import BufferedReader, BytesIO, RawIOBase
 from pathlib import Path
@@ -147,8 +147,11 @@ class Accumulator:
             raise DeltaError("there is no update to merge")
         return sorted(self._updates, key=lambda kept: kept.digest)
 
-    def agreed(self, policy: Policy, most: int) -> SparseDelta:
+    def agreed(self, policy: Policy, most: int, dense: Collection[int]) -> SparseDelta:
         """Return the coordinates that updates of the largest weight hold, at most so many; ties go to the first.
+
+        Args:
+            dense: positions of tensors that are taken whole, whoever holds what of them.
 
         Returns:
             An ADD delta whose values are all 1.
@@ -158,19 +161,30 @@ class Accumulator:
         """
         updates = self._ordered()
         weights = [policy.weighing(kept.samples) for kept in updates]
-        held, votes = list[tuple[int, NDArray[np.int64]]](), list[NDArray[np.float64]]()
+        whole = {position: np.arange(self._space.tensors[position].size) for position in dense}
+        room = max(0, most - sum(map(len, whole.values())))
+        held, votes = list[tuple[int, NDArray[np.int64]]](), [np.empty(0)]
         for position, parts, _ in self._by_tensor(updates, weights, [1.0] * len(updates)):
-            holders = Holders.of(parts, self._space.tensors[position].size, sum(weights))
-            held.append((position, holders.union))
-            votes.append(holders.sums()[1])
+            if position not in whole:
+                holders = Holders.of(parts, self._space.tensors[position].size, sum(weights))
+                held.append((position, holders.union))
+                votes.append(holders.sums()[1])
         taken = np.zeros(sum(map(len, votes)), np.bool_)
-        taken[np.argsort(-np.concatenate(votes), kind="stable")[:most]] = True
-        tensors = []
+        taken[np.argsort(-np.concatenate(votes), kind="stable")[:room]] = True
         cuts = np.cumsum([len(union) for _, union in held])[:-1]
-        for (position, union), chosen in zip(held, np.split(taken, cuts), strict=True):
+        for (position, union), chosen in zip(held, np.split(taken, cuts) if held else (), strict=True):
             if chosen.any():
-                tensors.append(TensorDelta(position, union[chosen], np.ones(int(chosen.sum()), np.float32)))
+                whole[position] = union[chosen]
+        tensors = (TensorDelta(at, whole[at], np.ones(len(whole[at]), np.float32)) for at in sorted(whole))
         return SparseDelta(self._space.fingerprint, Operation.ADD, tuple(tensors))
+
+    def __contains__(self, digest: bytes) -> bool:
+        """Return whether the update of this digest is here."""
+        return any(kept.digest == digest for kept in self._updates)
+
+    def __len__(self) -> int:
+        """Return how many updates there are."""
+        return len(self._updates)
 
     def result(self, policy: Policy) -> SparseDelta:
         """Return the step for every coordinate that enough updates hold.

@@ -45,8 +45,10 @@ def optimise(settings: ServerSettings, merged: SparseDelta, moments: Moments) ->
             first += gradient
             step = first
         else:
-            first += (1 - settings.beta1) * gradient
-            old = _at(spread.get(tensor.tensor), tensor.indices, settings.tau**2)
+            held = spread.get(tensor.tensor)
+            old = _at(held, tensor.indices, settings.tau**2)
+            # A first moment without a second is another optimiser's, of another size.
+            first = np.where(_at(held, tensor.indices, -1.0) < 0, 0.0, first) + (1 - settings.beta1) * gradient
             second = square(old, gradient**2, settings.beta2)
             step = first / (np.sqrt(second) + settings.tau)
             seconds.append(_like(tensor, second))

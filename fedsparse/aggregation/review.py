@@ -90,7 +90,7 @@ class Directions:
         others = np.maximum(self._squares - 2 * self._products + own, 0.0)
         lengths = self._norms * np.sqrt(others)
         # Where nothing but rounding is left of the others, there is no direction to compare with.
-        there = others > 1e-9 * self._squares
+        there = (others > 1e-9 * self._squares) & (own > 0)
         found: Vector = np.divide(self._products - own, lengths, where=there, out=np.zeros_like(own))
         return np.clip(found, -1.0, 1.0)
 

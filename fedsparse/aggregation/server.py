@@ -7,6 +7,7 @@ DoubleSqueeze, Tang et al. 2019, https://arxiv.org/abs/1905.05957): a download t
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Self
 
@@ -98,12 +99,16 @@ class Server:
     Args:
         space: the federation's adapter space.
         settings: of the optimiser, the rounding and the growth.
+        dense: positions of the tensors that every update carries whole; they always fit.
         rows: rows grow whole, as where plants choose whole rows.
     """
 
-    def __init__(self, space: AdapterSpace, settings: ServerSettings, *, rows: bool) -> None:
+    def __init__(
+        self, space: AdapterSpace, settings: ServerSettings, *, dense: Collection[int], rows: bool
+    ) -> None:
         self._space = space
         self._settings = settings
+        self._dense = frozenset(dense)
         self._rows = space if rows else None
         self._coding = ValueCoding[settings.value_coding.upper()]
 
@@ -125,19 +130,20 @@ class Server:
     ) -> tuple[SparseDelta, SparseDelta]:
         """Return the part of a step that the adapter may take, and the residual with the rest."""
         room = int(self._settings.max_density * self._space.size) - state.nnz
-        old, new = _split(state, wanted)
+        old, new = _split(state, wanted, self._dense)
         if new.nnz <= room:
             return wanted, residual
         taken, residual = compensate(new, residual, ValueCoding.FP32, most=max(0, room), rows=self._rows)
         return _joined(old, taken), residual
 
 
-def _split(state: SparseDelta, step: SparseDelta) -> tuple[SparseDelta, SparseDelta]:
-    """Return the part of ``step`` at the coordinates of ``state``, and the rest."""
+def _split(state: SparseDelta, step: SparseDelta, dense: Collection[int]) -> tuple[SparseDelta, SparseDelta]:
+    """Return the part of ``step`` in the dense tensors and at the coordinates of ``state``, and the rest."""
     held = {tensor.tensor: tensor.indices for tensor in state.tensors}
     parts: tuple[list[TensorDelta], list[TensorDelta]] = ([], [])
     for tensor in step.tensors:
         known = np.isin(tensor.indices, held.get(tensor.tensor, ()), assume_unique=True)
+        known |= tensor.tensor in dense
         for part, which in zip(parts, (known, ~known), strict=True):
             if which.any():
                 part.append(TensorDelta(tensor.tensor, tensor.indices[which], tensor.values[which]))
@@ -158,12 +164,13 @@ def _joined(one: SparseDelta, other: SparseDelta) -> SparseDelta:
     return SparseDelta(one.space, one.operation, tuple(tensors[position] for position in sorted(tensors)))
 
 
-def voted(settings: TrainingSettings, round: int, memory: Memory) -> SparseDelta | None:
+def voted(settings: TrainingSettings, round: int, memory: Memory, space: AdapterSpace) -> SparseDelta | None:
     """Return the coordinates that all train in a round; None where each plant chooses, which is a vote.
 
     Args:
         round: from 1; those of a new vote are 1, 1 + revote, and so on.
     """
-    if settings.mask is not Mask.CONSENSUS or (round - 1) % settings.revote == 0 or not memory.agreed.tensors:
+    if settings.mask is not Mask.CONSENSUS or (round - 1) % settings.revote == 0:
         return None
-    return memory.agreed
+    fits = 0 < memory.agreed.nnz <= settings.density * space.size  # not where the density was lowered meanwhile
+    return memory.agreed if fits else None

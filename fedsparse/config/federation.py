@@ -108,9 +108,9 @@ class AggregationSettings(Settings):
         norm_bound: an update whose norm is more than so many times the median of the round's is scaled down to it;
             of fewer than three updates there is no telling which is too large.
         min_holders: coordinates that fewer updates hold do not move.
-        max_norm: an update whose norm is more than so many times the median of the round's is left out, from four
-            updates on; so is one
-        min_cosine: whose cosine to the sum of the others is less than this.
+        max_norm: an update whose norm is more than so many times the median of the round's is left out. Limits act
+            from four updates on, and leave out fewer than half, the worst first.
+        min_cosine: an update whose cosine to the sum of the others is less than this is left out.
     """
 
     rule: RuleName = "shrunk"
@@ -147,13 +147,15 @@ class ServerSettings(Settings):
     Attributes:
         optimiser: "none" takes what is merged; "momentum" (FedAvgM), "adam" and "yogi" (FedAdam, FedYogi) keep
             moments of the coordinates that rounds name.
-        learning_rate: what the optimiser's step is multiplied by; adam and yogi need a small one, such as 1e-2.
+        learning_rate: what the optimiser's step is multiplied by. Momentum adds steps up, to 1 / (1 - beta1) of
+            them: 0.1 makes up for it; adam and yogi need a small one, such as 1e-2.
         beta1: how much of the first moment stays from round to round.
         beta2: the same of the second, for adam and yogi.
         tau: keeps their steps from growing where the second moment is small.
         value_coding: how a step's values are written, for all plants alike, by default "ternary" for delta and
             "int8" for lora and bottleneck; what rounding takes from one step is added to the next.
-        max_density: share of the space's coordinates that the adapter may hold; what would not fit waits.
+        max_density: share of the space's coordinates that the adapter may hold; what would not fit waits, but for
+            the tensors in ``adapter.dense``.
     """
 
     optimiser: Literal["none", "momentum", "adam", "yogi"] = "none"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field, ValidationError, model_validator
 
 from fedsparse.config.data import AugmentationSettings, DataSettings
 from fedsparse.config.federation import (
@@ -80,6 +80,16 @@ class SimulateConfig(Settings):
     @classmethod
     def _training_by_task(cls, raw: Any) -> Any:
         return with_training(raw, "task", "kind")
+
+    @model_validator(mode="after")
+    def _rules_fit(self) -> SimulateConfig:
+        for rule in self.plants.rules:
+            try:
+                AggregationSettings.model_validate({**self.aggregation.model_dump(), "rule": rule})
+            except ValidationError as error:
+                said = str(error.errors()[0]["msg"]).removeprefix("Value error, ")
+                raise ValueError(f"plants.rules names {rule}, but in aggregation {said}") from None
+        return self
 
     @property
     def rules(self) -> tuple[RuleName, ...]:

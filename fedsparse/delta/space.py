@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Collection
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cached_property
 from hashlib import sha256
 
@@ -72,6 +74,14 @@ class AdapterSpace:
     def size(self) -> int:
         """Number of coordinates of all tensors."""
         return sum(spec.size for spec in self.tensors)
+
+    def matching(self, globs: Collection[str]) -> frozenset[int]:
+        """Return the positions of the tensors whose names match any glob."""
+        return frozenset(
+            position
+            for position, spec in enumerate(self.tensors)
+            if any(fnmatchcase(spec.name, glob) for glob in globs)
+        )
 
     @property
     def dense_bytes(self) -> int:

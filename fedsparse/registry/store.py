@@ -18,6 +18,8 @@ from fedsparse.delta import (
     Operation,
     SparseDelta,
     TensorDelta,
+    apply,
+    decode,
     difference,
     digest,
 )
@@ -105,9 +107,20 @@ class Registry:
         return self.load(number)[1]
 
     def steps(self, held: int, target: int) -> tuple[bytes, ...]:
-        """Return the ADD deltas that lead from version ``held`` to ``target``, in order; none if one lacks."""
+        """Return the ADD deltas that lead from version ``held`` to ``target``, in order.
+
+        None where one lacks or was altered: what they lead to is checked against the target's manifest.
+        """
         paths = [self._versions / f"{number:06d}" / "step.delta" for number in range(held + 1, target + 1)]
-        return tuple(path.read_bytes() for path in paths) if all(path.exists() for path in paths) else ()
+        try:
+            steps = tuple(path.read_bytes() for path in paths)
+            state = self.state(held)
+            for step in steps:
+                state = apply(state, decode(step, self.space, max_bytes=len(step)))
+            wanted = AdapterVersion.from_bytes(self.manifest(target)).state_sha256
+            return steps if digest(state, self.space).hex() == wanted else ()
+        except (OSError, DeltaError, SpaceMismatchError):
+            return ()
 
     def memory(self) -> bytes:
         """Return what the server noted with the newest version; empty if nothing."""

@@ -41,7 +41,8 @@ class Progress:
         balanced_accuracy: on the evaluator's set.
         plants: how many took part.
         bytes_up: mean bytes of one plant's update.
-        bytes_down: of the step, of the version's change or of the version whole, whichever is shortest.
+        bytes_down: of the step, of the version's change or of the version whole, whichever is shortest, and of the
+            coordinates that are asked for, where they are.
         values_up: mean number of values in one plant's update.
         union_density: share of the space's coordinates that the merged adapter holds.
         state: the merged adapter, SET against the untouched base.
@@ -90,27 +91,36 @@ def federate(
     state = SparseDelta.empty(space.fingerprint, Operation.SET)
     residuals = [SparseDelta.empty(space.fingerprint, Operation.ADD)] * len(trainers)
     asked = max(1, round(participation * len(trainers)))
-    steps, memory = Server(space, server, rows=schedule[0].structure is Structure.ROW), Memory.empty(space)
+    dense = trainers[0].adapter.dense
+    steps, memory = (
+        Server(space, server, dense=dense, rows=schedule[0].structure is Structure.ROW),
+        Memory.empty(space),
+    )
     for number, settings in enumerate(schedule, 1):
         draw = np.random.default_rng((settings.seed, number))
         accumulator = Accumulator(space)
         sizes, values = [], []
-        agreed = voted(settings, number, memory)
+        left = dict[bytes, tuple[int, SparseDelta]]()  # what updates leave behind, should they be merged
+        agreed = voted(settings, number, memory, space)
         support = None if agreed is None else support_of(agreed, space)
         for place in np.sort(draw.permutation(len(trainers))[:asked]).tolist():
             trained = trainers[place].train(state, settings, number, support)
-            payload, residuals[place] = _answer(trained, residuals[place], space, settings, number)
+            payload, residual = _answer(trained, residuals[place], space, settings, number)
             update = admit(payload, space, round=number, version=number - 1, max_bytes=_MAX_BYTES, max_density=1.0)
             accumulator.add(update)
+            left[update.digest] = (place, residual)
             sizes.append(len(payload))
             values.append(update.nnz)
         accumulator, standings = accumulator.reviewed(policy.limits)
+        for place, residual in (left[one.digest] for one in standings if one.reason is None):
+            residuals[place] = residual
         step = steps.step(state, accumulator.result(policy), memory)
         before, state, memory = state, apply(state, step.delta), step.memory
         if settings.mask is Mask.CONSENSUS and agreed is None:
-            memory = replace(memory, agreed=accumulator.agreed(policy, int(settings.density * space.size)))
+            memory = replace(memory, agreed=accumulator.agreed(policy, int(settings.density * space.size), dense))
         ways = (encode(delta, space, ValueCoding.FP32) for delta in (difference(before, state), state))
         down = min(map(len, (step.data, *ways)))
+        down += 0 if agreed is None else len(encode(agreed, space, ValueCoding.TERNARY))
         yield Progress(
             number,
             evaluator.evaluate(state).balanced_accuracy,

@@ -69,7 +69,8 @@ def classification_loss(
         q: from cross-entropy, as it nears 0, to the mean absolute error, at 1.
         restricted: leave classes of weight 0 out of the softmax. A site that has none of a class could only learn
             that it never occurs, and would undo what others taught (FedRS, Li & Zhan 2021,
-            https://doi.org/10.1145/3447548.3467254, with its scaling of absent classes taken to its limit).
+            https://doi.org/10.1145/3447548.3467254, with its scaling of absent classes taken to its limit). Where
+            there is but one class, the softmax is over all: otherwise there would be nothing to learn.
 
     Raises:
         ConfigError: ``label_smoothing`` or ``q`` is out of range.
@@ -80,7 +81,7 @@ def classification_loss(
         raise ConfigError(f"q {q} of the generalised cross-entropy is out of range", "Choose one above 0, up to 1")
     classes = logits.shape[1]
     soft = targets if targets.ndim == 2 else one_hot(targets, classes)
-    if restricted:
+    if restricted and torch.count_nonzero(weights) > 1:
         logits = logits - _FAR * (weights == 0)
     costs = -F.log_softmax(logits, 1)
     if kind == "generalised-cross-entropy":

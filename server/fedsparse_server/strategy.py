@@ -19,6 +19,7 @@ from fedsparse.delta import (
     Reason,
     RoundTask,
     RoundUpdate,
+    SparseDelta,
     ValueCoding,
     apply,
     decode_update,
@@ -26,7 +27,7 @@ from fedsparse.delta import (
     encode_task,
 )
 from fedsparse.envelope import unwrap, wrap
-from fedsparse.errors import FedsparseError, ProcessError
+from fedsparse.errors import DeltaError, FedsparseError, ProcessError
 from fedsparse.events import EventLog
 from fedsparse.registry import Contribution, Registry
 from fedsparse_server.evaluation import Evaluate
@@ -107,7 +108,8 @@ class SparseDeltaStrategy(Strategy):
         self._space = space
         self._registry = registry
         self._policy = policy
-        self._server = Server(space, settings.server, rows=settings.training.structure == "row")
+        self._dense = space.matching(settings.adapter.dense)
+        self._server = Server(space, settings.server, dense=self._dense, rows=settings.training.structure == "row")
         self._events = events
         self._operator = operator
         self._held: dict[int, int] = {}  # Flower node -> adapter version it is known to hold
@@ -137,7 +139,7 @@ class SparseDeltaStrategy(Strategy):
             number, version, time.monotonic(), Accumulator(self._space, folder=self._settings.state)
         )
         training = self._settings.training.of_round(number, self._settings.rounds.count)
-        agreed = voted(training, number, self._memory())
+        agreed = voted(training, number, self._memory(), self._space)
         support = b"" if agreed is None else encode(agreed, self._space, ValueCoding.TERNARY)
         self._round.votes = training.mask is Mask.CONSENSUS and agreed is None
         messages = []
@@ -196,6 +198,8 @@ class SparseDeltaStrategy(Strategy):
             max_bytes=limit,
             max_density=self._settings.training.density,
         )
+        if admitted.digest in current.contributions:
+            raise DeltaError("another plant has sent the very same bytes")
         contribution = Contribution(admitted.digest.hex(), samples=update.samples, nnz=admitted.nnz)
         current.accumulator.add(admitted)
         current.contributions[admitted.digest] = contribution
@@ -214,32 +218,38 @@ class SparseDeltaStrategy(Strategy):
             return None, None
         needed = self._settings.rounds.min_plants
         if len(current.contributions) < needed:
-            reason = f"{len(current.contributions)} of at least {needed} updates arrived"
-            self._events.emit("round_failed", round=current.number, reason=reason)
-            _log.warning("round %d: %s", current.number, reason)
+            self._fail(current, f"{len(current.contributions)} of at least {needed} updates arrived")
             return None, None
-        self._commit(current)
-        return None, None
-
-    def _commit(self, current: _Round) -> None:
         accumulator, standings = current.accumulator.reviewed(self._policy.limits)
         self._note(current, standings)
+        merged = accumulator.result(self._policy)
+        if merged.nnz:
+            self._commit(current, accumulator, merged)
+        else:
+            self._fail(
+                current, f"of {len(accumulator)} updates no {self._policy.min_holders} hold the same coordinate"
+            )
+        return None, None
+
+    def _fail(self, current: _Round, reason: str) -> None:
+        self._events.emit("round_failed", round=current.number, reason=reason)
+        _log.warning("round %d: %s", current.number, reason)
+
+    def _commit(self, current: _Round, accumulator: Accumulator, merged: SparseDelta) -> None:
         before = self._registry.state(current.version)
-        step = self._server.step(before, accumulator.result(self._policy), self._memory())
+        step = self._server.step(before, merged, self._memory())
         state = apply(before, step.delta)
         memory = step.memory
         if current.votes:
             most = int(self._settings.training.density * self._space.size)
-            memory = replace(memory, agreed=accumulator.agreed(self._policy, most))
+            memory = replace(memory, agreed=accumulator.agreed(self._policy, most, self._dense))
         quality = self._operator.evaluate(state) if self._operator.evaluate else None
         version = self._registry.commit(
             state,
             round=current.number,
             rule=f"{self._settings.aggregation.told}; {self._settings.server.told}",
             contributions=tuple(
-                current.contributions[digest]
-                for digest in sorted(current.contributions)
-                if all(one.digest != digest or one.reason is None for one in standings)
+                current.contributions[digest] for digest in sorted(current.contributions) if digest in accumulator
             ),
             metrics=quality or {},
             sign=self._operator.sign,

@@ -118,3 +118,9 @@ def test_a_review_of_nothing_is_refused() -> None:
 def test_a_standing_is_a_value() -> None:
     one = Standing(b"digest", 1.0, 0.5)
     assert replace(one, reason=Quarantine.NORM) != one
+
+
+def test_an_update_of_zeros_points_nowhere() -> None:
+    found = standings_of(Limits(min_cosine=-0.5), scaled(1), scaled(1), scaled(1), scaled(0))
+    assert found[-1].cosine == 0.0
+    assert found[-1].reason is None

@@ -13,7 +13,8 @@ from tests.unit.samples import LIMIT, NOTHING, SPACE, delta, state
 
 
 def server(rows: bool = False, **settings: object) -> Server:
-    return Server(SPACE, config.ServerSettings(**{"value_coding": "fp32", **settings}), rows=rows)
+    told = config.ServerSettings.model_validate({"value_coding": "fp32", **settings})
+    return Server(SPACE, told, dense={1}, rows=rows)
 
 
 def rounds(server: Server, *merged: SparseDelta, before: SparseDelta = NOTHING) -> tuple[SparseDelta, list[Step]]:
@@ -120,3 +121,17 @@ def test_damaged_memory_is_refused(cut: int) -> None:
     data = Memory.empty(SPACE).to_bytes(SPACE)
     with pytest.raises(DeltaError):
         Memory.from_bytes(data[:cut], SPACE)
+
+
+def test_dense_tensors_always_fit() -> None:
+    held = state({0: {0: 1.0, 1: 1.0}})
+    now, _ = rounds(server(max_density=2 / SPACE.size), delta({0: {5: 9.0}, 1: {2: 0.01}}), before=held)
+    assert values(now)[1] == {2: pytest.approx(0.01)}
+    assert values(now)[0] == {0: 1.0, 1: 1.0}
+
+
+def test_moments_of_another_optimiser_are_not_believed() -> None:
+    merged = delta({0: {1: 2.0}})
+    memory = server(optimiser="momentum").step(NOTHING, merged, Memory.empty(SPACE)).memory
+    fresh = server(optimiser="adam", learning_rate=0.01).step(NOTHING, merged, Memory.empty(SPACE))
+    assert server(optimiser="adam", learning_rate=0.01).step(NOTHING, merged, memory).delta == fresh.delta

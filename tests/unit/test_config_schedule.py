@@ -3,6 +3,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import pytest
+from pydantic import ValidationError
 
 from fedsparse import config
 
@@ -34,3 +35,10 @@ def test_steps_are_written_as_suits_the_adapter_unless_it_is_said(kind: str, cod
     assert config.SimulateConfig.model_validate(base).server.value_coding == coding
     told = {**base, "server": {"value_coding": "bf16"}}
     assert config.SimulateConfig.model_validate(told).server.value_coding == "bf16"
+
+
+@pytest.mark.parametrize("strength", ["auto", 0.8])
+def test_a_rule_to_compare_must_fit_its_strength(strength: object) -> None:
+    told = {"data": {"path": "x"}, "aggregation": {"strength": strength}, "plants": {"rules": ["trimmed-mean"]}}
+    with pytest.raises(ValidationError, match=r"plants\.rules names trimmed-mean"):
+        config.SimulateConfig.model_validate(told)

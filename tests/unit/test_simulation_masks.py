@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -72,7 +73,9 @@ def test_a_drawn_choice_is_everybodys_and_stands_for_its_rounds(tmp_path: Path) 
 
 def test_a_vote_stands_until_the_next(tmp_path: Path) -> None:
     rounds = trained(tmp_path, "consensus")
-    voters = rounds[0][0] | rounds[0][1]
+    plant = trainer(tmp_path)
+    head = {(at, i) for at in plant.adapter.dense for i in range(plant.space.tensors[at].size)}
+    voters = rounds[0][0] | rounds[0][1] | head
     for one, other in rounds[1:3]:
         assert one | other <= voters
     assert not rounds[3][0] | rounds[3][1] <= voters
@@ -81,13 +84,15 @@ def test_a_vote_stands_until_the_next(tmp_path: Path) -> None:
 def test_a_round_asks_for_what_was_voted_but_where_it_is_a_vote_itself() -> None:
     asked = schedule("consensus", 7, 3)
     memory = Memory.empty(SPACE)
-    assert voted(asked[1], 2, memory) is None  # nothing was voted yet
+    assert voted(asked[1], 2, memory, SPACE) is None  # nothing was voted yet
     agreed = delta({0: {1: 1.0}})
     memory = Memory(memory.residual, memory.moments, agreed)
-    assert [voted(one, number, memory) for number, one in enumerate(asked, 1)] == [
+    assert [voted(one, number, memory, SPACE) for number, one in enumerate(asked, 1)] == [
         None, agreed, agreed, None, agreed, agreed, None,
     ]  # fmt: skip
-    assert voted(schedule("local")[0], 2, memory) is None
+    lower = replace(asked[1], density=1e-9)
+    assert voted(lower, 2, memory, SPACE) is None  # what was agreed on is more than that
+    assert voted(schedule("local")[0], 2, memory, SPACE) is None
     assert asked[0].mask is Mask.CONSENSUS
 
 
@@ -96,10 +101,13 @@ def test_the_coordinates_of_most_weight_are_agreed_on_the_first_of_equals() -> N
     accumulator.add(admitted(delta({0: {1: 1.0, 3: 1.0}, 2: {4: -1.0}}), samples=1))
     accumulator.add(admitted(delta({0: {3: 1.0}, 2: {4: 2.0, 9: 1.0}}), samples=1))
     accumulator.add(admitted(delta({0: {0: 1.0}}), samples=5))
-    assert accumulator.agreed(Policy(holders_mean), 2) == delta({0: {0: 1.0, 3: 1.0}})
+    assert accumulator.agreed(Policy(holders_mean), 2, ()) == delta({0: {0: 1.0, 3: 1.0}})
     by_number = Policy(holders_mean, by_plant)
-    assert accumulator.agreed(by_number, 3) == delta({0: {0: 1.0, 3: 1.0}, 2: {4: 1.0}})
-    assert accumulator.agreed(by_number, 100).nnz == 5
+    assert accumulator.agreed(by_number, 3, ()) == delta({0: {0: 1.0, 3: 1.0}, 2: {4: 1.0}})
+    assert accumulator.agreed(by_number, 100, ()).nnz == 5
+    with_head = accumulator.agreed(by_number, 7, {1})
+    assert with_head == delta({0: {3: 1.0}, 1: dict.fromkeys(range(6), 1.0)})
+    assert accumulator.agreed(by_number, 2, {1}).nnz == 6
 
 
 def test_a_support_is_read_only_of_its_own_space() -> None:

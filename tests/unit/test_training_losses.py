@@ -238,3 +238,9 @@ def test_the_restricted_loss_of_all_classes_is_the_loss() -> None:
     weights = torch.tensor([0.5, 1.5])
     whole = classification_loss(logits, labels, weights)
     assert torch.equal(classification_loss(logits, labels, weights, restricted=True), whole)
+
+
+def test_a_site_of_one_class_still_learns_it() -> None:
+    logits = torch.tensor([[1.0, -2.0]])
+    weights, labels = torch.tensor([1.0, 0.0]), torch.tensor([0])
+    assert classification_loss(logits, labels, weights, restricted=True).item() > 0.01
