@@ -42,7 +42,7 @@ def _score(result: Result, last: int) -> float:
 def _rows(results: Sequence[Result], last: int) -> list[Row]:
     groups: dict[tuple[Any, ...], list[Result]] = {}
     for result in results:
-        key = (result["problem"], result["plants"], result["alpha"], result["arm"].name)
+        key = (result["problem"], result["plants"], result["alpha"], result["arm"])
         groups.setdefault(key, []).append(result)
     rows = []
     for (problem, plants, alpha, arm), members in groups.items():
@@ -102,7 +102,7 @@ def _bytes(rows: Sequence[Row], key: str) -> str:
 
 def _claims(results: Sequence[Result], arms: Sequence[str], last: int) -> list[Claim]:
     scores = {
-        (one["problem"], one["alpha"], one["plants"], one["seed"], one["arm"].name): _score(one, last)
+        (one["problem"], one["alpha"], one["plants"], one["seed"], one["arm"]): _score(one, last)
         for one in results
     }
     default, *others = arms
