@@ -11,9 +11,9 @@ from xml.sax.saxutils import escape
 
 from fedsparse.cli.svg import linear_ticks, spread
 
-_WIDTH, _HEIGHT = 380, 300
+_WIDTH, _HEIGHT = 430, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 54, 222, 56, 240  # inside a panel; names stand to the right
-_COLOURS = ("#0a6e5c", "#c2571a", "#7a5195", "#b8860b", "#1f77b4", "#d62728", "#444444")
+_COLOURS = ("#0a6e5c", "#c2571a", "#7a5195", "#b8860b", "#1f77b4", "#d62728", "#444444", "#8c564b", "#000000")
 
 Row = Mapping[str, Any]
 
