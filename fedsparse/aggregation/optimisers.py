@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fedsparse.config import ServerSettings
 from fedsparse.delta import SparseDelta, TensorDelta
+from fedsparse.delta.state import overlay
 
 _Vector = NDArray[np.float64]
 
@@ -56,7 +57,7 @@ def optimise(settings: ServerSettings, merged: SparseDelta, moments: Moments) ->
         firsts.append(_like(tensor, first))
     return (
         SparseDelta(merged.space, merged.operation, tuple(steps)),
-        Moments(_updated(moments.first, firsts), _updated(moments.second, seconds)),
+        Moments(overlay(moments.first, firsts), overlay(moments.second, seconds)),
     )
 
 
@@ -86,18 +87,3 @@ def _like(tensor: TensorDelta, values: _Vector) -> TensorDelta:
 
 def _each(delta: SparseDelta, change: Callable[[TensorDelta], _Vector]) -> SparseDelta:
     return SparseDelta(delta.space, delta.operation, tuple(_like(t, change(t)) for t in delta.tensors))
-
-
-def _updated(old: SparseDelta, new: list[TensorDelta]) -> SparseDelta:
-    """Return ``old`` with the values of ``new`` at its coordinates."""
-    tensors = {tensor.tensor: tensor for tensor in old.tensors}
-    for tensor in new:
-        held = tensors.get(tensor.tensor)
-        if held is not None:
-            others = ~np.isin(held.indices, tensor.indices, assume_unique=True)
-            indices = np.concatenate([held.indices[others], tensor.indices])
-            order = np.argsort(indices)
-            values = np.concatenate([held.values[others], tensor.values])
-            tensor = TensorDelta(tensor.tensor, indices[order], values[order])
-        tensors[tensor.tensor] = tensor
-    return SparseDelta(old.space, old.operation, tuple(tensors[position] for position in sorted(tensors)))

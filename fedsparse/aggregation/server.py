@@ -27,6 +27,7 @@ from fedsparse.delta import (
     decode,
     encode,
 )
+from fedsparse.delta.state import overlay
 from fedsparse.errors import DeltaError
 
 _PARTS = 4
@@ -134,7 +135,7 @@ class Server:
         if new.nnz <= room:
             return wanted, residual
         taken, residual = compensate(new, residual, ValueCoding.FP32, most=max(0, room), rows=self._rows)
-        return _joined(old, taken), residual
+        return overlay(old, taken.tensors), residual
 
 
 def _split(state: SparseDelta, step: SparseDelta, dense: Collection[int]) -> tuple[SparseDelta, SparseDelta]:
@@ -149,19 +150,6 @@ def _split(state: SparseDelta, step: SparseDelta, dense: Collection[int]) -> tup
                 part.append(TensorDelta(tensor.tensor, tensor.indices[which], tensor.values[which]))
     old, new = (SparseDelta(step.space, step.operation, tuple(part)) for part in parts)
     return old, new
-
-
-def _joined(one: SparseDelta, other: SparseDelta) -> SparseDelta:
-    """Return both; they have no coordinate in common."""
-    tensors = {tensor.tensor: tensor for tensor in one.tensors}
-    for tensor in other.tensors:
-        if (held := tensors.get(tensor.tensor)) is not None:
-            indices = np.concatenate([held.indices, tensor.indices])
-            order = np.argsort(indices)
-            values = np.concatenate([held.values, tensor.values])
-            tensor = TensorDelta(tensor.tensor, indices[order], values[order])
-        tensors[tensor.tensor] = tensor
-    return SparseDelta(one.space, one.operation, tuple(tensors[position] for position in sorted(tensors)))
 
 
 def voted(settings: TrainingSettings, round: int, memory: Memory, space: AdapterSpace) -> SparseDelta | None:

@@ -5,6 +5,7 @@ A state is a SET delta that names only what differs from the base: none of its v
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from hashlib import sha256
 
 import numpy as np
@@ -52,6 +53,21 @@ def difference(old: SparseDelta, new: SparseDelta) -> SparseDelta:
         TensorDelta(position, *changes[position]) for position in sorted(changes) if changes[position][0].size
     )
     return SparseDelta(old.space, Operation.SET, tuple(tensors))
+
+
+def overlay(under: SparseDelta, over: Iterable[TensorDelta]) -> SparseDelta:
+    """Return ``under`` with the values of ``over`` at its coordinates, of which it need not have any."""
+    tensors = {tensor.tensor: tensor for tensor in under.tensors}
+    for tensor in over:
+        held = tensors.get(tensor.tensor)
+        if held is not None:
+            others = ~np.isin(held.indices, tensor.indices, assume_unique=True)
+            indices = np.concatenate([held.indices[others], tensor.indices])
+            order = np.argsort(indices)
+            values = np.concatenate([held.values[others], tensor.values])
+            tensor = TensorDelta(tensor.tensor, indices[order], values[order])
+        tensors[tensor.tensor] = tensor
+    return SparseDelta(under.space, under.operation, tuple(tensors[position] for position in sorted(tensors)))
 
 
 def digest(state: SparseDelta, space: AdapterSpace) -> bytes:
