@@ -15,7 +15,7 @@ from fedsparse.sparsity.scores import (
     score_in_groups,
     snip,
 )
-from fedsparse.sparsity.sources import consensus_support, seeded_support, support_of
+from fedsparse.sparsity.sources import seeded_support, support_of
 from fedsparse.sparsity.structure import Structure, structured_rows, structured_tiles
 from fedsparse.sparsity.support import Allocation, Scores, Support, choose_support, sparse_budget
 
@@ -29,7 +29,6 @@ __all__ = [
     "Support",
     "Watched",
     "choose_support",
-    "consensus_support",
     "cubic_density",
     "drop_and_grow",
     "drop_fraction",

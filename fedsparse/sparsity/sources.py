@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection
 from hashlib import sha256
 
 import numpy as np
@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from fedsparse.delta import AdapterSpace, SharedSupport, SparseDelta
 from fedsparse.errors import ConfigError, SpaceMismatchError
-from fedsparse.sparsity.ranking import Best
 from fedsparse.sparsity.structure import Structure
 from fedsparse.sparsity.support import Allocation, Selection, Support, sparse_budget
 
@@ -74,57 +73,6 @@ def support_of(agreed: SparseDelta, space: AdapterSpace) -> Support:
     held = {tensor.tensor: tensor.indices for tensor in agreed.tensors}
     found = tuple(held.get(position, np.empty(0, np.int64)) for position in range(len(space.tensors)))
     return tuple(SharedSupport(space, found).indices)
-
-
-def consensus_support(
-    space: AdapterSpace,
-    supports: Sequence[Support],
-    density: float,
-    dense: Collection[int],
-    weights: Sequence[float] | None = None,
-) -> Support:
-    """Return the coordinates that most sites hold, by weight; ties go to the first coordinate.
-
-    A coordinate that no site holds is never taken, so there may be fewer than ``density`` allows.
-
-    Args:
-        space: the adapter space.
-        supports: one per site.
-        density: share of the space's coordinates, dense tensors included, that the result never exceeds.
-        dense: positions of the tensors that are taken whole, whatever the sites hold.
-        weights: one per site, positive, such as its number of samples; every site counts as one without.
-
-    Raises:
-        ConfigError: the dense tensors alone are more than ``density`` allows, or a weight is not positive.
-    """
-    votes = np.ones(len(supports)) if weights is None else np.array(weights, np.float64)
-    if len(votes) != len(supports) or not (np.isfinite(votes) & (votes > 0)).all():
-        raise ConfigError(
-            f"the weights {votes.tolist()} are not one positive number for each of {len(supports)} sites"
-        )
-    sizes = [tensor.size for tensor in space.tensors]
-    starts = np.cumsum([0, *sizes])
-    best = Best(sparse_budget(space, density, dense))
-    for position in range(len(sizes)):
-        if position not in dense:
-            held, weight = _tally([support[position] for support in supports], votes)
-            best.offer(weight, held + starts[position])
-    keys = np.sort(best.held()[1])
-    parts = np.split(keys, np.searchsorted(keys, starts[1:-1]))
-    return tuple(
-        np.arange(size) if position in dense else parts[position] - starts[position]
-        for position, size in enumerate(sizes)
-    )
-
-
-def _tally(
-    indices: Sequence[NDArray[np.int64]], votes: NDArray[np.float64]
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Return the coordinates of one tensor that any site holds, increasing, and the weight behind each."""
-    everyones = np.concatenate([np.empty(0, np.int64), *indices])
-    held, which = np.unique(everyones, return_inverse=True)
-    weight = np.repeat(votes, [len(part) for part in indices])
-    return held, np.bincount(which, weights=weight, minlength=len(held)).astype(np.float64, copy=False)
 
 
 def _stream(space: AdapterSpace, seed: int, position: int, count: int) -> NDArray[np.uint64]:

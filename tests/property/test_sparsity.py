@@ -15,7 +15,6 @@ from fedsparse.sparsity import (
     Structure,
     Support,
     choose_support,
-    consensus_support,
     drop_and_grow,
     seeded_support,
     soft_threshold_,
@@ -216,14 +215,6 @@ def _both(case: Case, seed: int) -> list[Support]:
 def test_a_seeded_support_is_a_function_of_its_arguments(case: Case, seed: int) -> None:
     first, second = (seeded_support(case.space, case.density, case.dense, seed, **case.options) for _ in range(2))
     assert [part.tolist() for part in first] == [part.tolist() for part in second]
-
-
-@few
-@given(cases(), st.integers(1, 4))
-def test_the_consensus_of_identical_supports_is_that_support(case: Case, sites: int) -> None:
-    support = choose_support(case.space, case.scores, case.density, case.dense, **case.options)
-    agreed = consensus_support(case.space, [support] * sites, case.density, case.dense)
-    assert [part.tolist() for part in agreed] == [part.tolist() for part in support]
 
 
 @few

@@ -8,7 +8,7 @@ import pytest
 
 from fedsparse.delta import AdapterSpace, TensorSpec
 from fedsparse.errors import ConfigError
-from fedsparse.sparsity import consensus_support, seeded_support
+from fedsparse.sparsity import seeded_support
 
 SPACE = AdapterSpace(bytes(32), (TensorSpec("a", (6, 5)), TensorSpec("head", (2,)), TensorSpec("b", (4, 3, 3))))
 WORD = (1 << 64) - 1
@@ -76,38 +76,3 @@ def test_every_coordinate_is_drawn_equally_often() -> None:
 def test_a_seed_of_more_than_eight_bytes_is_refused(seed: int) -> None:
     with pytest.raises(ConfigError, match=r"seed .* is out of range"):
         seeded_support(SPACE, 0.3, {1}, seed)
-
-
-NONE = np.empty(0, np.int64)
-
-
-def _votes(*sites: list[int]) -> list[tuple[np.ndarray[tuple[int], np.dtype[np.int64]], ...]]:
-    return [(np.array(site, np.int64), np.arange(2), NONE) for site in sites]
-
-
-def test_the_coordinates_that_most_sites_hold_are_taken() -> None:
-    chosen = consensus_support(SPACE, _votes([1, 4, 9], [4, 9, 20], [9, 21]), 4 / 68, {1})
-    assert [part.tolist() for part in chosen] == [[4, 9], [0, 1], []]
-
-
-def test_equal_votes_go_to_the_first_coordinate() -> None:
-    votes = _votes([20, 21], [3, 9])
-    votes[0] = (votes[0][0], votes[0][1], np.array([0]))
-    chosen = consensus_support(SPACE, votes, 5.01 / 68, {1})
-    assert [part.tolist() for part in chosen] == [[3, 9, 20], [0, 1], []]
-
-
-def test_a_heavier_site_counts_for_more() -> None:
-    chosen = consensus_support(SPACE, _votes([1], [2], [2]), 3.01 / 68, {1}, weights=[500, 200, 200])
-    assert chosen[0].tolist() == [1]
-
-
-def test_what_no_site_holds_is_never_taken() -> None:
-    chosen = consensus_support(SPACE, _votes([1], [5]), 1.0, {1})
-    assert [part.tolist() for part in chosen] == [[1, 5], [0, 1], []]
-
-
-@pytest.mark.parametrize("weights", [[1.0], [1.0, 0.0], [1.0, float("nan")]])
-def test_weights_that_weigh_nothing_are_refused(weights: list[float]) -> None:
-    with pytest.raises(ConfigError, match="one positive number for each of 2 sites"):
-        consensus_support(SPACE, _votes([1], [5]), 1.0, {1}, weights)
