@@ -50,8 +50,9 @@ bench-federated: $(VENV)/.installed ## federations whose plants differ, beside s
 bench-hostile: $(VENV)/.installed ## two of ten plants hostile, in seven ways; about half an hour, goes on where it was
 	$(BIN)/python -m benchmarks.hostile
 
-bench-gradients: $(VENV)/.installed ## ways to compute the gradient at a support, side by side
+bench-gradients: $(VENV)/.installed ## ways to compute gradients at a support and of depthwise kernels, side by side
 	$(BIN)/python -m benchmarks.gradients
+	$(BIN)/python -m benchmarks.depthwise
 
 bench-codec: $(VENV)/.installed ## index bits, speed, and the bytes of whole rounds; about 40 minutes
 	$(BIN)/python -m benchmarks.codec

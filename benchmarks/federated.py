@@ -1,11 +1,11 @@
 """Federations whose plants differ: fedsparse's default beside what else one might do, from unlike to alike plants.
 
-Every arm has the same plants, rounds and local training (loss, passes, falling rates, head). Each of three
-families (sparse, low-rank, dense) has four learning rates to choose from, tried by one of its arms on another
-draw, without the samples that are tested on in the end; the sparse family's by the default arm. FLASC's server
-adds the mean, as the others do. Accuracy is the mean over the last rounds, because it jumps from round to round
-where plants differ. Finished jobs are kept below --work: an interrupted run goes on where it stopped, and
---seeds 1 gives a first picture.
+Every arm has the same plants, rounds and local training (loss, passes, falling rates, head). Each chooses among
+learning rates by itself, on another draw, without the samples that are tested on in the end; but holders' mean and
+shared mask take the default's. FLASC's server adds the mean, as the others do. Accuracy is the mean over the last
+rounds, because it jumps from round to round where plants differ. Finished jobs are kept in --archive: an
+interrupted run goes on where it stopped, one after a change of the code begins anew; --seeds 1 gives a first
+picture.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, Literal
 
+import fedsparse
 from benchmarks.federated_others import average
 from benchmarks.federated_report import report
-from benchmarks.kept import run_all
+from benchmarks.kept import code_digest, run_all
+from benchmarks.report import RESULTS
 from benchmarks.simulation import ORDERS, Bench, Name, images, texts
 from benchmarks.small_minilm import small_minilm
 from fedsparse import config
@@ -38,6 +40,7 @@ IMAGE_SIZE, IMAGE_SHARE = 64, 0.3
 TUNING_PLANTS, TUNING_ALPHAS, TUNING_ROUNDS, TUNING_SEED = 4, (0.1, 0.5), 10, 100
 TASKS = {"images": "image-classification", "texts": "text-classification"}
 LEAST = {"images": 4, "texts": 2}
+ARCHIVE = RESULTS / "federated.jobs.jsonl"
 
 Method = Literal["merged", "voted", "averaged", "flasc", "alone", "central"]
 Family = Literal["sparse", "lora", "dense"]
@@ -49,20 +52,27 @@ class Arm:
 
     Attributes:
         rule: changes to ``[aggregation]``.
+        rate_of: the arm whose learning rate it takes, its own by default.
     """
 
     name: str
     method: Method
     family: Family
     rule: tuple[tuple[str, Any], ...] = ()
+    rate_of: str = ""
+
+    @property
+    def tuned(self) -> str:
+        """The name of the arm whose learning rate it takes."""
+        return self.rate_of or self.name
 
 
 DEFAULT = Arm("fedsparse (default)", "merged", "sparse")
 ARMS = (
     DEFAULT,
-    Arm("holders' mean", "merged", "sparse", (("rule", "holders-mean"),)),
+    Arm("holders' mean", "merged", "sparse", (("rule", "holders-mean"),), DEFAULT.name),
     Arm("zero-fill", "merged", "sparse", (("rule", "zero-fill"),)),
-    Arm("shared mask", "voted", "sparse", (("rule", "holders-mean"),)),
+    Arm("shared mask", "voted", "sparse", (("rule", "holders-mean"),), DEFAULT.name),
     Arm("FLASC", "flasc", "lora"),
     Arm("FedAvg, LoRA", "averaged", "lora"),
     Arm("FedAvg, all adapted weights", "averaged", "dense"),
@@ -72,10 +82,14 @@ ARMS = (
 RATES: dict[Family, dict[Name, tuple[float, ...]]] = {
     "sparse": {"images": (3e-3, 1e-2, 3e-2, 1e-1), "texts": (1e-3, 3e-3, 1e-2, 3e-2)},
     "lora": {"images": (1e-3, 3e-3, 1e-2, 3e-2), "texts": (1e-3, 3e-3, 1e-2, 3e-2)},
-    "dense": {"images": (1e-4, 3e-4, 1e-3, 3e-3), "texts": (1e-4, 3e-4, 1e-3, 3e-3)},
+    "dense": {"images": (1e-4, 3e-4, 1e-3, 3e-3), "texts": (3e-4, 1e-3, 3e-3, 1e-2)},
 }
 _WHOLE = {"images": ("*",), "texts": ("head.*", "*.dense.weight", "*.self.*.weight")}  # embeddings stay frozen
-_TUNED = {"sparse": DEFAULT, "lora": ARMS[5], "dense": ARMS[6]}
+_LIBRARY, _HERE = Path(fedsparse.__file__).parent, Path(__file__).parent
+_CODE = code_digest(
+    *(_LIBRARY / room for room in ("adapters", "aggregation", "delta", "simulation", "sparsity", "training")),
+    *(_HERE / f"{name}.py" for name in ("federated_others", "simulation", "small_minilm")),
+)
 
 
 @dataclass(frozen=True)
@@ -94,6 +108,11 @@ class Job:
     seed: int
     rounds: int
     tuning: bool
+    image_size: int = IMAGE_SIZE
+    image_share: float = IMAGE_SHARE
+    rank: int = RANK
+    code: str = _CODE
+    version: int = 2  # of what this file does
 
 
 @cache
@@ -120,6 +139,7 @@ def run_job(work: Path, orders: Path, job: Job) -> dict[str, Any]:
         found = _run(job, bench, [bench.trainer(part) for part in parts])
     except DeltaError as error:  # a rate so high that training diverges has lost, and is no reason to stop
         found = {"history": [1 / len(bench.samples.classes)] * job.rounds, "failed": str(error)}
+    found["history"] = [round(one, 4) for one in found["history"]]
     return {**found, "sizes": [len(part) for part in parts], "seconds": round(time.monotonic() - started, 1)}
 
 
@@ -176,7 +196,7 @@ def job_of(arm: Arm, problem: Name, data: str, rate: float, **where: Any) -> Job
     rule = config.AggregationSettings(**dict(arm.rule)).model_dump() if merges else {}
     server = config.ServerSettings().model_dump() if merges else {}
     if arm.method == "central":
-        where |= {"plants": PLANTS[0], "alpha": ALPHAS[-1]}
+        where |= {"plants": PLANTS[0], "alpha": ALPHAS[-1]}  # all the samples, whoever has them
     adapter: dict[str, Any] = {"kind": "lora" if arm.family == "lora" else "delta"}
     if arm.family == "dense":
         adapter["whole"] = True
@@ -207,16 +227,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     parser.add_argument("--texts", type=Path, default=ORDERS, help="folder of the maintenance work orders")
-    parser.add_argument("--work", type=Path, default=Path("runs/federated"), help="where finished jobs are kept")
+    parser.add_argument("--work", type=Path, default=Path("runs/federated"), help="for activations and models")
+    parser.add_argument("--archive", type=Path, default=ARCHIVE, help="file that finished jobs are kept in")
     options = parser.parse_args()
     started = time.monotonic()
     run = partial(run_job, options.work, options.texts)
-    go = partial(run_all, run=run, folder=options.work, workers=options.workers, describe=_line)
+    go = partial(run_all, run=run, folder=options.work, workers=options.workers, describe=_line,
+                 archive=options.archive)  # fmt: skip
     data = {name: _bench(name, options.work, options.texts, "delta").digest() for name in options.problems}
     rates = _tune(data, go)
     wanted = {
         (name, arm.name, plants, alpha, seed): job_of(
-            arm, name, data[name], rates[name, arm.family],
+            arm, name, data[name], rates[name, arm.tuned],
             plants=plants, alpha=alpha, seed=seed, rounds=ROUNDS, tuning=False,
         )
         for seed in range(options.seeds)
@@ -250,21 +272,23 @@ def main() -> None:
     report(results, [arm.name for arm in ARMS], LAST, settings)
 
 
-def _tune(data: dict[Name, str], go: Any) -> dict[tuple[Name, Family], float]:
-    """Return by problem and family the rate with the best accuracy, on unlike and on very unlike plants alike."""
+def _tune(data: dict[Name, str], go: Any) -> dict[tuple[Name, str], float]:
+    """Return by problem and arm the rate with the best accuracy, on unlike and on very unlike plants alike."""
     where = {"plants": TUNING_PLANTS, "seed": TUNING_SEED, "rounds": TUNING_ROUNDS, "tuning": True}
     jobs = {
-        (name, family, rate, alpha): job_of(_TUNED[family], name, data[name], rate, alpha=alpha, **where)
+        (name, arm.name, rate, alpha): job_of(arm, name, data[name], rate, alpha=alpha, **where)
         for name in data
-        for family, grids in RATES.items()
-        for rate in grids[name]
+        for arm in ARMS
+        if arm.tuned == arm.name
+        for rate in RATES[arm.family][name]
         for alpha in TUNING_ALPHAS
     }
-    found = {_key(one): statistics.mean(one["history"][-LAST:]) for one in go(list(jobs.values()))}
-    best: dict[tuple[Name, Family], tuple[float, float]] = {}
-    for name, family, rate, _ in jobs:
-        score = statistics.mean(found[_key(jobs[name, family, rate, alpha])] for alpha in TUNING_ALPHAS)
-        best[name, family] = max(best.get((name, family), (0.0, 0.0)), (score, rate))
+    unique = {_key(job): job for job in jobs.values()}
+    found = {_key(one): statistics.mean(one["history"][-LAST:]) for one in go(list(unique.values()))}
+    best: dict[tuple[Name, str], tuple[float, float]] = {}
+    for name, arm, rate, _ in jobs:
+        score = statistics.mean(found[_key(jobs[name, arm, rate, alpha])] for alpha in TUNING_ALPHAS)
+        best[name, arm] = max(best.get((name, arm), (0.0, 0.0)), (score, rate))
     return {key: rate for key, (_, rate) in best.items()}
 
 

@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812 - the name everybody knows
 from torch import Tensor, nn
 
+from fedsparse.adapters.bases.depthwise import is_small, small_depthwise
+
 _NORM_EPSILON = 1e-3
 BLOCKS = 16
 
@@ -72,6 +74,9 @@ class ConvNorm(nn.Module):
         kernel = weight.shape[-1]
         width, height = (_same_padding(size, kernel, self._stride) for size in (x.shape[3], x.shape[2]))
         symmetric = width[0] == width[1] and height[0] == height[1]
+        if self._depthwise and self._stride == 1 and is_small(x, kernel):
+            x = small_depthwise(x, weight * self.scale, self.shift)
+            return F.relu6(x) if self._activate else x
         if not symmetric:
             x = F.pad(x, (*width, *height))
         x = F.conv2d(
