@@ -57,13 +57,14 @@ class Agent:
         Raises:
             FedsparseError: says which setting, certificate, file or process is not right.
         """
-        identity = self._settings.site.identity
-        credentials = load_credentials(identity.certificate, identity.key, identity.authority, Role.PLANT)
+        credentials = load_credentials(self._settings.site.identity, Role.PLANT)
         if credentials.identity.name != self._settings.site.name:
             raise CertificateError(
                 f"the certificate is {credentials.identity.name!r}'s, site.name is {self._settings.site.name!r}",
                 f"Use {self._settings.site.name}'s own certificate, or correct site.name",
             )
+        if due := credentials.renewal_due():
+            self._say(due)
         config.require_source(self._settings.data.path, "data.path")
         require_socket_path(self._state / "trainer.sock")
         self._lock = hold(private_folder(self._state) / "lock", "plant")

@@ -21,7 +21,7 @@ from fedsparse import config
 from fedsparse.delta import AdapterSpace, RoundTask, decode_task, encode_update
 from fedsparse.errors import ConfigError, FedsparseError, ModelError, SpaceMismatchError
 from fedsparse.files import write_atomic
-from fedsparse.security import Role, verify
+from fedsparse.security import Revocations, Role, read_pem_chain, verify
 from fedsparse.v1 import link_pb2, trainer_pb2, trainer_pb2_grpc
 from fedsparse_client.agent import PROGRESS_FILE
 from fedsparse_client.rounds import RoundRunner
@@ -155,10 +155,21 @@ def _progress_in(path: Path) -> Callable[[int, int], None]:
 
 def build_runner(settings: config.SiteConfig, trainer: LocalTrainer) -> RoundRunner:
     """Put the trainer together with the adapter version that this plant holds."""
-    authority = settings.site.identity.authority.read_bytes()
+    identity = settings.site.identity
+    roots = read_pem_chain(identity.authority.read_bytes(), str(identity.authority))
+    revocations = Revocations(identity.revoked, roots)
 
     def verify_manifest(task: RoundTask, created: datetime) -> None:
-        verify(task.hub_certificate, authority, Role.HUB, task.manifest, task.manifest_signature, created)
+        authority = identity.authority.read_bytes()  # each time: CAs are replaced while plants run
+        verify(
+            task.hub_certificate,
+            authority,
+            Role.HUB,
+            task.manifest,
+            task.manifest_signature,
+            created,
+            revocations,
+        )
 
     folder = settings.state / "trainer"
     held = HeldVersion(folder / "version", trainer.space, verify_manifest)

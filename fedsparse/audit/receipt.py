@@ -12,7 +12,7 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from fedsparse.errors import CertificateError, LedgerError
-from fedsparse.security import Role, verify
+from fedsparse.security import Revocations, Role, verify
 from fedsparse.v1 import link_pb2
 
 
@@ -31,11 +31,14 @@ class Receipted:
     ledger_hash: bytes
 
 
-def check_receipt(data: bytes, expected: Receipted, authority: bytes | None) -> Iterator[str]:
+def check_receipt(
+    data: bytes, expected: Receipted, authority: bytes | None, revocations: Revocations | None = None
+) -> Iterator[str]:
     """Yield what is wrong with a serialised Receipt, each as the end of the sentence "the receipt ...".
 
     Args:
-        authority: the federation's CA certificate, PEM; None leaves the signature unchecked.
+        authority: the federation's CA certificates, PEM; None leaves the signature unchecked.
+        revocations: who no longer counts: of a fresh receipt, not of one filed before.
     """
     try:
         receipt = link_pb2.Receipt.FromString(data)
@@ -49,15 +52,17 @@ def check_receipt(data: bytes, expected: Receipted, authority: bytes | None) -> 
     if Receipted(body.task_id, body.payload_sha256, body.ledger_hash) != expected:
         yield "speaks of another payload, entry or task"
     if authority is not None:
-        yield from _check_signature(receipt, authority)
+        yield from _check_signature(receipt, authority, revocations)
 
 
-def _check_signature(receipt: link_pb2.Receipt, authority: bytes) -> Iterator[str]:
+def _check_signature(
+    receipt: link_pb2.Receipt, authority: bytes, revocations: Revocations | None
+) -> Iterator[str]:
     """Check the hub's certificate as it was at the time of the receipt: it may have expired since."""
     try:
         signed = receipt.body.SerializeToString(deterministic=True)
         at = datetime.fromtimestamp(receipt.body.received_unix_ms / 1000, UTC)
-        verify(receipt.hub_certificate, authority, Role.HUB, signed, receipt.signature, at)
+        verify(receipt.hub_certificate, authority, Role.HUB, signed, receipt.signature, at, revocations)
     except (OverflowError, ValueError, OSError):
         yield "is dated at no possible time"
     except CertificateError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import Any
 from fedsparse import config
 from fedsparse.errors import DataError
 from fedsparse.processes import free_port
-from fedsparse.security import Identity, Role, create_authority, issue
+from fedsparse.security import Identity, Role, create_authority, issue, revoke
 
 CLASSES = ("intact", "defective")
 PLANTS = ("kiso", "suzuka", "tenryu")
@@ -75,6 +76,8 @@ def lay_out(folder: Path, rounds: int, *, thin: int = 1, more: str = "") -> Layo
     address = f"127.0.0.1:{free_port()}"
     authority = create_authority(folder / "pki", "demo")
     issue(authority, Identity(Role.HUB, "hub"), folder / "hub" / "identity", hosts=("127.0.0.1", "localhost"))
+    revoke(authority)
+    shutil.copy(folder / "pki" / "crl.pem", folder / "hub" / "identity")
     test, parts = _split(read_cells()[::thin])
     write_manifest(folder / "test.csv", test)
     sites = {}
@@ -176,6 +179,7 @@ plants = [{plants}]
 certificate = "identity/hub.pem"
 key = "identity/hub.key"
 authority = "identity/ca.pem"
+revoked = "identity/crl.pem"
 
 [rounds]
 count = {rounds}

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from fedsparse import __version__
+from fedsparse.cli.pki import HostOption, PassphraseOption, pki
 from fedsparse.errors import FedsparseError
 
 app = typer.Typer(
@@ -23,7 +24,6 @@ server = typer.Typer(no_args_is_help=True, help="The operator's side: hub, strat
 client = typer.Typer(no_args_is_help=True, help="The plant's side: gateway, trainer, Flower node.")
 audit = typer.Typer(no_args_is_help=True, help="What left a site, and whether its record still holds.")
 registry = typer.Typer(no_args_is_help=True, help="Adapter versions.")
-pki = typer.Typer(no_args_is_help=True, help="Certificates for hub and plants.")
 peft = typer.Typer(no_args_is_help=True, help="Adapters to and from Hugging Face PEFT.")
 for name, group in (
     ("server", server),
@@ -174,6 +174,73 @@ def client_up(config: ConfigOption = Path("site.toml")) -> None:
     run_client(config, Console())
 
 
+IdentityOption = Annotated[Path, typer.Option(help="Folder of certificate and key.")]
+SignedArgument = Annotated[Path, typer.Argument(help="NAME.pem, as it came back from the CA.")]
+TrustedOption = Annotated[
+    Path | None,
+    typer.Option("--ca", help="ca.pem of the federation; by default the one beside the key."),
+]
+
+
+@client.command("enroll")
+def client_enroll(
+    name: Annotated[str, typer.Argument(help="This plant's name, e.g. kiso.")],
+    identity: IdentityOption = Path("identity"),
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Make this plant's key, which never leaves it, and a request for its certificate; also to renew them."""
+    from fedsparse.cli.enrol import run_enroll
+    from fedsparse.security import Role
+
+    run_enroll(Role.PLANT, name, identity, (), passphrase_file, Console())
+
+
+@client.command("adopt")
+def client_adopt(
+    name: Annotated[str, typer.Argument(help="This plant's name.")],
+    certificate: SignedArgument,
+    authority: TrustedOption = None,
+    identity: IdentityOption = Path("identity"),
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Put a certificate into use with the key that was made for it; a plant that runs takes it up by itself."""
+    from fedsparse.cli.enrol import run_adopt
+    from fedsparse.security import Role
+
+    trusted = authority or identity / "ca.pem"
+    run_adopt(Role.PLANT, name, certificate, trusted, identity, passphrase_file, Console())
+
+
+@server.command("enroll")
+def server_enroll(
+    name: Annotated[str, typer.Argument(help="The hub's name, e.g. hub.")],
+    host: HostOption = None,
+    identity: IdentityOption = Path("identity"),
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Make the hub's key, which never leaves it, and a request for its certificate; also to renew them."""
+    from fedsparse.cli.enrol import run_enroll
+    from fedsparse.security import Role
+
+    run_enroll(Role.HUB, name, identity, tuple(host or ()), passphrase_file, Console())
+
+
+@server.command("adopt")
+def server_adopt(
+    name: Annotated[str, typer.Argument(help="The hub's name.")],
+    certificate: SignedArgument,
+    authority: TrustedOption = None,
+    identity: IdentityOption = Path("identity"),
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Put a certificate into use with the key that was made for it; a hub that runs takes it up by itself."""
+    from fedsparse.cli.enrol import run_adopt
+    from fedsparse.security import Role
+
+    trusted = authority or identity / "ca.pem"
+    run_adopt(Role.HUB, name, certificate, trusted, identity, passphrase_file, Console())
+
+
 @audit.command("verify")
 def audit_verify(
     ledger: Annotated[Path, typer.Argument(help="A plant's ledger folder.")],
@@ -211,44 +278,6 @@ def registry_show(
     from fedsparse.cli.inspect import show_version
 
     show_version(folder, version, Console())
-
-
-@pki.command("init")
-def pki_init(
-    folder: Annotated[Path, typer.Argument(help="New folder for the CA; keep it off the hub.")],
-    name: Annotated[str, typer.Option(help="Name of the federation.")] = "fedsparse",
-) -> None:
-    """Create a certificate authority for one federation."""
-    from fedsparse.security import create_authority
-
-    create_authority(folder, name)
-    typer.echo(f"created {folder / 'ca.pem'} (share it) and {folder / 'ca.key'} (never share it)")
-
-
-@pki.command("issue")
-def pki_issue(
-    role: Annotated[str, typer.Argument(help="hub or plant.")],
-    name: Annotated[str, typer.Argument(help="Name, e.g. kiso.")],
-    authority: Annotated[Path, typer.Option("--ca", help="Folder of the CA.")],
-    out: Annotated[Path, typer.Option(help="Folder for NAME.pem, NAME.key and ca.pem.")],
-    host: Annotated[
-        list[str] | None, typer.Option(help="Host name or IP address of the hub; may be repeated.")
-    ] = None,
-) -> None:
-    """Issue a certificate and key for the hub or for one plant."""
-    from fedsparse.errors import CertificateError
-    from fedsparse.security import Identity, Role, issue, load_authority
-
-    try:
-        identity = Identity(Role(role), name)
-    except ValueError:
-        raise CertificateError(f"no such role: {role!r}", "Use hub or plant") from None
-    if identity.role is Role.HUB and not host:
-        raise CertificateError(
-            "a hub's certificate needs the names at which plants dial it", "Add --host, e.g. --host hub.example"
-        )
-    issue(load_authority(authority), identity, out, hosts=tuple(host or ()))
-    typer.echo(f"created {out / name}.pem and {out / name}.key")
 
 
 @peft.command("export")

@@ -175,12 +175,20 @@ class ServerSettings(Settings):
 
 
 class HubSettings(Settings):
-    """The one port that listens off loopback, and who may dial it."""
+    """The one port that listens off loopback, and who may dial it.
+
+    Attributes:
+        listen: "HOST:PORT".
+        plants: who may dial; no other name of the same CA is let in.
+        max_update_bytes: most that one update may have.
+        grace_seconds: how long the open task of a plant waits for it after its connection dropped.
+    """
 
     listen: Address
     plants: Annotated[tuple[Name, ...], Field(min_length=1), AfterValidator(check_distinct)]
     identity: IdentitySettings
     max_update_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = 32 << 20
+    grace_seconds: Annotated[float, Field(ge=0, le=3600)] = 10.0
 
 
 class FederationConfig(Settings):

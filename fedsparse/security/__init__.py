@@ -1,9 +1,14 @@
 """Who may speak to whom: certificates, mutual TLS, signatures."""
 
-from fedsparse.security.authority import Authority, create_authority, issue, load_authority
-from fedsparse.security.credentials import Credentials, load_credentials
+from fedsparse.security.authority import Authority, create_authority, load_authority, replace_issuing
+from fedsparse.security.chains import check_chain, read_der_chain, read_pem_chain
+from fedsparse.security.credentials import Credentials, LiveCredentials, load_credentials
+from fedsparse.security.enrolment import adopt_certificate, fingerprint, read_request, request_certificate
 from fedsparse.security.handshakes import watch_handshakes
 from fedsparse.security.identity import Identity, Role, identity_of
+from fedsparse.security.issuing import issue, revoke, sign_request
+from fedsparse.security.keys import read_passphrase
+from fedsparse.security.revocation import Revocations
 from fedsparse.security.signing import sign, verify
 from fedsparse.security.tls import channel_credentials, probe, server_credentials
 
@@ -11,16 +16,29 @@ __all__ = [
     "Authority",
     "Credentials",
     "Identity",
+    "LiveCredentials",
+    "Revocations",
     "Role",
+    "adopt_certificate",
     "channel_credentials",
+    "check_chain",
     "create_authority",
+    "fingerprint",
     "identity_of",
     "issue",
     "load_authority",
     "load_credentials",
     "probe",
+    "read_der_chain",
+    "read_passphrase",
+    "read_pem_chain",
+    "read_request",
+    "replace_issuing",
+    "request_certificate",
+    "revoke",
     "server_credentials",
     "sign",
+    "sign_request",
     "verify",
     "watch_handshakes",
 ]

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
+from fedsparse.config import IdentitySettings
 from fedsparse.errors import CertificateError
-from fedsparse.security.identity import Identity, Role, identity_of
+from fedsparse.security.chains import check_chain, read_pem_chain, to_der_chain
+from fedsparse.security.identity import Identity, Role
+from fedsparse.security.keys import read_key, read_passphrase
+from fedsparse.security.revocation import Revocations
 
-UNREADABLE = (ValueError, TypeError, x509.InvalidVersion, UnsupportedAlgorithm)  # what hostile bytes raise
-_USAGE = {Role.HUB: ExtendedKeyUsageOID.SERVER_AUTH, Role.PLANT: ExtendedKeyUsageOID.CLIENT_AUTH}
+_RENEW_BEFORE = timedelta(days=21)
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,13 @@ class Credentials:
     """What a hub or plant shows, and whom it trusts; PEM.
 
     Attributes:
-        authority: the federation's CA certificate.
+        certificate: the leaf, and the CAs that issued it.
+        key: of the leaf, not encrypted; it stays in memory.
+        authority: the CA certificates that are trusted; several while one is replaced.
     """
 
     certificate: bytes
-    key: bytes
+    key: bytes = field(repr=False)
     authority: bytes
     identity: Identity
 
@@ -36,61 +39,98 @@ class Credentials:
         """Name the identity and never the key."""
         return f"Credentials({self.identity.uri})"
 
+    @property
+    def chain(self) -> list[x509.Certificate]:
+        """The leaf, and the CAs that issued it."""
+        return read_pem_chain(self.certificate, "the certificate")
 
-def load_credentials(certificate: Path, key: Path, authority: Path, role: Role) -> Credentials:
-    """Read and check the three files.
+    @property
+    def der(self) -> bytes:
+        """The chain as receipts and signed versions carry it."""
+        return to_der_chain(self.chain)
+
+    @property
+    def roots(self) -> list[x509.Certificate]:
+        """The CA certificates that are trusted."""
+        return read_pem_chain(self.authority, "the CA certificate")
+
+    def renewal_due(self) -> str:
+        """Return a sentence where the certificate expires within three weeks, otherwise nothing."""
+        end = min(certificate.not_valid_after_utc for certificate in self.chain)
+        if end - datetime.now(UTC) > _RENEW_BEFORE:
+            return ""
+        return f"the certificate of {self.identity.uri} expires on {end:%Y-%m-%d %H:%M} UTC: enrol anew"
+
+
+def load_credentials(settings: IdentitySettings, role: Role) -> Credentials:
+    """Read and check what ``settings`` name.
 
     Raises:
         CertificateError: says which file is wrong, how, and what to do.
     """
-    pem, key_pem, authority_pem = (
+    pem, authority = (
         _read(path, what)
-        for path, what in ((certificate, "certificate"), (key, "private key"), (authority, "CA certificate"))
+        for path, what in ((settings.certificate, "certificate"), (settings.authority, "CA certificate"))
     )
-    if key.stat().st_mode & 0o077:
-        raise CertificateError(
-            f"the private key {key} can be read by others (mode {key.stat().st_mode & 0o777:04o})",
-            f"Run: chmod 600 {key}",
-        )
-    leaf = _parse(pem, certificate)
-    _check_key(leaf, key_pem, certificate, key)
-    identity = check_certificate(leaf, _parse(authority_pem, authority), role, str(certificate))
-    return Credentials(pem, key_pem, authority_pem, identity)
+    key = read_key(settings.key, read_passphrase(settings.passphrase_file))
+    chain = read_pem_chain(pem, str(settings.certificate))
+    if key.public_key() != chain[0].public_key():
+        raise CertificateError(f"the key {settings.key} does not belong to the certificate {settings.certificate}")
+    roots = read_pem_chain(authority, str(settings.authority))
+    identity = check_chain(chain, roots, role, str(settings.certificate))
+    Revocations(settings.revoked, roots).check(chain)
+    plain = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return Credentials(pem, plain, authority, identity)
 
 
-def check_certificate(
-    leaf: x509.Certificate, authority: x509.Certificate, role: Role, name: str, at: datetime | None = None
-) -> Identity:
-    """Return whom ``leaf`` speaks for, once dates, issuer, use and role are right.
+class LiveCredentials:
+    """Credentials that are read again when their files change: keys and CAs are replaced without a restart.
+
+    While new files are incomplete or wrong, the old ones stay in use.
 
     Args:
-        at: when both certificates must be valid; now, if not given.
+        settings: where the files lie.
+        role: what the certificate must be.
+        on_trouble: told once of each state of the files that cannot be used.
 
     Raises:
-        CertificateError: names the check that failed.
+        CertificateError: they are not right to begin with.
     """
-    now = at or datetime.now(UTC)
-    for certificate, what in ((leaf, name), (authority, "the CA certificate")):
-        if now < certificate.not_valid_before_utc:
-            start = certificate.not_valid_before_utc
-            raise CertificateError(f"{what} is valid only from {start:%Y-%m-%d %H:%M} UTC", "Check the clock")
-        if now > certificate.not_valid_after_utc:
-            end = certificate.not_valid_after_utc
-            raise CertificateError(f"{what} expired on {end:%Y-%m-%d %H:%M} UTC", "Issue a new one")
+
+    def __init__(self, settings: IdentitySettings, role: Role, on_trouble: Callable[[str], None]) -> None:
+        self._settings = settings
+        self._role = role
+        self._on_trouble = on_trouble
+        self._seen = self._state()
+        self.current = load_credentials(settings, role)
+
+    def renew(self) -> bool:
+        """Read the files again if they have changed; return whether there are new credentials."""
+        if (state := self._state()) == self._seen:
+            return False
+        self._seen = state
+        try:
+            found = load_credentials(self._settings, self._role)
+            if found.identity != self.current.identity:
+                raise CertificateError(f"they are {found.identity.uri}'s, not {self.current.identity.uri}'s")
+        except CertificateError as error:
+            self._on_trouble(f"the changed certificate files are not used yet: {error}")
+            return False
+        changed = found != self.current
+        self.current = found
+        return changed
+
+    def _state(self) -> tuple[tuple[int, int, int] | None, ...]:
+        files = (self._settings.certificate, self._settings.key, self._settings.authority)
+        return tuple(map(_file_state, files))
+
+
+def _file_state(path: Path) -> tuple[int, int, int] | None:
     try:
-        leaf.verify_directly_issued_by(authority)
-    except (InvalidSignature, *UNREADABLE):
-        raise CertificateError(
-            f"{name} was not issued by the given CA", "Use the certificate and ca.pem of the same federation"
-        ) from None
-    identity = identity_of(leaf)
-    try:
-        usage = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
-    except x509.ExtensionNotFound:
-        usage = x509.ExtendedKeyUsage([])
-    if identity.role is not role or _USAGE[role] not in usage:
-        raise CertificateError(f"{name} is a {identity.role.value}'s certificate, a {role.value}'s is needed")
-    return identity
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
 
 
 def _read(path: Path, what: str) -> bytes:
@@ -100,21 +140,3 @@ def _read(path: Path, what: str) -> bytes:
         raise CertificateError(
             f"cannot read the {what} {path}: {error.strerror}", "Issue one with `fedsparse pki issue`"
         ) from None
-
-
-def _parse(pem: bytes, path: Path) -> x509.Certificate:
-    try:
-        return x509.load_pem_x509_certificate(pem)
-    except UNREADABLE:
-        raise CertificateError(f"{path} is not a PEM certificate") from None
-
-
-def _check_key(leaf: x509.Certificate, pem: bytes, certificate: Path, path: Path) -> None:
-    try:
-        key = load_pem_private_key(pem, None)
-    except UNREADABLE:
-        raise CertificateError(f"{path} is not an unencrypted PEM private key") from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey):
-        raise CertificateError(f"{path} is not an elliptic-curve key")
-    if key.public_key() != leaf.public_key():
-        raise CertificateError(f"the key {path} does not belong to the certificate {certificate}")

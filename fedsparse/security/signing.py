@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from datetime import datetime
 
-from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from fedsparse.errors import CertificateError
-from fedsparse.security.credentials import UNREADABLE, check_certificate
+from fedsparse.security.chains import check_chain, read_der_chain, read_pem_chain
 from fedsparse.security.identity import Identity, Role
+from fedsparse.security.revocation import Revocations
 
 
 def sign(key: bytes, data: bytes) -> bytes:
@@ -24,27 +24,33 @@ def sign(key: bytes, data: bytes) -> bytes:
 
 
 def verify(
-    certificate: bytes, authority: bytes, role: Role, data: bytes, signature: bytes, at: datetime | None = None
+    certificate: bytes,
+    authority: bytes,
+    role: Role,
+    data: bytes,
+    signature: bytes,
+    at: datetime | None = None,
+    revocations: Revocations | None = None,
 ) -> Identity:
     """Return who signed ``data``.
 
     Args:
-        certificate: the signer's, DER.
-        authority: the federation's CA certificate, PEM.
+        certificate: the signer's chain, DER, one after the other, the leaf first.
+        authority: the CA certificates that are trusted, PEM.
         role: what the signer must be.
         at: when it was signed, in UTC: a certificate that has expired since does not undo what it signed. An old
             key in the wrong hands can write an old date, so a fresh signature is checked without it.
+        revocations: who no longer counts, whenever it was signed.
 
     Raises:
         CertificateError: the certificate or the signature is not right.
     """
-    try:
-        leaf = x509.load_der_x509_certificate(certificate)
-        ca = x509.load_pem_x509_certificate(authority)
-    except UNREADABLE:
-        raise CertificateError("the signer's or the CA's certificate is unreadable") from None
-    identity = check_certificate(leaf, ca, role, "the signer's certificate", at)
-    key = leaf.public_key()
+    chain = read_der_chain(certificate, "the signer's certificate")
+    roots = read_pem_chain(authority, "the CA certificate")
+    identity = check_chain(chain, roots, role, "the signer's certificate", at)
+    if revocations is not None:
+        revocations.check(chain)
+    key = chain[0].public_key()
     if not isinstance(key, ec.EllipticCurvePublicKey):
         raise CertificateError("the signer's key is not an elliptic-curve key")
     try:

@@ -8,9 +8,11 @@ import tempfile
 from pathlib import Path
 
 import grpc
+from cryptography import x509
 
-from fedsparse.errors import HubUnreachableError, LinkError
-from fedsparse.security.credentials import Credentials
+from fedsparse.errors import CertificateError, HubUnreachableError, LinkError
+from fedsparse.security.credentials import Credentials, LiveCredentials
+from fedsparse.security.revocation import Revocations
 
 _PROBE_SECONDS = 10.0
 
@@ -24,17 +26,28 @@ def channel_credentials(credentials: Credentials) -> grpc.ChannelCredentials:
     )
 
 
-def server_credentials(credentials: Credentials) -> grpc.ServerCredentials:
-    """Return what the hub serves with; a client without a certificate of the same CA gets nowhere."""
-    return grpc.ssl_server_credentials(
-        [(credentials.key, credentials.certificate)],
-        root_certificates=credentials.authority,
-        require_client_auth=True,
+def server_credentials(credentials: LiveCredentials) -> grpc.ServerCredentials:
+    """Return what the hub serves with; a client without a certificate of the same CA gets nowhere.
+
+    Before every handshake it is seen whether certificate, key or CA have changed: new connections get new ones.
+    """
+
+    def configuration() -> grpc.ServerCertificateConfiguration:
+        now = credentials.current
+        return grpc.ssl_server_certificate_configuration([(now.key, now.certificate)], now.authority)
+
+    return grpc.dynamic_ssl_server_credentials(
+        configuration(),
+        lambda: configuration() if credentials.renew() else None,  # type: ignore[arg-type,return-value] # as gRPC says
+        require_client_authentication=True,
     )
 
 
-def probe(host: str, port: int, credentials: Credentials) -> None:
+def probe(host: str, port: int, credentials: Credentials, revocations: Revocations | None = None) -> None:
     """Do one TLS 1.3 handshake (RFC 8446) with the hub and hang up.
+
+    Args:
+        revocations: who no longer counts.
 
     Raises:
         HubUnreachableError: nothing answers there (yet).
@@ -48,6 +61,8 @@ def probe(host: str, port: int, credentials: Credentials) -> None:
         raise HubUnreachableError(f"{where} does not answer: {error}") from None
     try:
         with plain, context.wrap_socket(plain, server_hostname=host) as channel:
+            if revocations is not None:
+                revocations.check([x509.load_der_x509_certificate(channel.getpeercert(binary_form=True) or b"")])
             # The hub judges our certificate only after its own part is done: its verdict is the first byte.
             # A hub that accepts sends its HTTP/2 SETTINGS.
             if not channel.recv(1):
@@ -55,6 +70,8 @@ def probe(host: str, port: int, credentials: Credentials) -> None:
                     f"{where} hung up on reading our certificate {credentials.identity.uri}",
                     "Its log names the check that failed: most often the certificate is of another CA or expired",
                 )
+    except CertificateError as error:
+        raise LinkError(f"{where}: {error}") from None
     except ssl.SSLCertVerificationError as error:
         raise LinkError(
             f"{where}: its certificate is not accepted here: {error.verify_message.rstrip('.')}",

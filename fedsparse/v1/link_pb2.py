@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from fedsparse.v1 import space_pb2 as fedsparse_dot_v1_dot_space__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66\x65\x64sparse/v1/link.proto\x12\x0c\x66\x65\x64sparse.v1\x1a\x18\x66\x65\x64sparse/v1/space.proto\"#\n\x0f\x44\x65scribeRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\"\xd0\x01\n\nFederation\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nbase_model\x18\x03 \x01(\t\x12\x18\n\x10\x62\x61se_fingerprint\x18\x04 \x01(\x0c\x12*\n\x07\x61\x64\x61pter\x18\x05 \x01(\x0b\x32\x19.fedsparse.v1.AdapterSpec\x12)\n\x05space\x18\x06 \x01(\x0b\x32\x1a.fedsparse.v1.AdapterSpace\x12\x0f\n\x07\x63lasses\x18\x07 \x03(\t\x12\x0c\n\x04task\x18\x08 \x01(\t\"0\n\rAttendRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\r\n\x05space\x18\x02 \x01(\x0c\"R\n\x04Task\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\x04\x12\x15\n\rbundle_sha256\x18\x03 \x01(\t\x12\x12\n\nround_task\x18\x04 \x01(\x0c\"D\n\x06Update\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x14\n\x0cround_update\x18\x02 \x01(\x0c\x12\x13\n\x0bledger_hash\x18\x03 \x01(\x0c\"^\n\x07Receipt\x12\'\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x19.fedsparse.v1.ReceiptBody\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x17\n\x0fhub_certificate\x18\x03 \x01(\x0c\"\x86\x01\n\x0bReceiptBody\x12\r\n\x05plant\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x16\n\x0epayload_sha256\x18\x03 \x01(\x0c\x12\x13\n\x0bledger_hash\x18\x04 \x01(\x0c\x12\x10\n\x08sequence\x18\x05 \x01(\x04\x12\x18\n\x10received_unix_ms\x18\x06 \x01(\x03\x32\xbd\x01\n\x04Link\x12\x43\n\x08\x44\x65scribe\x12\x1d.fedsparse.v1.DescribeRequest\x1a\x18.fedsparse.v1.Federation\x12;\n\x06\x41ttend\x12\x1b.fedsparse.v1.AttendRequest\x1a\x12.fedsparse.v1.Task0\x01\x12\x33\n\x04Push\x12\x14.fedsparse.v1.Update\x1a\x15.fedsparse.v1.Receiptb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x17\x66\x65\x64sparse/v1/link.proto\x12\x0c\x66\x65\x64sparse.v1\x1a\x18\x66\x65\x64sparse/v1/space.proto\"#\n\x0f\x44\x65scribeRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\"\xd0\x01\n\nFederation\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x12\n\nbase_model\x18\x03 \x01(\t\x12\x18\n\x10\x62\x61se_fingerprint\x18\x04 \x01(\x0c\x12*\n\x07\x61\x64\x61pter\x18\x05 \x01(\x0b\x32\x19.fedsparse.v1.AdapterSpec\x12)\n\x05space\x18\x06 \x01(\x0b\x32\x1a.fedsparse.v1.AdapterSpace\x12\x0f\n\x07\x63lasses\x18\x07 \x03(\t\x12\x0c\n\x04task\x18\x08 \x01(\t\"O\n\rAttendRequest\x12\x10\n\x08protocol\x18\x01 \x01(\r\x12\r\n\x05space\x18\x02 \x01(\x0c\x12\x0f\n\x07session\x18\x03 \x01(\x0c\x12\x0c\n\x04held\x18\x04 \x03(\t\"R\n\x04Task\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x0e\n\x06run_id\x18\x02 \x01(\x04\x12\x15\n\rbundle_sha256\x18\x03 \x01(\t\x12\x12\n\nround_task\x18\x04 \x01(\x0c\"D\n\x06Update\x12\x0f\n\x07task_id\x18\x01 \x01(\t\x12\x14\n\x0cround_update\x18\x02 \x01(\x0c\x12\x13\n\x0bledger_hash\x18\x03 \x01(\x0c\"^\n\x07Receipt\x12\'\n\x04\x62ody\x18\x01 \x01(\x0b\x32\x19.fedsparse.v1.ReceiptBody\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12\x17\n\x0fhub_certificate\x18\x03 \x01(\x0c\"\x86\x01\n\x0bReceiptBody\x12\r\n\x05plant\x18\x01 \x01(\t\x12\x0f\n\x07task_id\x18\x02 \x01(\t\x12\x16\n\x0epayload_sha256\x18\x03 \x01(\x0c\x12\x13\n\x0bledger_hash\x18\x04 \x01(\x0c\x12\x10\n\x08sequence\x18\x05 \x01(\x04\x12\x18\n\x10received_unix_ms\x18\x06 \x01(\x03\x32\xbd\x01\n\x04Link\x12\x43\n\x08\x44\x65scribe\x12\x1d.fedsparse.v1.DescribeRequest\x1a\x18.fedsparse.v1.Federation\x12;\n\x06\x41ttend\x12\x1b.fedsparse.v1.AttendRequest\x1a\x12.fedsparse.v1.Task0\x01\x12\x33\n\x04Push\x12\x14.fedsparse.v1.Update\x1a\x15.fedsparse.v1.Receiptb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -37,15 +37,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_FEDERATION']._serialized_start=105
   _globals['_FEDERATION']._serialized_end=313
   _globals['_ATTENDREQUEST']._serialized_start=315
-  _globals['_ATTENDREQUEST']._serialized_end=363
-  _globals['_TASK']._serialized_start=365
-  _globals['_TASK']._serialized_end=447
-  _globals['_UPDATE']._serialized_start=449
-  _globals['_UPDATE']._serialized_end=517
-  _globals['_RECEIPT']._serialized_start=519
-  _globals['_RECEIPT']._serialized_end=613
-  _globals['_RECEIPTBODY']._serialized_start=616
-  _globals['_RECEIPTBODY']._serialized_end=750
-  _globals['_LINK']._serialized_start=753
-  _globals['_LINK']._serialized_end=942
+  _globals['_ATTENDREQUEST']._serialized_end=394
+  _globals['_TASK']._serialized_start=396
+  _globals['_TASK']._serialized_end=478
+  _globals['_UPDATE']._serialized_start=480
+  _globals['_UPDATE']._serialized_end=548
+  _globals['_RECEIPT']._serialized_start=550
+  _globals['_RECEIPT']._serialized_end=644
+  _globals['_RECEIPTBODY']._serialized_start=647
+  _globals['_RECEIPTBODY']._serialized_end=781
+  _globals['_LINK']._serialized_start=784
+  _globals['_LINK']._serialized_end=973
 # @@protoc_insertion_point(module_scope)

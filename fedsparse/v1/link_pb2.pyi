@@ -93,18 +93,28 @@ class AttendRequest(_message.Message):
 
     PROTOCOL_FIELD_NUMBER: _builtins.int
     SPACE_FIELD_NUMBER: _builtins.int
+    SESSION_FIELD_NUMBER: _builtins.int
+    HELD_FIELD_NUMBER: _builtins.int
     protocol: _builtins.int
     space: _builtins.bytes
     """fingerprint that the plant derived from its own base model"""
+    session: _builtins.bytes
+    """16 random bytes of one gateway process, which may take up its session again; or empty"""
+    @_builtins.property
+    def held(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """tasks that it has already, which are not to be sent again"""
+
     def __init__(
         self,
         *,
         protocol: _builtins.int = ...,
         space: _builtins.bytes = ...,
+        session: _builtins.bytes = ...,
+        held: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["protocol", b"protocol", "space", b"space"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "protocol", b"protocol", "session", b"session", "space", b"space"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -181,7 +191,7 @@ class Receipt(_message.Message):
     signature: _builtins.bytes
     """ECDSA P-256, SHA-256, DER, over the serialised body"""
     hub_certificate: _builtins.bytes
-    """DER; must chain to the federation's CA"""
+    """DER, the leaf and then the CAs below the root, one after the other"""
     @_builtins.property
     def body(self) -> Global___ReceiptBody: ...
     def __init__(

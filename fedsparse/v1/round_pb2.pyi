@@ -174,7 +174,7 @@ class RoundTask(_message.Message):
     manifest_signature: _builtins.bytes
     """by the hub's certificate key"""
     hub_certificate: _builtins.bytes
-    """DER"""
+    """DER, the leaf and then the CAs below the root, one after the other"""
     support: _builtins.bytes
     """SparseDelta, operation ADD, every value 1: the coordinates to train; empty: the plant chooses"""
     @_builtins.property

@@ -7,8 +7,6 @@ import logging
 import os
 from pathlib import Path
 
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 from flwr.app import ArrayRecord, Context
 from flwr.serverapp import Grid, ServerApp
 
@@ -18,9 +16,10 @@ from fedsparse.delta import AdapterSpace, Operation, SparseDelta
 from fedsparse.events import EventLog
 from fedsparse.processes import die_with_parent
 from fedsparse.registry import Registry
-from fedsparse.security import sign
+from fedsparse.security import Credentials, LiveCredentials, Role
 from fedsparse.v1 import link_pb2
 from fedsparse_server import evaluation
+from fedsparse_server.bell import ring
 from fedsparse_server.grid import PromptGrid
 from fedsparse_server.strategy import Operator, SparseDeltaStrategy
 
@@ -54,7 +53,7 @@ def main(grid: Grid, context: Context) -> None:
         untouched = SparseDelta.empty(space.fingerprint, Operation.SET)
         events.emit("baseline", **operator.evaluate(untouched))
     strategy.start(
-        PromptGrid(grid, strategy.receive),
+        PromptGrid(grid, lambda: ring(settings.state), strategy.receive),
         ArrayRecord(),
         num_rounds=rounds,
         timeout=settings.rounds.deadline_seconds,
@@ -63,18 +62,19 @@ def main(grid: Grid, context: Context) -> None:
 
 
 def _operator(settings: config.FederationConfig, space: AdapterSpace) -> Operator:
-    identity = settings.hub.identity
-    key = identity.key.read_bytes()
-    certificate = x509.load_pem_x509_certificate(identity.certificate.read_bytes())
+    credentials = LiveCredentials(settings.hub.identity, Role.HUB, logging.getLogger("hub").error)
     roster = settings.state / "roster.json"
 
     def name_of(node: int) -> str:
         nodes: dict[str, str] = json.loads(roster.read_text())["nodes"]
         return nodes.get(str(node), f"node {node}")
 
+    def signer() -> Credentials:
+        credentials.renew()
+        return credentials.current
+
     return Operator(
-        sign=lambda data: sign(key, data),
-        certificate=certificate.public_bytes(Encoding.DER),
+        signer=signer,
         name_of=name_of,
         evaluate=evaluation.connect(settings, space) if settings.evaluation else None,
     )

@@ -18,11 +18,13 @@ class PromptGrid(Grid):
 
     Args:
         grid: the grid that Flower gave the ServerApp.
+        on_sent: called once messages lie at the SuperLink.
         on_reply: called once for every answer, in order of arrival.
     """
 
-    def __init__(self, grid: Grid, on_reply: Callable[[Message], None]) -> None:
+    def __init__(self, grid: Grid, on_sent: Callable[[], None], on_reply: Callable[[Message], None]) -> None:
         self._grid = grid
+        self._on_sent = on_sent
         self._on_reply = on_reply
 
     def set_run(self, run: Run) -> None:
@@ -55,7 +57,9 @@ class PromptGrid(Grid):
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
         """See Flower's Grid."""
-        return self._grid.push_messages(messages)
+        sent = self._grid.push_messages(messages)
+        self._on_sent()
+        return sent
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         """See Flower's Grid."""

@@ -3,66 +3,39 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import signal
 import sys
 import threading
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import NoReturn
 
 import grpc
 import httpx
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from fedsparse import config
 from fedsparse.aggregation import admit
 from fedsparse.delta import AdapterSpace, Reason, decode_task, decode_update
 from fedsparse.errors import FedsparseError, LinkError
 from fedsparse.events import EventLog
-from fedsparse.security import (
-    Credentials,
-    Role,
-    identity_of,
-    load_credentials,
-    server_credentials,
-    sign,
-    watch_handshakes,
-)
+from fedsparse.security import LiveCredentials, Revocations, Role, server_credentials, watch_handshakes
 from fedsparse.v1 import link_pb2, link_pb2_grpc
+from fedsparse_server.bell import follow
+from fedsparse_server.peers import Door, Peer, RefusedError
 from fedsparse_server.receipts import ReceiptBook
+from fedsparse_server.sessions import MAX_STREAMS, Session, Sessions
 from fedsparse_server.superlink import PulledTask, SuperLinkNode
 
 PROTOCOL = 1
-_POLL_SECONDS = 0.15
-_BUSY_POLL_SECONDS = 1.0
-_MAX_STREAMS = 3  # of one plant: the newest speaks for it, others may still be ending
+_CHECK_SECONDS = 2.0  # how often a stream looks for tasks that no bell announced, and whether it still may stand
+_TOKEN_BYTES = 16
+_MOST_HELD = 16  # tasks that a plant may say it holds; it works on one
 _SPARE_WORKERS = 32  # for calls that are not presence
-_REMEMBERED_NODES = 100  # of one plant that have left, so that the strategy can still name them
 _log = logging.getLogger("hub")
-
-
-@dataclass
-class _Session:
-    """One plant's presence: its Flower node and the tasks it has been given.
-
-    Attributes:
-        delivered: digests of updates that Flower has, but that have no receipt yet.
-    """
-
-    node: SuperLinkNode
-    outstanding: dict[str, PulledTask] = field(default_factory=dict)
-    delivered: dict[str, bytes] = field(default_factory=dict)
-    replaced: bool = False
-    wake: threading.Event = field(default_factory=threading.Event)
 
 
 class Hub(link_pb2_grpc.LinkServicer):
@@ -71,39 +44,32 @@ class Hub(link_pb2_grpc.LinkServicer):
     Args:
         settings: the federation's settings.
         federation: what every plant is told on Describe.
-        superlink: "host:port" of the SuperLink on loopback.
+        door: who is let in.
+        sessions: who is present.
         receipts: where the hub's word for what it received is kept.
-        events: told when plants come and go.
-        roster: JSON file that says which Flower node speaks for which plant.
     """
 
     def __init__(
         self,
         settings: config.FederationConfig,
         federation: link_pb2.Federation,
-        superlink: str,
+        door: Door,
+        sessions: Sessions,
         receipts: ReceiptBook,
-        events: EventLog,
-        roster: Path,
     ) -> None:
         self._settings = settings
         self._federation = federation
         self._space = AdapterSpace.from_proto(federation.space)
-        self._superlink = superlink
+        self._door = door
+        self._sessions = sessions
         self._receipts = receipts
-        self._events = events
-        self._roster = roster
-        self._sessions: dict[str, _Session] = {}
-        self._nodes: dict[str, str] = {}  # Flower node id -> plant, also of nodes that have left
-        self._streams: Counter[str] = Counter()
-        self._lock = threading.Lock()
         self._pushing = {plant: threading.Lock() for plant in settings.hub.plants}
 
     def Describe(  # noqa: N802 - gRPC's naming
         self, request: link_pb2.DescribeRequest, context: grpc.ServicerContext
     ) -> link_pb2.Federation:
         """Tell an admitted plant what this federation trains."""
-        plant = self._authenticate(context)
+        plant = self._admit(context).name
         _require_protocol(request.protocol, context)
         _log.info("%s asked what is trained here", plant)
         return self._federation
@@ -112,34 +78,36 @@ class Hub(link_pb2_grpc.LinkServicer):
         self, request: link_pb2.AttendRequest, context: grpc.ServicerContext
     ) -> Iterator[link_pb2.Task]:
         """Hold a plant's presence and hand it tasks, until it hangs up."""
-        plant = self._authenticate(context)
+        peer = self._admit(context)
         _require_protocol(request.protocol, context)
         if request.space != self._space.fingerprint:
             _refuse(
                 context,
                 grpc.StatusCode.FAILED_PRECONDITION,
-                f"{plant} derived the adapter space {request.space.hex()[:16]}, "
+                f"{peer.name} derived the adapter space {request.space.hex()[:16]}, "
                 f"this federation trains {self._space.fingerprint.hex()[:16]}: "
                 "the base models or adapter settings differ",
             )
-        with self._one_more_stream(plant, context):
-            try:
-                with SuperLinkNode(self._superlink) as node:
-                    session = _Session(node)
-                    try:
-                        self._enter(plant, session)
-                        context.send_initial_metadata(())  # tells the plant that it is in
-                        yield from self._tasks(plant, session, context)
-                    finally:
-                        self._leave(plant, session)
-            except (httpx.HTTPError, OSError, FedsparseError) as error:
-                _refuse(context, grpc.StatusCode.UNAVAILABLE, f"no tasks can be handed out now: {error}")
+        if len(request.session) not in (0, _TOKEN_BYTES) or len(request.held) > _MOST_HELD:
+            _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, f"{peer.name} dials with a malformed session")
+        try:
+            with self._sessions.attend(peer.name, request.session) as (session, stream):
+                context.send_initial_metadata(())  # tells the plant that it is in
+                context.add_callback(session.wake.set)  # a plant that hangs up is missed at once
+                held = set(request.held)
+                yield from self._tasks(
+                    peer, session, lambda: context.is_active() and session.is_carried_by(stream), held
+                )
+        except RefusedError as refusal:
+            _refuse(context, refusal.code, str(refusal))
+        except (httpx.HTTPError, OSError, FedsparseError) as error:
+            _refuse(context, grpc.StatusCode.UNAVAILABLE, f"no tasks can be handed out now: {error}")
 
     def Push(  # noqa: N802
         self, request: link_pb2.Update, context: grpc.ServicerContext
     ) -> link_pb2.Receipt:
         """Check one update as hostile input, hand it to Flower, and give a signed receipt for it."""
-        plant = self._authenticate(context)
+        plant = self._admit(context).name
         lock = self._pushing[plant]  # a task counts once, however often it is pushed at the same time
         if not lock.acquire(blocking=False):
             _refuse(context, grpc.StatusCode.UNAVAILABLE, f"another update of {plant} is being taken just now")
@@ -158,11 +126,9 @@ class Hub(link_pb2_grpc.LinkServicer):
 
     def _take(self, plant: str, request: link_pb2.Update, context: grpc.ServicerContext) -> link_pb2.Receipt:
         """Check an update that has no receipt yet, hand it to Flower once, and issue its receipt."""
-        with self._lock:
-            session = self._sessions.get(plant)
-            task = session.outstanding.get(request.task_id) if session else None
-        if session is None or task is None:
+        if (found := self._sessions.task(plant, request.task_id)) is None:
             _refuse(context, grpc.StatusCode.NOT_FOUND, f"{plant} has no open task {request.task_id[:12]!r}")
+        session, task = found
         try:
             self._check(request.round_update, task)
         except FedsparseError as error:
@@ -182,7 +148,7 @@ class Hub(link_pb2_grpc.LinkServicer):
         return receipt
 
     def _deliver(
-        self, session: _Session, task: PulledTask, request: link_pb2.Update, context: grpc.ServicerContext
+        self, session: Session, task: PulledTask, request: link_pb2.Update, context: grpc.ServicerContext
     ) -> None:
         """Hand an update to Flower; one that Flower will never take again is refused for good."""
         try:
@@ -212,90 +178,41 @@ class Hub(link_pb2_grpc.LinkServicer):
                 max_density=expected.training.density,
             )
 
-    def _authenticate(self, context: grpc.ServicerContext) -> str:
-        """Return the plant's name from its certificate, or refuse, saying which check failed."""
-        peer = context.auth_context()
-        version, pem = (bytes(peer.get(key, [b""])[0]) for key in ("ssl_tls_version", "x509_pem_cert"))
-        if version != b"TLSv1.3":
-            spoken = version.decode(errors="replace") or "nothing"
-            _refuse(context, grpc.StatusCode.UNAUTHENTICATED, f"{spoken} is spoken, TLSv1.3 is needed")
+    def _admit(self, context: grpc.ServicerContext) -> Peer:
+        """Return who calls, or refuse, saying which check failed."""
         try:
-            identity = identity_of(x509.load_pem_x509_certificate(pem))
-        except (ValueError, FedsparseError) as error:
-            _refuse(context, grpc.StatusCode.UNAUTHENTICATED, f"the client's certificate: {error}")
-        if identity.role is not Role.PLANT:
-            _refuse(
-                context,
-                grpc.StatusCode.PERMISSION_DENIED,
-                f"the certificate of {identity.uri} is a {identity.role.value}'s, a plant's is needed",
-            )
-        if identity.name not in self._settings.hub.plants:
-            _refuse(
-                context,
-                grpc.StatusCode.PERMISSION_DENIED,
-                f"{identity.uri} is not on this hub's list of plants",
-            )
-        return identity.name
+            return self._door.admit(context.auth_context())  # type: ignore[arg-type] # lists of bytes in truth
+        except RefusedError as refusal:
+            _refuse(context, refusal.code, str(refusal))
 
-    @contextmanager
-    def _one_more_stream(self, plant: str, context: grpc.ServicerContext) -> Iterator[None]:
-        """Count the plant's streams: each holds a thread and a Flower node, and none may use up all."""
-        with self._lock:
-            self._streams[plant] += 1
-            count = self._streams[plant]
-        try:
-            if count > _MAX_STREAMS:
-                _refuse(context, grpc.StatusCode.UNAVAILABLE, f"{plant} has {_MAX_STREAMS} open streams already")
-            yield
-        finally:
-            with self._lock:
-                self._streams[plant] -= 1
-
-    def _enter(self, plant: str, session: _Session) -> None:
-        with self._lock:
-            if (earlier := self._sessions.get(plant)) is not None:
-                earlier.replaced = True  # the same plant dialled again: the newer connection speaks for it
-                earlier.wake.set()
-            self._sessions[plant] = session
-            for node in [node for node, owner in self._nodes.items() if owner == plant][:-_REMEMBERED_NODES]:
-                del self._nodes[node]
-            self._nodes[str(session.node.node_id)] = plant
-            self._write_roster()
-        _log.info("%s is present", plant)
-        self._events.emit("plant_joined", plant=plant)
-
-    def _leave(self, plant: str, session: _Session) -> None:
-        with self._lock:
-            if self._sessions.get(plant) is not session:
-                _log.info("an older connection of %s has ended", plant)
-                return
-            del self._sessions[plant]
-            self._write_roster()
-        _log.info("%s has left", plant)
-        self._events.emit("plant_lost", plant=plant)
-
-    def _write_roster(self) -> None:
-        scratch = self._roster.with_suffix(".tmp")
-        scratch.write_text(json.dumps({"nodes": self._nodes, "present": sorted(self._sessions)}))
-        scratch.replace(self._roster)
-
-    def _tasks(self, plant: str, session: _Session, context: grpc.ServicerContext) -> Iterator[link_pb2.Task]:
-        context.add_callback(session.wake.set)  # a plant that hangs up is missed at once
-        while context.is_active() and not session.replaced:
-            task = session.node.pull()
+    def _tasks(
+        self, peer: Peer, session: Session, is_open: Callable[[], bool], held: Container[str]
+    ) -> Iterator[link_pb2.Task]:
+        """Yield tasks while a stream speaks for its plant: first those that an earlier one may have lost."""
+        with session.pulling:
+            lost = [task for task in session.outstanding.values() if task.task_id not in held]
+        yield from map(_to_link, lost)
+        while is_open():
+            self._door.check(peer)
+            session.wake.clear()
+            with session.pulling:
+                task = session.node.pull() if is_open() else None
+                if task is not None:
+                    session.outstanding[task.task_id] = task
             if task is None:
-                # A plant works on one task at a time: while it does, its cores are better spent on training.
-                session.wake.wait(_BUSY_POLL_SECONDS if session.outstanding else _POLL_SECONDS)
-                session.wake.clear()
+                session.wake.wait(_CHECK_SECONDS)
                 continue
-            session.outstanding[task.task_id] = task
-            _log.info("task %s for %s, %d bytes", task.task_id[:12], plant, len(task.payload))
-            yield link_pb2.Task(
-                task_id=task.task_id,
-                run_id=task.message.metadata.run_id,
-                bundle_sha256=task.bundle_sha256,
-                round_task=task.payload,
-            )
+            _log.info("task %s for %s, %d bytes", task.task_id[:12], peer.name, len(task.payload))
+            yield _to_link(task)
+
+
+def _to_link(task: PulledTask) -> link_pb2.Task:
+    return link_pb2.Task(
+        task_id=task.task_id,
+        run_id=task.message.metadata.run_id,
+        bundle_sha256=task.bundle_sha256,
+        round_task=task.payload,
+    )
 
 
 def _require_protocol(protocol: int, context: grpc.ServicerContext) -> None:
@@ -319,14 +236,14 @@ def _refuse(context: grpc.ServicerContext, code: grpc.StatusCode, why: str) -> N
     raise AssertionError("abort returns never")
 
 
-def listen(hub: Hub, settings: config.FederationConfig, credentials: Credentials) -> tuple[grpc.Server, int]:
+def listen(hub: Hub, settings: config.FederationConfig, credentials: LiveCredentials) -> tuple[grpc.Server, int]:
     """Return a server of ``hub`` that runs, and its port.
 
     Raises:
         LinkError: the address in the settings is taken, or is not this machine's.
     """
     server = grpc.server(
-        ThreadPoolExecutor(max_workers=_MAX_STREAMS * len(settings.hub.plants) + _SPARE_WORKERS),
+        ThreadPoolExecutor(max_workers=MAX_STREAMS * len(settings.hub.plants) + _SPARE_WORKERS),
         options=[
             ("grpc.max_receive_message_length", settings.hub.max_update_bytes + 4096),
             ("grpc.max_concurrent_streams", 8),  # of one connection
@@ -350,20 +267,27 @@ def listen(hub: Hub, settings: config.FederationConfig, credentials: Credentials
 
 def serve(settings: config.FederationConfig, superlink: str, events: EventLog) -> None:
     """Serve until SIGTERM."""
-    identity = settings.hub.identity
-    credentials = load_credentials(identity.certificate, identity.key, identity.authority, Role.HUB)
-    certificate = x509.load_pem_x509_certificate(credentials.certificate).public_bytes(Encoding.DER)
-    receipts = ReceiptBook(settings.state / "receipts", lambda data: sign(credentials.key, data), certificate)
-    federation = link_pb2.Federation.FromString((settings.state / "federation.pb").read_bytes())
-    hub = Hub(settings, federation, superlink, receipts, events, settings.state / "roster.json")
-    server, _ = listen(hub, settings, credentials)
+    identity, state = settings.hub.identity, settings.state
+    credentials = LiveCredentials(identity, Role.HUB, _log.error)
+    door = Door(
+        settings.hub.plants,
+        lambda: credentials.current.roots,
+        Revocations(identity.revoked, credentials.current.roots),
+    )
+    sessions = Sessions(
+        lambda: SuperLinkNode(superlink), events, state / "roster.json", settings.hub.grace_seconds
+    )
+    receipts = ReceiptBook(state / "receipts", lambda: credentials.current)
+    federation = link_pb2.Federation.FromString((state / "federation.pb").read_bytes())
+    server, _ = listen(Hub(settings, federation, door, sessions, receipts), settings, credentials)
     _log.info("listening on %s", settings.hub.listen)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     signal.signal(signal.SIGINT, lambda number, frame: stop.set())
-    (settings.state / "hub.ready").write_text(str(os.getpid()))
-    stop.wait()
+    (state / "hub.ready").write_text(str(os.getpid()))
+    follow(state, sessions.wake, stop)
     server.stop(grace=1.0).wait()
+    sessions.close()
 
 
 def main() -> None:

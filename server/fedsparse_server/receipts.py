@@ -13,6 +13,7 @@ from pathlib import Path
 from fedsparse.audit import read_receipts, receipt_line
 from fedsparse.errors import LedgerError
 from fedsparse.files import sync_folder
+from fedsparse.security import Credentials, sign
 from fedsparse.v1 import link_pb2
 
 
@@ -21,15 +22,13 @@ class ReceiptBook:
 
     Args:
         folder: one file per plant lies here.
-        sign: signs bytes with the key of the hub's certificate.
-        certificate: the hub's certificate, DER.
+        signer: returns the hub's credentials as they are now.
     """
 
-    def __init__(self, folder: Path, sign: Callable[[bytes], bytes], certificate: bytes) -> None:
+    def __init__(self, folder: Path, signer: Callable[[], Credentials]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._folder = folder
-        self._sign = sign
-        self._certificate = certificate
+        self._signer = signer
         self._lock = threading.Lock()
         self._known: dict[str, dict[str, link_pb2.Receipt]] = {}
 
@@ -60,10 +59,11 @@ class ReceiptBook:
                 sequence=len(known) + 1,
                 received_unix_ms=time.time_ns() // 1_000_000,
             )
+            hub = self._signer()
             receipt = link_pb2.Receipt(
                 body=body,
-                signature=self._sign(body.SerializeToString(deterministic=True)),
-                hub_certificate=self._certificate,
+                signature=sign(hub.key, body.SerializeToString(deterministic=True)),
+                hub_certificate=hub.der,
             )
             self._append(plant, receipt)
             known[task_id] = receipt

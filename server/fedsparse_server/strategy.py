@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
@@ -30,6 +31,7 @@ from fedsparse.envelope import unwrap, wrap
 from fedsparse.errors import DeltaError, FedsparseError, ProcessError
 from fedsparse.events import EventLog
 from fedsparse.registry import Contribution, Registry
+from fedsparse.security import Credentials, sign
 from fedsparse_server.evaluation import Evaluate
 
 _log = logging.getLogger("strategy")
@@ -71,14 +73,12 @@ class Operator:
     """What the strategy uses of the operator's machine.
 
     Attributes:
-        sign: signs bytes with the key of the hub's certificate.
-        certificate: the hub's certificate, DER.
+        signer: returns the hub's credentials as they are now.
         name_of: the plant a Flower node speaks for, for people to see.
         evaluate: quality of a state on the federation's held-out set, or None without one.
     """
 
-    sign: Callable[[bytes], bytes]
-    certificate: bytes
+    signer: Callable[[], Credentials]
     name_of: Callable[[int], str]
     evaluate: Evaluate | None
 
@@ -244,6 +244,7 @@ class SparseDeltaStrategy(Strategy):
             most = int(self._settings.training.density * self._space.size)
             memory = replace(memory, agreed=accumulator.agreed(self._policy, most, self._dense))
         quality = self._operator.evaluate(state) if self._operator.evaluate else None
+        signer = self._operator.signer()
         version = self._registry.commit(
             state,
             round=current.number,
@@ -252,8 +253,8 @@ class SparseDeltaStrategy(Strategy):
                 current.contributions[digest] for digest in sorted(current.contributions) if digest in accumulator
             ),
             metrics=quality or {},
-            sign=self._operator.sign,
-            certificate=self._operator.certificate,
+            sign=partial(sign, signer.key),
+            certificate=signer.der,
             step=step.data,
             memory=memory.to_bytes(self._space),
         )

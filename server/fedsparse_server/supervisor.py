@@ -58,8 +58,8 @@ class ServerSupervisor:
             FedsparseError: a setting, a certificate or a process is not right; says which.
         """
         settings = self._settings
-        identity = settings.hub.identity
-        load_credentials(identity.certificate, identity.key, identity.authority, Role.HUB)
+        if due := load_credentials(settings.hub.identity, Role.HUB).renewal_due():
+            self._say(due)
         if settings.evaluation is not None:
             config.require_source(settings.evaluation.path, "evaluation.path")
         require_socket_path(socket_path(settings))

@@ -25,6 +25,7 @@ from flwr.app.message import make_message
 from flwr.app.metadata import Metadata
 
 from fedsparse.bundle import bundle_sha256
+from fedsparse.config import IdentitySettings
 from fedsparse.delta import (
     AdapterSpace,
     Operation,
@@ -41,13 +42,25 @@ from fedsparse.delta import (
     encode_update,
 )
 from fedsparse.envelope import wrap
-from fedsparse.security import Authority, Credentials, Identity, Role, create_authority, issue
+from fedsparse.security import (
+    Authority,
+    Credentials,
+    Identity,
+    LiveCredentials,
+    Revocations,
+    Role,
+    create_authority,
+    issue,
+    revoke,
+)
 from fedsparse.security.handshakes import VERBOSITY
+from fedsparse.security.keys import read_key
 from fedsparse.v1 import link_pb2
 
 SPACE = AdapterSpace(bytes(range(32)), (TensorSpec("conv.weight", (10, 10)), TensorSpec("head.weight", (2, 10))))
 TRAINING = TrainingSettings(0.05, 1, 8, 1e-3, 1e-3, 7)
 HOUR = timedelta(hours=1)
+MINUTE = timedelta(minutes=1)
 
 
 class Pki:
@@ -57,6 +70,8 @@ class Pki:
         self.folder = folder
         self.authority: Authority = create_authority(folder / "ca", name)
         self.ca = folder / "ca" / "ca.pem"
+        revoke(self.authority)
+        self.nobody_revoked = (folder / "ca" / "crl.pem").read_bytes()
 
     def issue(self, role: Role, name: str, *hosts: str) -> Path:
         """Return the folder with NAME.pem, NAME.key and ca.pem."""
@@ -72,10 +87,29 @@ class Pki:
         return replace(credentials, certificate=dated(self.authority, credentials.certificate, start, end))
 
 
+class Fixed(LiveCredentials):
+    """Credentials that no file can change, right or wrong."""
+
+    def __init__(self, credentials: Credentials) -> None:
+        self.current = credentials
+
+    def renew(self) -> bool:
+        return False
+
+
+def files(home: Path, name: str) -> IdentitySettings:
+    """Return the settings that name what :meth:`Pki.issue` wrote."""
+    return IdentitySettings(certificate=home / f"{name}.pem", key=home / f"{name}.key", authority=home / "ca.pem")
+
+
+def nobody_revoked() -> Revocations:
+    return Revocations(None, ())
+
+
 def read(home: Path, role: Role, name: str) -> Credentials:
     """Return credentials without any of the checks of load_credentials, as a careless peer would."""
-    files = ((home / f).read_bytes() for f in (f"{name}.pem", f"{name}.key", "ca.pem"))
-    return Credentials(*files, Identity(role, name))
+    contents = ((home / f).read_bytes() for f in (f"{name}.pem", f"{name}.key", "ca.pem"))
+    return Credentials(*contents, Identity(role, name))
 
 
 def dated(authority: Authority, pem: bytes, start: timedelta, end: timedelta) -> bytes:
@@ -91,7 +125,18 @@ def dated(authority: Authority, pem: bytes, start: timedelta, end: timedelta) ->
     )
     for extension in old.extensions:
         builder = builder.add_extension(extension.value, extension.critical)
-    return builder.sign(authority.key, hashes.SHA256()).public_bytes(Encoding.PEM)
+    leaf = builder.sign(authority.key, hashes.SHA256())
+    return b"".join(one.public_bytes(Encoding.PEM) for one in (leaf, authority.certificate))
+
+
+def dated_root(pki: Pki, start: timedelta, end: timedelta) -> bytes:
+    """Return the root's certificate, of the same key and name, but valid from ``start`` to ``end``."""
+    root = pki.authority.root
+    itself = Authority(pki.folder, root, read_key(pki.folder / "ca" / "ca.key"), root)
+    return dated(itself, root.public_bytes(Encoding.PEM), start, end).partition(_NEXT)[0] + _NEXT
+
+
+_NEXT = b"-----END CERTIFICATE-----\n"
 
 
 def settings(folder: Path, plants: tuple[str, ...] = ("kiso", "ise"), listen: str = "127.0.0.1:0") -> Path:

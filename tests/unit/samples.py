@@ -91,7 +91,7 @@ class Hub:
 
     Attributes:
         authority: the CA certificate, PEM.
-        certificate: the hub's, DER.
+        certificate: the hub's and its issuer's, DER.
         key: the hub's, PEM.
     """
 
@@ -103,10 +103,10 @@ class Hub:
     def create(cls, folder: Path, role: Role = Role.HUB) -> Hub:
         identity = Identity(role, "hub")
         issue(create_authority(folder, "test"), identity, folder)
-        certificate = x509.load_pem_x509_certificate((folder / "hub.pem").read_bytes())
+        chain = x509.load_pem_x509_certificates((folder / "hub.pem").read_bytes())
         return cls(
             (folder / "ca.pem").read_bytes(),
-            certificate.public_bytes(Encoding.DER),
+            b"".join(certificate.public_bytes(Encoding.DER) for certificate in chain),
             (folder / "hub.key").read_bytes(),
         )
 

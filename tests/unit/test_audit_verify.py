@@ -6,8 +6,6 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from fedsparse.audit import EntryKind, Ledger, receipt_line, verify_ledger
 from fedsparse.audit.entry import entry_hash
@@ -16,7 +14,7 @@ from fedsparse.delta.rounds import Reason, RoundUpdate
 from fedsparse.errors import LedgerError
 from fedsparse.security import Role
 from fedsparse.v1 import ledger_pb2, link_pb2
-from tests.unit.federation_samples import HOUR, Pki, dated
+from tests.unit.federation_samples import MINUTE, Pki
 from tests.unit.samples import (
     LEFT,
     OTHER_SPACE,
@@ -358,12 +356,12 @@ def test_what_left_without_a_receipt_is_counted_but_no_contradiction(tmp_path: P
 
 def test_a_receipt_stays_valid_when_the_certificate_that_signed_it_has_expired(tmp_path: Path) -> None:
     pki = Pki(tmp_path)
-    issued = pki.dated(pki.credentials(Role.HUB, "hub", "127.0.0.1"), -2 * HOUR, -1 * HOUR)
-    der = x509.load_pem_x509_certificate(issued.certificate).public_bytes(Encoding.DER)
-    hub = Hub(dated(pki.authority, pki.ca.read_bytes(), -3 * HOUR, HOUR), der, issued.key)
+    issued = pki.dated(pki.credentials(Role.HUB, "hub", "127.0.0.1"), -4 * MINUTE, -2 * MINUTE)
+    der = issued.der
+    hub = Hub(pki.ca.read_bytes(), der, issued.key)
     with Ledger(tmp_path / "ledger", bytes(32)) as ledger:
         ledger.set_space(SPACE)
-        for sequence, age in ((1, 1.5 * HOUR), (2, 0.5 * HOUR)):
+        for sequence, age in ((1, 3 * MINUTE), (2, 1 * MINUTE)):  # the CA itself is 5 minutes old
             recorded = ledger.append(draft_of(update(), f"task-{sequence}"), update())
             ledger.file_receipt(sequence, hub.receipt(recorded, f"task-{sequence}", age=age))
     (problem,) = verify_ledger(tmp_path / "ledger", hub.authority).problems

@@ -12,8 +12,6 @@ from pathlib import Path
 
 import grpc
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509 import load_pem_x509_certificate
 from fedsparse_client.gateway import link as link_module
 from fedsparse_client.gateway.link import Link
 
@@ -22,7 +20,7 @@ from fedsparse.errors import HubUnreachableError, LinkError
 from fedsparse.processes import free_port
 from fedsparse.security import Credentials, Role, server_credentials, sign
 from fedsparse.v1 import link_pb2, link_pb2_grpc
-from tests.unit.federation_samples import Pki, federation, link_task
+from tests.unit.federation_samples import Fixed, Pki, federation, link_task, nobody_revoked
 
 Step = grpc.StatusCode | link_pb2.Task | link_pb2.Receipt | link_pb2.Federation
 
@@ -81,8 +79,9 @@ class Seen:
     def accepted(self) -> None:
         self.told.append("accepted")
 
-    def lost(self) -> None:
+    def lost(self) -> list[str]:
         self.told.append("lost")
+        return []
 
 
 @pytest.fixture
@@ -91,10 +90,10 @@ def dial(pki: Pki, kiso: Credentials) -> Iterator[Dial]:
     def served(hub: ScriptedHub) -> Iterator[Link]:
         server = grpc.server(ThreadPoolExecutor(4))
         link_pb2_grpc.add_LinkServicer_to_server(hub, server)
-        certificate = server_credentials(pki.credentials(Role.HUB, "hub", "127.0.0.1"))
+        certificate = server_credentials(Fixed(pki.credentials(Role.HUB, "hub", "127.0.0.1")))
         port = server.add_secure_port("127.0.0.1:0", certificate)
         server.start()
-        with Link(f"127.0.0.1:{port}", kiso, 1 << 20) as link:
+        with Link(f"127.0.0.1:{port}", Fixed(kiso), 1 << 20, nobody_revoked()) as link:
             yield link
         server.stop(0).wait()
 
@@ -140,7 +139,7 @@ def test_a_hub_that_cannot_answer_now_is_out_of_reach_and_not_refusing(dial: Dia
 
 
 def test_a_hub_that_is_not_there_is_out_of_reach(kiso: Credentials) -> None:
-    with Link(f"127.0.0.1:{free_port()}", kiso, 1 << 20) as link:
+    with Link(f"127.0.0.1:{free_port()}", Fixed(kiso), 1 << 20, nobody_revoked()) as link:
         with pytest.raises(HubUnreachableError):
             link.check()
         with pytest.raises(HubUnreachableError):
@@ -155,7 +154,11 @@ def test_presence_survives_a_lost_connection_and_each_loss_is_told(dial: Dial, l
     assert [next(tasks).task_id for _ in range(2)] == ["1" * 64, "2" * 64]
     assert losses.count("lost") == 3  # twice with an error, once because the hub ended the stream
     assert losses.count("dialling") == 4
-    assert set(map(str, hub.heard)) == {str(link_pb2.AttendRequest(protocol=1, space=b"s" * 32))}
+    requests = [one for one in hub.heard if isinstance(one, link_pb2.AttendRequest)]
+    assert {(one.protocol, one.space) for one in requests} == {(1, b"s" * 32)}
+    assert len({one.session for one in requests}) == 1  # the hub may know it again
+    assert len(requests[0].session) == 16
+    assert [list(one.held) for one in requests] == [[], [], ["1" * 64], ["1" * 64]]
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.FAILED_PRECONDITION, grpc.StatusCode.UNAUTHENTICATED])
@@ -193,7 +196,7 @@ def signed(pki: Pki, recorded: Recorded) -> Sign:
         return link_pb2.Receipt(
             body=body,
             signature=sign(signer.key, body.SerializeToString(deterministic=True)),
-            hub_certificate=load_pem_x509_certificate(signer.certificate).public_bytes(Encoding.DER),
+            hub_certificate=signer.der,
         )
 
     return receipt

@@ -16,31 +16,43 @@ from typing import Any, Self
 import grpc
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 from fedsparse_server import hub as hub_module
+from fedsparse_server import sessions as sessions_module
+from fedsparse_server.bell import follow, ring
 from fedsparse_server.hub import Hub, listen
+from fedsparse_server.peers import CALLS_A_MINUTE, Door
 from fedsparse_server.receipts import ReceiptBook
+from fedsparse_server.sessions import MAX_STREAMS, Sessions
 from fedsparse_server.superlink import PulledTask
 
 from fedsparse import config
 from fedsparse.delta import AdapterSpace, Operation, Reason, RoundUpdate, encode_update
 from fedsparse.errors import LinkError
 from fedsparse.events import EventLog
-from fedsparse.security import Credentials, Identity, Role, channel_credentials, issue, sign, verify
+from fedsparse.security import (
+    Identity,
+    LiveCredentials,
+    Revocations,
+    Role,
+    channel_credentials,
+    issue,
+    revoke,
+    verify,
+)
 from fedsparse.v1 import link_pb2, link_pb2_grpc
 from tests.unit.federation_samples import (
     SPACE,
+    Fixed,
     Pki,
     change,
     eventually,
     federation,
     pulled_task,
-    read,
     settings,
     update,
 )
 
+GRACE = 2.0
 HASH = b"h" * 32
 TASK = "a" * 64
 ATTEND = link_pb2.AttendRequest(protocol=1, space=SPACE.fingerprint)
@@ -110,6 +122,8 @@ class Bench:
     superlink: FakeSuperLink
     port: int
     receipts: ReceiptBook
+    door: Door
+    sessions: Sessions
     channels: list[grpc.Channel] = field(default_factory=list)
     streams: list[Any] = field(default_factory=list)  # a stream that nobody holds is cancelled
 
@@ -154,21 +168,24 @@ def pki(tmp_path_factory: pytest.TempPathFactory) -> Pki:
 @pytest.fixture
 def bench(pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
     superlink = FakeSuperLink()
-    monkeypatch.setattr(hub_module, "SuperLinkNode", lambda address: FakeNode(superlink))
     issue(pki.authority, Identity(Role.HUB, "hub"), tmp_path / "identity", ("127.0.0.1",))
-    credentials = read(tmp_path / "identity", Role.HUB, "hub")
-    certificate = x509.load_pem_x509_certificate(credentials.certificate).public_bytes(Encoding.DER)
-    receipts = ReceiptBook(tmp_path / "receipts", lambda data: sign(credentials.key, data), certificate)
     loaded = config.load(settings(tmp_path), config.FederationConfig)
+    credentials = LiveCredentials(loaded.hub.identity, Role.HUB, print)
+    receipts = ReceiptBook(tmp_path / "receipts", lambda: credentials.current)
     events = EventLog(tmp_path / "events.jsonl")
-    hub = Hub(loaded, federation(), "127.0.0.1:9", receipts, events, tmp_path / "roster.json")
-    server, port = listen(hub, loaded, credentials)
-    bench = Bench(tmp_path, pki, superlink, port, receipts)
+    (tmp_path / "crl.pem").write_bytes(pki.nobody_revoked)
+    revoked = Revocations(tmp_path / "crl.pem", credentials.current.roots)
+    door = Door(loaded.hub.plants, lambda: credentials.current.roots, revoked)
+    sessions = Sessions(lambda: FakeNode(superlink), events, tmp_path / "roster.json", grace=GRACE)  # type: ignore[arg-type,return-value]
+    monkeypatch.setattr(hub_module, "_CHECK_SECONDS", 0.1)
+    server, port = listen(Hub(loaded, federation(), door, sessions, receipts), loaded, credentials)
+    bench = Bench(tmp_path, pki, superlink, port, receipts, door, sessions)
     yield bench
     superlink.pause.set()
     for channel in bench.channels:
         channel.close()
     server.stop(0).wait()
+    sessions.close()
     eventually(lambda: not superlink.present(), "every node's end")
 
 
@@ -276,7 +293,7 @@ def test_a_plant_that_opens_streams_without_end_holds_few_and_keeps_no_other_pla
     greedy = [bench.stub("kiso") for _ in range(10)]
     streams = [stub.Attend(ATTEND) for stub in greedy for _ in range(20)]
     eventually(lambda: len(bench.superlink.nodes) > 0, "a node")
-    assert len(bench.superlink.present()) <= hub_module._MAX_STREAMS
+    assert len(bench.superlink.present()) <= MAX_STREAMS
     honest, _ = bench.attend(bench.stub("ise"))
     eventually(lambda: bench.roster()["present"] == ["ise", "kiso"], "both plants")
     # A greedy stream may have its node already and not be in the roster yet.
@@ -290,13 +307,169 @@ def test_a_plant_that_opens_streams_without_end_holds_few_and_keeps_no_other_pla
 
 
 def test_the_roster_does_not_grow_with_every_connection_of_a_plant(bench: Bench, monkeypatch: Any) -> None:
-    monkeypatch.setattr(hub_module, "_REMEMBERED_NODES", 3)
+    monkeypatch.setattr(sessions_module, "_REMEMBERED_NODES", 3)
     bench.attend(bench.stub("ise"))
     stub = bench.stub("kiso")
     for _ in range(8):
-        bench.attend(stub)[0].cancel()
+        stream, _ = bench.attend(stub)
+        eventually(lambda: bench.roster()["present"] == ["ise", "kiso"], "kiso's presence")
+        stream.cancel()
         eventually(lambda: bench.roster()["present"] == ["ise"], "kiso's end")
     assert list(bench.roster()["nodes"]) == ["1", "6", "7", "8", "9"]
+
+
+# Dialling again
+
+
+def resuming(token: bytes = b"t" * 16, held: tuple[str, ...] = ()) -> link_pb2.AttendRequest:
+    return link_pb2.AttendRequest(protocol=1, space=SPACE.fingerprint, session=token, held=held)
+
+
+def begun(bench: Bench, token: bytes = b"t" * 16) -> tuple[Any, FakeNode]:
+    """Return a plant's stream with an open task, and its node."""
+    stream = bench.stub("kiso").Attend(resuming(token))
+    bench.streams.append(stream)
+    eventually(lambda: bench.superlink.nodes, "a node")
+    node = bench.superlink.nodes[-1]
+    node.waiting.put(pulled_task())
+    assert next(stream).task_id == TASK
+    return stream, node
+
+
+def test_a_task_outlives_a_connection_that_drops_and_its_update_is_taken(bench: Bench) -> None:
+    stream, node = begun(bench)
+    stream.cancel()
+    again = bench.stub("kiso")
+    second = again.Attend(resuming(held=(TASK,)))
+    second.initial_metadata()  # waits for the hub's verdict
+    push(again, update())
+    assert bench.superlink.answers == [(node.node_id, TASK, update())]
+    assert bench.superlink.nodes == [node]
+    assert bench.events() == [("plant_joined", "kiso")]
+    node.waiting.put(pulled_task("b" * 64))
+    assert next(second).task_id == "b" * 64  # and nothing of the first task, which the plant holds
+
+
+def test_a_task_that_got_lost_with_the_connection_is_sent_again(bench: Bench) -> None:
+    begun(bench)[0].cancel()
+    second = bench.stub("kiso").Attend(resuming())
+    assert next(second).task_id == TASK
+
+
+def test_a_task_that_a_replaced_stream_takes_is_sent_by_its_successor(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The older stream may be asking Flower for tasks at the moment when the plant dials again."""
+    asked, answer = threading.Event(), threading.Event()
+    pull = FakeNode.pull
+
+    def slow(node: FakeNode) -> PulledTask | None:
+        if not asked.is_set():
+            asked.set()
+            answer.wait(20)
+        return pull(node)
+
+    monkeypatch.setattr(FakeNode, "pull", slow)
+    older = bench.stub("kiso").Attend(resuming())
+    older.initial_metadata()
+    assert asked.wait(20)
+    older.cancel()
+    newer = bench.stub("kiso").Attend(resuming())
+    newer.initial_metadata()  # it is the one that speaks for the plant now
+    bench.superlink.nodes[0].waiting.put(pulled_task())
+    answer.set()
+    assert next(newer).task_id == TASK
+
+
+def test_a_gateway_that_started_anew_takes_nothing_up(bench: Bench) -> None:
+    stream, node = begun(bench)
+    stream.cancel()
+    _, new = bench.attend(bench.stub("kiso"))
+    eventually(lambda: bench.superlink.present() == [new], "the older node's end")
+    assert not node.open
+    assert refused(bench.stub("kiso"), update())[0] is grpc.StatusCode.NOT_FOUND
+
+
+def test_a_plant_that_does_not_dial_again_has_left_after_the_grace(bench: Bench) -> None:
+    stream, node = begun(bench)
+    stream.cancel()
+    eventually(lambda: bench.events()[1:] == [("plant_lost", "kiso")], "the event")
+    assert bench.roster()["present"] == []
+    assert not node.open
+    assert next(iter(bench.superlink.present()), None) is None
+
+
+def test_another_plant_cannot_take_a_session_up_whose_token_it_knows(bench: Bench) -> None:
+    begun(bench)
+    stub = bench.stub("ise")
+    stream = stub.Attend(resuming())
+    eventually(lambda: len(bench.superlink.nodes) == 2, "a node of its own")
+    assert refused(stub, update())[0] is grpc.StatusCode.NOT_FOUND
+    stream.cancel()
+
+
+@pytest.mark.parametrize(
+    "request_", [resuming(b"t"), resuming(b"t" * 17), resuming(held=("x",) * 17)], ids=["short", "long", "many"]
+)
+def test_a_malformed_session_is_refused(bench: Bench, request_: link_pb2.AttendRequest) -> None:
+    with pytest.raises(grpc.RpcError) as caught:
+        next(bench.stub("kiso").Attend(request_, timeout=10))
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_a_bell_brings_a_task_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_module, "_CHECK_SECONDS", 3600.0)
+    stream, node = bench.attend(bench.stub("kiso"))
+    stream.initial_metadata()
+    node.waiting.put(pulled_task())
+    stop = threading.Event()
+    follower = threading.Thread(target=follow, args=(bench.folder, bench.sessions.wake, stop))
+    follower.start()
+    arrived = threading.Thread(target=lambda: next(stream))
+    arrived.start()
+    for _ in range(200):  # the stream may not be waiting yet at the first
+        ring(bench.folder)
+        arrived.join(0.1)
+        if not arrived.is_alive():
+            break
+    stop.set()
+    follower.join()
+    assert not arrived.is_alive()
+
+
+# Who may stay
+
+
+def test_a_plant_that_is_revoked_while_it_is_present_is_turned_out_and_stays_out(bench: Bench) -> None:
+    stub = bench.with_task()
+    honest, other = bench.attend(bench.stub("ise"))
+    revoke(bench.pki.authority, ["kiso"])
+    (bench.folder / "crl.pem").write_bytes((bench.pki.folder / "ca" / "crl.pem").read_bytes())
+    eventually(lambda: "kiso" not in bench.roster()["present"], "kiso's end")
+    for call in (
+        lambda: push(stub, update()),
+        lambda: stub.Describe(link_pb2.DescribeRequest(protocol=1), timeout=10),
+        lambda: next(stub.Attend(ATTEND, timeout=10)),
+    ):
+        with pytest.raises(grpc.RpcError) as caught:
+            call()
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert "of CN=kiso is revoked" in caught.value.details()
+    assert bench.superlink.answers == []
+    other.waiting.put(pulled_task())
+    assert next(honest).task_id == TASK
+
+
+def test_a_plant_that_calls_without_end_is_slowed_down_and_others_are_not(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    question = link_pb2.DescribeRequest(protocol=1)
+    greedy = bench.stub("kiso")
+    with pytest.raises(grpc.RpcError) as caught:
+        [greedy.Describe(question, timeout=30) for _ in range(2 * CALLS_A_MINUTE)]
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert f"kiso makes more than {CALLS_A_MINUTE} calls a minute" in caught.value.details()
+    assert bench.stub("ise").Describe(question, timeout=10) == federation()
 
 
 # Push
@@ -490,8 +663,7 @@ def test_an_address_that_is_taken_is_an_error_with_a_remedy(bench: Bench, pki: P
     folder = tmp_path / "second"
     folder.mkdir()
     loaded = config.load(settings(folder, listen=f"127.0.0.1:{bench.port}"), config.FederationConfig)
-    credentials: Credentials = pki.credentials(Role.HUB, "hub", "127.0.0.1")
-    events = EventLog(folder / "events.jsonl")
-    second = Hub(loaded, federation(), "127.0.0.1:9", bench.receipts, events, folder / "roster.json")
+    credentials = Fixed(pki.credentials(Role.HUB, "hub", "127.0.0.1"))
+    second = Hub(loaded, federation(), bench.door, bench.sessions, bench.receipts)
     with pytest.raises(LinkError, match=rf"cannot listen on 127\.0\.0\.1:{bench.port}.*Free the port"):
         listen(second, loaded, credentials)

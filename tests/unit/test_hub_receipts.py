@@ -7,17 +7,24 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding
 from fedsparse_server.receipts import ReceiptBook
 
 from fedsparse.errors import LedgerError
-from fedsparse.security import Credentials, Role, sign, verify
+from fedsparse.security import Credentials, Role, verify
 from tests.unit.federation_samples import Pki
 
 HASH = bytes(32)
+
+
+def _signer() -> Credentials:
+    with TemporaryDirectory() as folder:
+        return Pki(Path(folder)).credentials(Role.HUB, "hub")
+
+
+SIGNER = _signer()  # of books whose signatures nobody checks
 
 
 @pytest.fixture(scope="module")
@@ -26,8 +33,7 @@ def hub(tmp_path_factory: pytest.TempPathFactory) -> Credentials:
 
 
 def book(folder: Path) -> ReceiptBook:
-    """Return a book whose signatures nobody checks."""
-    return ReceiptBook(folder, lambda data: b"signed " + sha256(data).digest(), b"certificate")
+    return ReceiptBook(folder, lambda: SIGNER)
 
 
 def sequences(folder: Path, plant: str = "kiso") -> list[int]:
@@ -35,8 +41,7 @@ def sequences(folder: Path, plant: str = "kiso") -> list[int]:
 
 
 def test_a_receipt_says_what_was_received_and_verifies(tmp_path: Path, hub: Credentials) -> None:
-    certificate = x509.load_pem_x509_certificate(hub.certificate).public_bytes(Encoding.DER)
-    receipts = ReceiptBook(tmp_path, lambda data: sign(hub.key, data), certificate)
+    receipts = ReceiptBook(tmp_path, lambda: hub)
     receipt = receipts.issue("kiso", "task", b"payload", b"h" * 32)
     body = receipt.body
     assert (body.plant, body.task_id, body.sequence) == ("kiso", "task", 1)
@@ -131,9 +136,10 @@ import resource, signal
 from pathlib import Path
 from fedsparse.errors import LedgerError
 from fedsparse_server.receipts import ReceiptBook
+from tests.unit.test_hub_receipts import SIGNER
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 folder = Path({str(tmp_path)!r})
-receipts = ReceiptBook(folder, lambda data: b"signature", b"")
+receipts = ReceiptBook(folder, lambda: SIGNER)
 receipts.issue("kiso", "t0", b"", bytes(32))
 size = (folder / "kiso.jsonl").stat().st_size
 resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, resource.RLIM_INFINITY))

@@ -50,23 +50,26 @@ def test_a_missing_authority_names_the_command_that_makes_one(tmp_path: Path) ->
 
 def test_an_authority_with_a_garbage_key_is_refused(tmp_path: Path) -> None:
     create_authority(tmp_path, "test")
-    (tmp_path / "ca.key").write_text("no key")
-    with pytest.raises(CertificateError, match="holds no certificate authority"):
+    (tmp_path / "issuing.key").write_text("no key")
+    with pytest.raises(CertificateError, match="is not a PEM private key"):
         load_authority(tmp_path)
 
 
 def test_an_authority_with_an_encrypted_key_is_refused_without_a_traceback(tmp_path: Path) -> None:
     authority = create_authority(tmp_path, "test")
     pem = authority.key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(b"secret"))
-    (tmp_path / "ca.key").write_bytes(pem)
-    with pytest.raises(CertificateError, match="holds no certificate authority"):
+    (tmp_path / "issuing.key").write_bytes(pem)
+    with pytest.raises(CertificateError, match="passphrase is needed, and none is given"):
         load_authority(tmp_path)
+    with pytest.raises(CertificateError, match="passphrase is not the one"):
+        load_authority(tmp_path, b"guess")
+    assert load_authority(tmp_path, b"secret").certificate == authority.certificate
 
 
 def test_an_authority_with_an_rsa_key_is_refused(tmp_path: Path) -> None:
     create_authority(tmp_path, "test")
     key = rsa.generate_private_key(65537, 2048)
-    (tmp_path / "ca.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    (tmp_path / "issuing.key").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     with pytest.raises(CertificateError, match="not an elliptic-curve key"):
         load_authority(tmp_path)
 
@@ -74,7 +77,7 @@ def test_an_authority_with_an_rsa_key_is_refused(tmp_path: Path) -> None:
 def test_an_authority_with_the_key_of_another_is_refused(tmp_path: Path) -> None:
     create_authority(tmp_path / "one", "one")
     create_authority(tmp_path / "two", "two")
-    (tmp_path / "one" / "ca.key").write_bytes((tmp_path / "two" / "ca.key").read_bytes())
+    (tmp_path / "one" / "issuing.key").write_bytes((tmp_path / "two" / "issuing.key").read_bytes())
     with pytest.raises(CertificateError, match="does not belong"):
         load_authority(tmp_path / "one")
 
@@ -104,12 +107,13 @@ def test_what_is_no_host_name_is_not_written_into_a_certificate(tmp_path: Path, 
     assert not (tmp_path / "hub").exists()
 
 
-def test_nobody_may_be_called_ca_because_the_authoritys_own_files_are(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["ca", "issuing", "crl"])
+def test_nobody_may_be_called_as_the_authoritys_own_files_are(tmp_path: Path, name: str) -> None:
     authority = create_authority(tmp_path, "test")
-    key = (tmp_path / "ca.key").read_bytes()
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(CertificateError, match="Use another name"):
-        issue(authority, Identity(Role.PLANT, "ca"), tmp_path)
-    assert (tmp_path / "ca.key").read_bytes() == key
+        issue(authority, Identity(Role.PLANT, name), tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 def test_issuing_again_replaces_key_and_certificate_together(tmp_path: Path) -> None:

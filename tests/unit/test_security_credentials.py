@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from fedsparse.errors import CertificateError
 from fedsparse.security import Credentials, Identity, Role, load_credentials
-from tests.unit.federation_samples import HOUR, Pki, dated
+from tests.unit.federation_samples import HOUR, Pki, dated, dated_root, files
 
 
 @pytest.fixture
@@ -20,7 +20,7 @@ def pki(tmp_path: Path) -> Pki:
 
 
 def load(home: Path, name: str, role: Role) -> Credentials:
-    return load_credentials(home / f"{name}.pem", home / f"{name}.key", home / "ca.pem", role)
+    return load_credentials(files(home, name), role)
 
 
 def redate(pki: Pki, path: Path, start: timedelta, end: timedelta) -> None:
@@ -69,7 +69,7 @@ def test_a_garbage_certificate_is_named(pki: Pki, file: str, content: bytes) -> 
 def test_a_garbage_key_is_named(pki: Pki) -> None:
     home = pki.issue(Role.PLANT, "kiso")
     (home / "kiso.key").write_bytes(b"garbage")
-    with pytest.raises(CertificateError, match=r"kiso\.key is not an unencrypted PEM private key"):
+    with pytest.raises(CertificateError, match=r"kiso\.key is not a PEM private key"):
         load(home, "kiso", Role.PLANT)
 
 
@@ -118,7 +118,7 @@ def test_a_certificate_of_the_future_says_from_when_it_holds(pki: Pki) -> None:
 
 def test_an_expired_ca_is_refused_although_the_certificate_holds(pki: Pki) -> None:
     home = pki.issue(Role.PLANT, "kiso")
-    redate(pki, home / "ca.pem", -2 * HOUR, -HOUR)
+    (home / "ca.pem").write_bytes(dated_root(pki, -2 * HOUR, -HOUR))
     with pytest.raises(CertificateError, match="the CA certificate expired"):
         load(home, "kiso", Role.PLANT)
 
@@ -153,6 +153,7 @@ def test_a_certificate_without_extended_key_usage_is_refused(pki: Pki) -> None:
     ).not_valid_after(old.not_valid_after_utc)
     names = old.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     builder = builder.add_extension(names, critical=False)
-    (home / "kiso.pem").write_bytes(builder.sign(pki.authority.key, hashes.SHA256()).public_bytes(Encoding.PEM))
+    chain = builder.sign(pki.authority.key, hashes.SHA256()), pki.authority.certificate
+    (home / "kiso.pem").write_bytes(b"".join(one.public_bytes(Encoding.PEM) for one in chain))
     with pytest.raises(CertificateError, match="a plant's is needed"):
         load(home, "kiso", Role.PLANT)

@@ -22,7 +22,17 @@ from fedsparse_client.gateway.link import Link
 from fedsparse.errors import HubUnreachableError, LinkError
 from fedsparse.security import Authority, Credentials, Role, channel_credentials, probe, server_credentials
 from fedsparse.v1 import link_pb2, link_pb2_grpc
-from tests.unit.federation_samples import HOUR, HubProcess, Pki, dated, grpc_call, hub_process, tls_socket
+from tests.unit.federation_samples import (
+    HOUR,
+    Fixed,
+    HubProcess,
+    Pki,
+    dated,
+    grpc_call,
+    hub_process,
+    nobody_revoked,
+    tls_socket,
+)
 
 ASK = link_pb2.DescribeRequest(protocol=1)
 
@@ -58,7 +68,7 @@ def call(port: int, credentials: grpc.ChannelCredentials | None) -> grpc.StatusC
 def test_a_plant_of_the_federation_gets_in(hub: HubProcess, pki: Pki) -> None:
     kiso = pki.credentials(Role.PLANT, "kiso")
     probe("127.0.0.1", hub.port, kiso)
-    with Link(f"127.0.0.1:{hub.port}", kiso, 1 << 20) as link:
+    with Link(f"127.0.0.1:{hub.port}", Fixed(kiso), 1 << 20, nobody_revoked()) as link:
         assert link.describe().name == "test"
 
 
@@ -70,7 +80,8 @@ def self_signed(pki: Pki, _: Pki) -> Credentials:
     kiso = pki.credentials(Role.PLANT, "kiso")
     key = load_pem_private_key(kiso.key, None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
-    itself = Authority(x509.load_pem_x509_certificate(kiso.certificate), key)
+    leaf = x509.load_pem_x509_certificate(kiso.certificate)
+    itself = Authority(pki.folder, leaf, key, leaf)
     return replace(kiso, certificate=dated(itself, kiso.certificate, -HOUR, HOUR))
 
 
@@ -165,8 +176,9 @@ def test_the_same_call_by_hand_over_tls_1_3_is_answered(hub: HubProcess, pki: Pk
 def test_a_plant_that_is_not_on_the_list_is_refused_by_name_on_both_ends(hub: HubProcess, pki: Pki) -> None:
     before = len(hub.log.read_text())
     said = "urn:fedsparse:plant:stranger is not on this hub's list of plants"
+    stranger = Fixed(pki.credentials(Role.PLANT, "stranger"))
     with (
-        Link(f"127.0.0.1:{hub.port}", pki.credentials(Role.PLANT, "stranger"), 1 << 20) as link,
+        Link(f"127.0.0.1:{hub.port}", stranger, 1 << 20, nobody_revoked()) as link,
         pytest.raises(LinkError, match=f"permission denied: {said}"),
     ):
         link.describe()
@@ -196,7 +208,7 @@ def served(credentials: Credentials) -> Iterator[int]:
 
     server = grpc.server(ThreadPoolExecutor(2))
     link_pb2_grpc.add_LinkServicer_to_server(Anything(), server)
-    port = server.add_secure_port("127.0.0.1:0", server_credentials(credentials))
+    port = server.add_secure_port("127.0.0.1:0", server_credentials(Fixed(credentials)))
     server.start()
     try:
         yield port

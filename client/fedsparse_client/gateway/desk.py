@@ -77,10 +77,12 @@ class Desk:
             self._waiting.append(delivery)
             self._changed.notify_all()
 
-    def clear(self) -> None:
-        """Forget tasks that were not begun: the hub that issued them has gone."""
+    def clear(self) -> list[str]:
+        """Forget tasks that were not begun, and return which: the connection that they came by is gone."""
         with self._changed:
+            forgotten = [delivery.task.task_id for delivery in self._waiting]
             self._waiting.clear()
+            return forgotten
 
     def restart(self) -> None:
         """Fail what the SuperNode was doing: a new one has registered in its place."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import threading
-from collections.abc import Iterator
+from collections import deque
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from types import TracebackType
 from typing import Protocol, Self
@@ -13,13 +15,15 @@ import grpc
 
 from fedsparse.audit import Receipted, Recorded, check_receipt
 from fedsparse.errors import HubUnreachableError, LinkError, ReceiptError
-from fedsparse.security import Credentials, channel_credentials, probe
+from fedsparse.security import LiveCredentials, Revocations, channel_credentials, probe
 from fedsparse.v1 import link_pb2, link_pb2_grpc
 
 PROTOCOL = 1
 _PUSH_SECONDS = 60.0
 _FIRST_BACKOFF_SECONDS = 0.5
 _LAST_BACKOFF_SECONDS = 15.0
+_WATCH_SECONDS = 2.0
+_MOST_HELD = 16
 _log = logging.getLogger("gateway")
 
 _RETRYABLE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
@@ -40,8 +44,8 @@ class Presence(Protocol):
     def accepted(self) -> None:
         """Note that the hub has let this plant in."""
 
-    def lost(self) -> None:
-        """Note that the connection has dropped."""
+    def lost(self) -> Iterable[str]:
+        """Note that the connection has dropped, and return the tasks that were not begun."""
 
 
 class Link:
@@ -49,25 +53,24 @@ class Link:
 
     Args:
         address: "host:port" of the hub.
-        credentials: this plant's certificate and key, and the CA the hub must chain to.
+        credentials: this plant's certificate and key, and the CA the hub must chain to. When their files change,
+            the hub is dialled anew with what they hold then.
         max_bytes: most that one message from the hub may have.
+        revocations: whose word no longer counts.
     """
 
-    def __init__(self, address: str, credentials: Credentials, max_bytes: int) -> None:
+    def __init__(
+        self, address: str, credentials: LiveCredentials, max_bytes: int, revocations: Revocations
+    ) -> None:
         self._address = address
         self._credentials = credentials
-        self._channel = grpc.secure_channel(
-            address,
-            channel_credentials(credentials),
-            options=[
-                ("grpc.max_receive_message_length", max_bytes),
-                ("grpc.keepalive_time_ms", 10_000),
-                ("grpc.keepalive_timeout_ms", 10_000),
-                ("grpc.initial_reconnect_backoff_ms", 500),
-                ("grpc.max_reconnect_backoff_ms", 15_000),
-            ],
-        )
-        self._stub = link_pb2_grpc.LinkStub(self._channel)
+        self._max_bytes = max_bytes
+        self._revocations = revocations
+        self._session = secrets.token_bytes(16)
+        self._held: deque[str] = deque(maxlen=_MOST_HELD)  # tasks that the hub need not send again
+        self._channel = self._dial()
+        self._attending: grpc.Call | None = None
+        self._pushing = threading.Lock()
         self._stop = threading.Event()
 
     def __enter__(self) -> Self:
@@ -83,6 +86,24 @@ class Link:
         self._stop.set()
         self._channel.close()
 
+    def _dial(self) -> grpc.Channel:
+        return grpc.secure_channel(
+            self._address,
+            channel_credentials(self._credentials.current),
+            options=[
+                ("grpc.max_receive_message_length", self._max_bytes),
+                ("grpc.keepalive_time_ms", 10_000),
+                ("grpc.keepalive_timeout_ms", 10_000),
+                ("grpc.initial_reconnect_backoff_ms", 500),
+                ("grpc.max_reconnect_backoff_ms", 15_000),
+                ("grpc.use_local_subchannel_pool", 1),  # a new channel makes a new connection
+            ],
+        )
+
+    @property
+    def _stub(self) -> link_pb2_grpc.LinkStub:
+        return link_pb2_grpc.LinkStub(self._channel)
+
     def check(self) -> None:
         """Do one TLS handshake by itself, which says more than gRPC about what failed.
 
@@ -90,7 +111,22 @@ class Link:
             LinkError: names the check that failed.
         """
         host, _, port = self._address.rpartition(":")
-        probe(host.strip("[]"), int(port), self._credentials)
+        probe(host.strip("[]"), int(port), self._credentials.current, self._revocations)
+
+    def renew(self) -> bool:
+        """Dial anew if there is another certificate, key or CA; return whether there is.
+
+        The hub takes up the session where it is, so a task under way is not lost.
+        """
+        if not self._credentials.renew():
+            return False
+        _log.info("the certificate or a CA has changed: dialling anew")
+        with self._pushing:  # an update under way is delivered first
+            old, self._channel = self._channel, self._dial()
+        if self._attending is not None:
+            self._attending.cancel()  # type: ignore[no-untyped-call]
+        old.close()
+        return True
 
     def describe(self) -> link_pb2.Federation:
         """Ask what this federation trains.
@@ -116,28 +152,58 @@ class Link:
             LinkError: the hub refuses this plant for good.
             LedgerError: the dial cannot be recorded.
         """
+        threading.Thread(target=self._watch_files, daemon=True).start()
         backoff = _FIRST_BACKOFF_SECONDS
         while not self._stop.is_set():
             presence.dialling()
+            channel = self._channel
             try:
-                call = self._stub.Attend(link_pb2.AttendRequest(protocol=PROTOCOL, space=space))
-                call.initial_metadata()  # waits for the hub's verdict
-                if call.is_active():
-                    presence.accepted()
-                for task in call:
+                for task in self._attend_once(space, presence):
                     backoff = _FIRST_BACKOFF_SECONDS
                     yield task
             except grpc.RpcError as error:
                 if self._stop.is_set():
                     return
-                presence.lost()
+                self._forget(presence.lost())
+                if channel is not self._channel:  # we hung up ourselves, to dial with another certificate
+                    continue
                 if error.code() in _FINAL:
                     raise LinkError(f"the hub at {self._address}: {_reason(error)}") from None
                 _log.warning("connection to the hub lost (%s); next try in %.1f s", _reason(error), backoff)
+            except ValueError:  # gRPC's word for a channel that was closed meanwhile
+                if self._stop.is_set():
+                    return
+                self._forget(presence.lost())
+                continue
             else:
-                presence.lost()
+                self._forget(presence.lost())
             self._stop.wait(backoff)
             backoff = min(2 * backoff, _LAST_BACKOFF_SECONDS)
+
+    def _attend_once(self, space: bytes, presence: Presence) -> Iterator[link_pb2.Task]:
+        request = link_pb2.AttendRequest(
+            protocol=PROTOCOL, space=space, session=self._session, held=sorted(self._held)
+        )
+        call = self._attending = self._stub.Attend(request)
+        call.initial_metadata()  # waits for the hub's verdict
+        if call.is_active():
+            presence.accepted()
+        for task in call:
+            self._held.append(task.task_id)
+            yield task
+
+    def _forget(self, tasks: Iterable[str]) -> None:
+        """Let the hub send tasks again that were not begun."""
+        for task_id in tasks:
+            if task_id in self._held:
+                self._held.remove(task_id)
+
+    def _watch_files(self) -> None:
+        while not self._stop.wait(_WATCH_SECONDS):
+            try:
+                self.renew()
+            except Exception:  # a thread that ends without a word would leave old keys in use for ever
+                _log.exception("the certificate files could not be looked at")
 
     def push(self, task_id: str, recorded: Recorded) -> link_pb2.Receipt:
         """Send what the ledger has recorded; try again while the hub is out of reach.
@@ -152,7 +218,8 @@ class Link:
         backoff = _FIRST_BACKOFF_SECONDS
         while not self._stop.is_set():
             try:
-                receipt = self._stub.Push(update, timeout=_PUSH_SECONDS)
+                with self._pushing:
+                    receipt = self._stub.Push(update, timeout=_PUSH_SECONDS)
                 self._check_receipt(receipt, task_id, recorded)
                 return receipt
             except grpc.RpcError as error:
@@ -167,8 +234,9 @@ class Link:
         """Refuse a wrong receipt: in the ledger it would contradict an honest record for ever."""
         expected = Receipted(task_id, sha256(recorded.payload).digest(), recorded.entry_hash)
         data = receipt.SerializeToString(deterministic=True)
-        problems = list(check_receipt(data, expected, self._credentials.authority))
-        if receipt.body.plant != self._credentials.identity.name:
+        now = self._credentials.current
+        problems = list(check_receipt(data, expected, now.authority, self._revocations))
+        if receipt.body.plant != now.identity.name:
             problems.append(f"is for the plant {receipt.body.plant!r}")
         if problems:
             raise ReceiptError(f"the hub at {self._address} gave a receipt that {problems[0]}")

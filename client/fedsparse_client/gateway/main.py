@@ -12,7 +12,6 @@ import time
 from pathlib import Path
 
 import uvicorn
-from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fedsparse import config
@@ -21,7 +20,7 @@ from fedsparse.bundle import bundle_sha256
 from fedsparse.delta import AdapterSpace, Reason
 from fedsparse.errors import FedsparseError, HubUnreachableError, LinkError
 from fedsparse.files import write_atomic
-from fedsparse.security import Role, load_credentials
+from fedsparse.security import LiveCredentials, Revocations, Role
 from fedsparse_client.gateway.desk import Answer, Desk
 from fedsparse_client.gateway.fleet import FleetApi
 from fedsparse_client.gateway.gate import Gate
@@ -115,8 +114,8 @@ class _Presence:
         self._recorded = False
         write_atomic(self._attending, b"")
 
-    def lost(self) -> None:
-        self._desk.clear()
+    def lost(self) -> list[str]:
+        return self._desk.clear()
 
 
 def _exit_status(error: FedsparseError) -> int:
@@ -151,11 +150,12 @@ def main() -> None:
     settings = config.load(options.config, config.SiteConfig)
     identity = settings.site.identity
     try:
-        credentials = load_credentials(identity.certificate, identity.key, identity.authority, Role.PLANT)
-        authority = x509.load_pem_x509_certificate(credentials.authority)
-        fingerprint = hashlib.sha256(authority.public_bytes(Encoding.DER)).digest()
+        credentials = LiveCredentials(identity, Role.PLANT, _log.error)
+        roots = credentials.current.roots
+        fingerprint = hashlib.sha256(roots[0].public_bytes(Encoding.DER)).digest()
+        revocations = Revocations(identity.revoked, roots)
         with (
-            Link(settings.site.hub, credentials, _MAX_TASK_BYTES) as link,
+            Link(settings.site.hub, credentials, _MAX_TASK_BYTES, revocations) as link,
             Ledger(settings.state / "ledger", peer_fingerprint=fingerprint) as ledger,
         ):
             _wait_for_hub(link)

@@ -1,0 +1,170 @@
+"""`fedsparse pki`: the federation's certificate authority, on a machine of its own."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from fedsparse.security import Authority, Identity
+
+pki = typer.Typer(
+    no_args_is_help=True,
+    help="Certificates for hub and plants. Run it on a machine that is neither: whoever has the CA's keys can let "
+    "plants in.",
+)
+
+AuthorityOption = Annotated[Path, typer.Option("--ca", help="Folder of the CA.")]
+OutOption = Annotated[Path, typer.Option(help="Folder for NAME.pem and ca.pem.")]
+RoleArgument = Annotated[str, typer.Argument(help="hub or plant.")]
+NameArgument = Annotated[str, typer.Argument(help="Name, e.g. kiso.")]
+HostOption = Annotated[
+    list[str] | None, typer.Option("--host", help="Host name or IP address of the hub; may be repeated.")
+]
+DaysOption = Annotated[int, typer.Option(min=1, max=825, help="Life of the certificate.")]
+PassphraseOption = Annotated[
+    Path | None,
+    typer.Option("--passphrase-file", help="File (mode 0600) with the passphrase that keys are encrypted under."),
+]
+
+
+@pki.command("init")
+def init(
+    folder: Annotated[Path, typer.Argument(help="New folder for the CA.")],
+    name: Annotated[str, typer.Option(help="Name of the federation.")] = "fedsparse",
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Create a certificate authority: a root, whose key goes offline, and an issuing CA for daily use."""
+    from fedsparse.security import create_authority, read_passphrase, revoke
+
+    revoke(create_authority(folder, name, read_passphrase(passphrase_file)))
+    typer.echo(
+        f"created {folder / 'ca.pem'}: give it to hub, plants and auditors\n"
+        f"        {folder / 'ca.key'}: the root's key. Move it to a safe, offline; only `pki rotate` needs it\n"
+        f"        {folder / 'issuing.pem'}, issuing.key: for `pki sign`, `pki issue` and `pki revoke`\n"
+        f"        {folder / 'crl.pem'}: who is revoked, so far nobody. Give it to the hub"
+    )
+
+
+@pki.command("sign")
+def sign(
+    role: RoleArgument,
+    name: NameArgument,
+    request: Annotated[Path, typer.Argument(help="NAME.csr, from `fedsparse client enroll` or `server enroll`.")],
+    authority: AuthorityOption,
+    out: OutOption,
+    host: HostOption = None,
+    days: DaysOption = 90,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Sign a request that was made where the key stays.
+
+    Compare the fingerprint with the one that is read out to you from there: the request may have been swapped.
+    """
+    from fedsparse.security import sign_request
+
+    loaded, hosts = _load(authority, passphrase_file), tuple(host or ())
+    told = sign_request(loaded, _identity(role, name), request, out, hosts, life=timedelta(days=days))
+    typer.echo(f"signed the key {told}\ncreated {out / name}.pem and {out / 'ca.pem'}: send both back")
+
+
+@pki.command("issue")
+def issue(
+    role: RoleArgument,
+    name: NameArgument,
+    authority: AuthorityOption,
+    out: OutOption,
+    host: HostOption = None,
+    days: DaysOption = 90,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Make key and certificate in one go. The key has to travel: `enroll` and `sign` spare you that."""
+    from fedsparse.security import issue as issue_certificate
+    from fedsparse.security.issuing import require_hosts
+
+    identity, hosts = _identity(role, name), tuple(host or ())
+    require_hosts(identity, hosts)
+    loaded = _load(authority, passphrase_file)
+    issue_certificate(loaded, identity, out, hosts, life=timedelta(days=days))
+    typer.echo(f"created {out / name}.pem and {out / name}.key")
+
+
+@pki.command("revoke")
+def revoke(
+    names: Annotated[list[str], typer.Argument(help="Names, or serial numbers; by name all certificates count.")],
+    authority: AuthorityOption,
+    passphrase_file: PassphraseOption = None,
+) -> None:
+    """Revoke certificates: write CA/crl.pem anew. A hub that reads it ends the plant's streams within seconds."""
+    from fedsparse.security import revoke as revoke_certificates
+
+    new = revoke_certificates(_load(authority, passphrase_file), names)
+    typer.echo(f"revoked {', '.join(new) if new else 'nothing that was not revoked before'}")
+    typer.echo(f"now copy {authority / 'crl.pem'} over the file that hub.identity.revoked names")
+
+
+@pki.command("refresh")
+def refresh(authority: AuthorityOption, passphrase_file: PassphraseOption = None) -> None:
+    """Write CA/crl.pem anew with the same content: it is good for 30 days."""
+    from fedsparse.security import revoke as revoke_certificates
+
+    revoke_certificates(_load(authority, passphrase_file))
+    typer.echo(f"renewed {authority / 'crl.pem'}")
+
+
+@pki.command("list")
+def list_issued(authority: AuthorityOption) -> None:
+    """List every certificate that was issued, oldest first."""
+    from rich.console import Console
+    from rich.table import Column, Table
+
+    from fedsparse.security.authority import read_record
+    from fedsparse.security.revocation import read_revoked
+
+    revoked = read_revoked(authority / "crl.pem")
+    table = Table("name", "role", "expires", Column("serial", overflow="fold", no_wrap=False), "")
+    for one in read_record(authority):
+        state = "revoked" if int(one["serial"], 16) in revoked else ""
+        table.add_row(one["name"], one["role"], one["expires"], one["serial"], state)
+    Console(soft_wrap=True).print(table)
+
+
+@pki.command("rotate")
+def rotate(
+    authority: AuthorityOption,
+    root_key: Annotated[Path, typer.Option(help="The root's key, from where it is kept.")],
+    passphrase_file: PassphraseOption = None,
+    compromised: Annotated[
+        bool, typer.Option("--compromised", help="Revoke the old issuing CA, with all that it signed.")
+    ] = False,
+) -> None:
+    """Replace the issuing CA. Nobody else needs to be told: everybody trusts the root."""
+    from fedsparse.security import read_passphrase, replace_issuing
+    from fedsparse.security import revoke as revoke_certificates
+
+    passphrase = read_passphrase(passphrase_file)
+    revoke_certificates(replace_issuing(authority, root_key, passphrase, compromised=compromised))
+    typer.echo(f"{authority / 'issuing.pem'} is new; certificates of the old one are {_fate(compromised)}")
+
+
+def _fate(compromised: bool) -> str:
+    return "revoked: copy crl.pem to the hub, and enrol everybody anew" if compromised else "still valid"
+
+
+def _load(folder: Path, passphrase_file: Path | None) -> Authority:
+    from fedsparse.security import load_authority, read_passphrase
+
+    return load_authority(folder, read_passphrase(passphrase_file))
+
+
+def _identity(role: str, name: str) -> Identity:
+    from fedsparse.errors import CertificateError
+    from fedsparse.security import Identity, Role
+
+    try:
+        return Identity(Role(role), name)
+    except ValueError:
+        raise CertificateError(f"no such role: {role!r}", "Use hub or plant") from None
