@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import grpc
+from cryptography import x509
 from pydantic import ValidationError
 
 from fedsparse import config
@@ -156,7 +157,10 @@ def _progress_in(path: Path) -> Callable[[int, int], None]:
 def build_runner(settings: config.SiteConfig, trainer: LocalTrainer) -> RoundRunner:
     """Put the trainer together with the adapter version that this plant holds."""
     identity = settings.site.identity
-    roots = read_pem_chain(identity.authority.read_bytes(), str(identity.authority))
+
+    def roots() -> list[x509.Certificate]:
+        return read_pem_chain(identity.authority.read_bytes(), str(identity.authority))
+
     revocations = Revocations(identity.revoked, roots)
 
     def verify_manifest(task: RoundTask, created: datetime) -> None:

@@ -78,7 +78,7 @@ def load_credentials(settings: IdentitySettings, role: Role) -> Credentials:
         raise CertificateError(f"the key {settings.key} does not belong to the certificate {settings.certificate}")
     roots = read_pem_chain(authority, str(settings.authority))
     identity = check_chain(chain, roots, role, str(settings.certificate))
-    Revocations(settings.revoked, roots).check(chain)
+    Revocations(settings.revoked, lambda: roots).check(chain)
     plain = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     return Credentials(pem, plain, authority, identity)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,21 +29,21 @@ class Revocations:
     Args:
         path: of the lists, PEM, one after the other, with the certificates of the CAs that signed them where those
             are not roots; none: nobody is revoked.
-        roots: the CA certificates that are trusted.
+        roots: returns the CA certificates that are trusted now.
 
     Raises:
         CertificateError: the file is absent, unreadable, or a list is not signed by a CA that a root vouches for.
     """
 
-    def __init__(self, path: Path | None, roots: Iterable[x509.Certificate]) -> None:
+    def __init__(self, path: Path | None, roots: Callable[[], Iterable[x509.Certificate]]) -> None:
         self._path = path
-        self._roots = tuple(roots)
+        self._roots = roots
         self._lock = threading.Lock()
         self._seen: tuple[int, int, int] | None = None
         self._revoked: frozenset[int] = frozenset()
         if path is not None:
             self._seen = _state(path)
-            self._revoked = _read(path, self._roots)
+            self._revoked = _read(path, tuple(roots()))
 
     def check(self, chain: Iterable[x509.Certificate]) -> None:
         """Check that no certificate of a chain is revoked now.
@@ -66,7 +66,7 @@ class Revocations:
             try:
                 if (state := _state(self._path)) != self._seen:
                     self._seen = state
-                    self._revoked = _read(self._path, self._roots)
+                    self._revoked = _read(self._path, tuple(self._roots()))
                     _log.info("%s was read again: %d certificates are revoked", self._path, len(self._revoked))
             except CertificateError as error:
                 _log.error("%s; what it said before stands", error)

@@ -16,6 +16,7 @@ from typing import NoReturn
 
 import grpc
 import httpx
+from cryptography import x509
 
 from fedsparse import config
 from fedsparse.aggregation import admit
@@ -269,11 +270,11 @@ def serve(settings: config.FederationConfig, superlink: str, events: EventLog) -
     """Serve until SIGTERM."""
     identity, state = settings.hub.identity, settings.state
     credentials = LiveCredentials(identity, Role.HUB, _log.error)
-    door = Door(
-        settings.hub.plants,
-        lambda: credentials.current.roots,
-        Revocations(identity.revoked, credentials.current.roots),
-    )
+
+    def roots() -> list[x509.Certificate]:
+        return credentials.current.roots
+
+    door = Door(settings.hub.plants, roots, Revocations(identity.revoked, roots))
     sessions = Sessions(
         lambda: SuperLinkNode(superlink), events, state / "roster.json", settings.hub.grace_seconds
     )

@@ -103,7 +103,7 @@ def files(home: Path, name: str) -> IdentitySettings:
 
 
 def nobody_revoked() -> Revocations:
-    return Revocations(None, ())
+    return Revocations(None, tuple)
 
 
 def read(home: Path, role: Role, name: str) -> Credentials:

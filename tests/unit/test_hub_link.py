@@ -174,7 +174,7 @@ def bench(pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     receipts = ReceiptBook(tmp_path / "receipts", lambda: credentials.current)
     events = EventLog(tmp_path / "events.jsonl")
     (tmp_path / "crl.pem").write_bytes(pki.nobody_revoked)
-    revoked = Revocations(tmp_path / "crl.pem", credentials.current.roots)
+    revoked = Revocations(tmp_path / "crl.pem", lambda: credentials.current.roots)
     door = Door(loaded.hub.plants, lambda: credentials.current.roots, revoked)
     sessions = Sessions(lambda: FakeNode(superlink), events, tmp_path / "roster.json", grace=GRACE)  # type: ignore[arg-type,return-value]
     monkeypatch.setattr(hub_module, "_CHECK_SECONDS", 0.1)

@@ -151,9 +151,8 @@ def main() -> None:
     identity = settings.site.identity
     try:
         credentials = LiveCredentials(identity, Role.PLANT, _log.error)
-        roots = credentials.current.roots
-        fingerprint = hashlib.sha256(roots[0].public_bytes(Encoding.DER)).digest()
-        revocations = Revocations(identity.revoked, roots)
+        fingerprint = hashlib.sha256(credentials.current.roots[0].public_bytes(Encoding.DER)).digest()
+        revocations = Revocations(identity.revoked, lambda: credentials.current.roots)
         with (
             Link(settings.site.hub, credentials, _MAX_TASK_BYTES, revocations) as link,
             Ledger(settings.state / "ledger", peer_fingerprint=fingerprint) as ledger,
