@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fedsparse import config
+from fedsparse.approval import require_approved
+from fedsparse.bundle import bundle_sha256
 from fedsparse.errors import CertificateError, LinkError, ProcessError
 from fedsparse.files import hold, private_folder, require_socket_path
 from fedsparse.processes import FLOWER_ENVIRONMENT, Child, free_port, script, stop_all
@@ -63,6 +65,7 @@ class Agent:
                 f"the certificate is {credentials.identity.name!r}'s, site.name is {self._settings.site.name!r}",
                 f"Use {self._settings.site.name}'s own certificate, or correct site.name",
             )
+        require_approved(bundle_sha256(), self._settings.site.approved)
         if due := credentials.renewal_due():
             self._say(due)
         config.require_source(self._settings.data.path, "data.path")

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from fedsparse import config
+from fedsparse.approval import approve
+from fedsparse.bundle import build_bundle
 from fedsparse.errors import DataError
 from fedsparse.processes import free_port
 from fedsparse.security import Identity, Role, create_authority, issue, revoke
@@ -92,6 +94,7 @@ def lay_out(folder: Path, rounds: int, *, thin: int = 1, more: str = "") -> Layo
     allowed = max(config.EgressSettings().max_density, density)
     for name, path in sites.items():
         path.write_text(_SITE.format(name=name, hub=address, density=allowed), encoding="utf-8")
+        approve(build_bundle(), path.parent / "approved")
     return Layout(
         federation,
         sites,
@@ -152,6 +155,7 @@ state = "state"
 [site]
 name = "{name}"
 hub = "{hub}"
+approved = "approved"
 
 [site.identity]
 certificate = "identity/{name}.pem"

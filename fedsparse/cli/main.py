@@ -174,6 +174,17 @@ def client_up(config: ConfigOption = Path("site.toml")) -> None:
     run_client(config, Console())
 
 
+@client.command("approve")
+def client_approve(
+    config: ConfigOption = Path("site.toml"),
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Show the code that Flower will run here, with what changed since it was last approved, and approve it."""
+    from fedsparse.cli.approve import run_approve
+
+    run_approve(config, yes=yes, console=Console())
+
+
 IdentityOption = Annotated[Path, typer.Option(help="Folder of certificate and key.")]
 SignedArgument = Annotated[Path, typer.Argument(help="NAME.pem, as it came back from the CA.")]
 TrustedOption = Annotated[

@@ -14,11 +14,22 @@ from fedsparse.config.names import Address, Name, Settings
 
 
 class SiteSettings(Settings):
-    """Which plant this is and which hub it dials."""
+    """Which plant this is and which hub it dials.
+
+    Attributes:
+        name: as in the certificate.
+        hub: "HOST:PORT", the only address that is dialled.
+        identity: certificate, key and CA.
+        approved: folder of the Flower app bundles that may run here, filled by `fedsparse client approve`; None
+            lets the installed one run without that.
+        proxy: "HOST:PORT" of an HTTP proxy that tunnels to the hub (CONNECT, RFC 9110); TLS passes it unopened.
+    """
 
     name: Name
     hub: Address
     identity: IdentitySettings
+    approved: Path | None = None
+    proxy: Address | None = None
 
 
 class TrainerSettings(Settings):

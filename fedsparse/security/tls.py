@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import tempfile
+from http.client import HTTPConnection
 from pathlib import Path
 
 import grpc
@@ -43,11 +44,18 @@ def server_credentials(credentials: LiveCredentials) -> grpc.ServerCredentials:
     )
 
 
-def probe(host: str, port: int, credentials: Credentials, revocations: Revocations | None = None) -> None:
+def probe(
+    host: str,
+    port: int,
+    credentials: Credentials,
+    revocations: Revocations | None = None,
+    proxy: tuple[str, int] | None = None,
+) -> None:
     """Do one TLS 1.3 handshake (RFC 8446) with the hub and hang up.
 
     Args:
         revocations: who no longer counts.
+        proxy: host and port of an HTTP proxy that tunnels to the hub.
 
     Raises:
         HubUnreachableError: nothing answers there (yet).
@@ -56,7 +64,7 @@ def probe(host: str, port: int, credentials: Credentials, revocations: Revocatio
     where = f"the hub at {host}:{port}"
     context = _context(credentials)
     try:
-        plain = socket.create_connection((host, port), timeout=_PROBE_SECONDS)
+        plain = _connect(host, port, proxy)
     except OSError as error:  # refused, no route, no such name: all of it may pass
         raise HubUnreachableError(f"{where} does not answer: {error}") from None
     try:
@@ -86,6 +94,20 @@ def probe(host: str, port: int, credentials: Credentials, revocations: Revocatio
         raise HubUnreachableError(f"{where} does not answer: {error}") from None
     except OSError as error:
         raise LinkError(f"{where} broke off the handshake: {error}") from None
+
+
+def _connect(host: str, port: int, proxy: tuple[str, int] | None) -> socket.socket:
+    """Return a connection to the hub, through a proxy where there is one (CONNECT, RFC 9110, 9.3.6).
+
+    Raises:
+        OSError: nobody answers, or the proxy refuses.
+    """
+    if proxy is None:
+        return socket.create_connection((host, port), timeout=_PROBE_SECONDS)
+    tunnel = HTTPConnection(*proxy, timeout=_PROBE_SECONDS)
+    tunnel.set_tunnel(host, port)
+    tunnel.connect()
+    return tunnel.sock
 
 
 def _context(credentials: Credentials) -> ssl.SSLContext:

@@ -13,6 +13,7 @@ import pytest
 
 from fedsparse import __version__, config
 from fedsparse.audit import EntryDraft, EntryKind, Ledger
+from fedsparse.bundle import bundle_sha256
 from fedsparse.cli.demo_site import federation_text
 from fedsparse.cli.main import main
 from fedsparse.delta import AdapterSpace, Operation, Reason, RoundUpdate, SparseDelta, TensorDelta, encode_update
@@ -370,3 +371,31 @@ def test_an_error_steers_no_terminal_whatever_is_named_in_it(run: Run, tmp_path:
     assert code == 1
     assert "\N{REPLACEMENT CHARACTER}[31mred holds no adapter.json" in err
     assert "\x1b" not in err
+
+
+# client approve
+
+
+def _site(folder: Path, approved: str = 'approved = "approved"') -> Path:
+    path = folder / "site.toml"
+    path.write_text(
+        f'[site]\nname = "kiso"\nhub = "hub:1"\n{approved}\n[site.identity]\ncertificate = "c"\nkey = "k"\n'
+        'authority = "a"\n[data]\npath = "d"\n'
+    )
+    return path
+
+
+def test_an_app_bundle_is_shown_before_it_is_approved_and_once(run: Run, tmp_path: Path) -> None:
+    path = _site(tmp_path)
+    code, out, _ = run("client", "approve", "--config", path, "--yes")
+    assert code == 0
+    assert "this bundle is new:" in out
+    assert "+from fedsparse_client" in out  # the code itself
+    assert [one.stem for one in (tmp_path / "approved").iterdir()] == [bundle_sha256()]
+    assert "is approved already" in run("client", "approve", "--config", path)[1]
+
+
+def test_nothing_is_approved_where_the_site_keeps_no_list(run: Run, tmp_path: Path) -> None:
+    code, _, err = run("client", "approve", "--config", _site(tmp_path, ""), "--yes")
+    assert code == 1
+    assert 'Add approved = "approved" under [site]' in err

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import socket
+import socketserver
 import ssl
 import threading
 from collections.abc import Callable, Iterator
@@ -11,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import grpc
 import pytest
@@ -295,3 +298,73 @@ def test_the_private_key_does_not_stay_in_a_temporary_file(
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     probe("127.0.0.1", hub.port, pki.credentials(Role.PLANT, "kiso"))
     assert list(tmp_path.iterdir()) == []
+
+
+# Through a proxy
+
+
+class Tunnel(socketserver.StreamRequestHandler):
+    """An HTTP proxy that knows CONNECT alone."""
+
+    asked: ClassVar[list[str]] = []
+
+    def handle(self) -> None:
+        line = self.rfile.readline().decode()
+        while self.rfile.readline().strip():
+            pass
+        method, target, _ = line.split()
+        self.asked.append(f"{method} {target}")
+        host, _, port = target.rpartition(":")
+        with socket.create_connection((host, int(port))) as hub:
+            self.wfile.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            back = threading.Thread(target=_copy, args=(hub, self.connection))
+            back.start()
+            _copy(self.connection, hub)
+            back.join()
+
+
+def _copy(source: socket.socket, sink: socket.socket) -> None:
+    with contextlib.suppress(OSError):
+        while data := source.recv(65536):
+            sink.sendall(data)
+    with contextlib.suppress(OSError):
+        sink.shutdown(socket.SHUT_WR)
+
+
+def test_a_plant_reaches_the_hub_through_a_proxy_that_it_names_and_through_no_other(
+    hub: HubProcess, pki: Pki, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tunnel, "asked", [])
+    kiso, address = Fixed(pki.credentials(Role.PLANT, "kiso")), f"127.0.0.1:{hub.port}"
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Tunnel) as proxy:
+        proxy.daemon_threads = True
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        named = f"127.0.0.1:{proxy.server_address[1]}"
+        with Link(address, kiso, 1 << 20, nobody_revoked(), named) as link:
+            link.check()
+            assert link.describe().name == "test"
+        assert Tunnel.asked == [f"CONNECT {address}"] * 2
+        for name in ("http_proxy", "https_proxy", "grpc_proxy"):
+            monkeypatch.setenv(name, f"http://{named}")
+        with Link(address, kiso, 1 << 20, nobody_revoked()) as link:
+            link.check()
+            assert link.describe().name == "test"
+        assert len(Tunnel.asked) == 2  # what the environment says is not heeded
+        proxy.shutdown()
+
+
+def test_a_proxy_that_refuses_leaves_the_hub_out_of_reach(pki: Pki) -> None:
+    class Refuses(socketserver.StreamRequestHandler):
+        def handle(self) -> None:
+            self.wfile.write(b"HTTP/1.1 403 Forbidden\r\n\r\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Refuses) as proxy:
+        threading.Thread(target=proxy.serve_forever, daemon=True).start()
+        named = f"127.0.0.1:{proxy.server_address[1]}"
+        kiso = Fixed(pki.credentials(Role.PLANT, "kiso"))
+        with (
+            Link("127.0.0.1:9", kiso, 1 << 20, nobody_revoked(), named) as link,
+            pytest.raises(HubUnreachableError, match="403 Forbidden"),
+        ):
+            link.check()
+        proxy.shutdown()

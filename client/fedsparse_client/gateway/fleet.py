@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from flwr.proto.fab_pb2 import Fab, GetFabRequest, GetFabResponse
@@ -38,8 +39,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from fedsparse.approval import require_approved
 from fedsparse.bundle import build_bundle, bundle_sha256
-from fedsparse.errors import DeltaError
+from fedsparse.errors import DeltaError, ProcessError
 from fedsparse_client.gateway.desk import NODE_ID, Desk
 
 _LONG_POLL_SECONDS = 15.0  # below the 30 s after which Flower's HTTP client gives up
@@ -52,11 +54,13 @@ class FleetApi:
     Args:
         desk: where tasks wait and answers are put together.
         max_bytes: most that one call's body may have.
+        approved: folder of the app bundles that may run here; None lets the installed one run.
     """
 
-    def __init__(self, desk: Desk, max_bytes: int) -> None:
+    def __init__(self, desk: Desk, max_bytes: int, approved: Path | None = None) -> None:
         self._desk = desk
         self._max_bytes = max_bytes
+        self._approved = approved
 
     def application(self) -> Starlette:
         """Return the ASGI application."""
@@ -103,7 +107,7 @@ class FleetApi:
                     return Response(status_code=413)
             try:
                 reply = await run_in_threadpool(answer, request_type.FromString(bytes(body)))
-            except (DecodeError, DeltaError):
+            except (DecodeError, DeltaError, ProcessError):
                 return Response(status_code=400)
             return Response(reply.SerializeToString(), media_type=PROTOBUF_MEDIA_TYPE)
 
@@ -140,6 +144,7 @@ class FleetApi:
         """Hand out the bundle that this site built from its own installation."""
         if request.hash_str != bundle_sha256():
             raise DeltaError(f"the app bundle {request.hash_str[:12]} is not the one installed here")
+        require_approved(bundle_sha256(), self._approved)
         return GetFabResponse(fab=Fab(hash_str=bundle_sha256(), content=build_bundle()))
 
     def _push(self, request: PushMessagesRequest) -> PushMessagesResponse:

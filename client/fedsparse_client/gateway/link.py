@@ -57,12 +57,20 @@ class Link:
             the hub is dialled anew with what they hold then.
         max_bytes: most that one message from the hub may have.
         revocations: whose word no longer counts.
+        proxy: "host:port" of an HTTP proxy that tunnels to the hub; what the environment says of proxies is not
+            heeded.
     """
 
     def __init__(
-        self, address: str, credentials: LiveCredentials, max_bytes: int, revocations: Revocations
+        self,
+        address: str,
+        credentials: LiveCredentials,
+        max_bytes: int,
+        revocations: Revocations,
+        proxy: str | None = None,
     ) -> None:
         self._address = address
+        self._proxy = proxy
         self._credentials = credentials
         self._max_bytes = max_bytes
         self._revocations = revocations
@@ -97,6 +105,8 @@ class Link:
                 ("grpc.initial_reconnect_backoff_ms", 500),
                 ("grpc.max_reconnect_backoff_ms", 15_000),
                 ("grpc.use_local_subchannel_pool", 1),  # a new channel makes a new connection
+                ("grpc.enable_http_proxy", int(self._proxy is not None)),
+                *([("grpc.http_proxy", f"http://{self._proxy}")] if self._proxy else []),
             ],
         )
 
@@ -110,8 +120,8 @@ class Link:
         Raises:
             LinkError: names the check that failed.
         """
-        host, _, port = self._address.rpartition(":")
-        probe(host.strip("[]"), int(port), self._credentials.current, self._revocations)
+        proxy = _host_and_port(self._proxy) if self._proxy else None
+        probe(*_host_and_port(self._address), self._credentials.current, self._revocations, proxy)
 
     def renew(self) -> bool:
         """Dial anew if there is another certificate, key or CA; return whether there is.
@@ -240,6 +250,11 @@ class Link:
             problems.append(f"is for the plant {receipt.body.plant!r}")
         if problems:
             raise ReceiptError(f"the hub at {self._address} gave a receipt that {problems[0]}")
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, _, port = address.rpartition(":")
+    return host.strip("[]"), int(port)
 
 
 def _reason(error: grpc.RpcError) -> str:

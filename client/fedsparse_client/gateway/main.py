@@ -15,10 +15,11 @@ import uvicorn
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fedsparse import config
+from fedsparse.approval import require_approved
 from fedsparse.audit import EgressPolicy, EntryKind, Ledger
 from fedsparse.bundle import bundle_sha256
 from fedsparse.delta import AdapterSpace, Reason
-from fedsparse.errors import FedsparseError, HubUnreachableError, LinkError
+from fedsparse.errors import FedsparseError, HubUnreachableError, LinkError, ProcessError
 from fedsparse.files import write_atomic
 from fedsparse.security import LiveCredentials, Revocations, Role
 from fedsparse_client.gateway.desk import Answer, Desk
@@ -59,7 +60,8 @@ class Gateway:
         write_atomic(self._state / "federation.pb", federation.SerializeToString(deterministic=True))
         threading.Thread(target=self._send, args=(gate, space), daemon=True).start()
         threading.Thread(target=self._receive, args=(gate,), daemon=True).start()
-        application = FleetApi(self._desk, self._settings.egress.max_update_bytes + (1 << 20)).application()
+        limit, approved = self._settings.egress.max_update_bytes + (1 << 20), self._settings.site.approved
+        application = FleetApi(self._desk, limit, approved).application()
         uvicorn.run(application, host="127.0.0.1", port=self._port, log_level="warning", access_log=False)
 
     def _receive(self, gate: Gate) -> None:
@@ -70,15 +72,27 @@ class Gateway:
         try:
             derived = bytes.fromhex(ready.read_text())  # by this site's trainer, from its own base model
             for task in self._link.attend(derived, _Presence(gate, self._desk, self._state / "attending")):
-                if task.bundle_sha256 == bundle_sha256():
+                if self._may_run(task.bundle_sha256):
                     self._desk.offer(task)
-                else:  # code that this site did not install itself never runs here
+                else:
                     self._desk.answers.put(Answer(task, reason=Reason.APP_NOT_APPROVED))
         except FedsparseError as error:
             print(f"error: {error}", file=sys.stderr, flush=True)
             os._exit(_exit_status(error))
         except Exception:
             _stop_on_bug()
+
+    def _may_run(self, bundle: str) -> bool:
+        """Tell whether a bundle is the one that this site installed and approved: no other code runs here."""
+        if bundle != bundle_sha256():
+            _log.warning("refused a task of the app bundle %s, which is not installed here", bundle[:64])
+            return False
+        try:
+            require_approved(bundle, self._settings.site.approved)
+        except ProcessError as error:
+            _log.warning("refused a task: %s", error)
+            return False
+        return True
 
     def _send(self, gate: Gate, space: AdapterSpace) -> None:
         """Pass every answer through the gate, and on to the hub only what the ledger has recorded."""
@@ -154,7 +168,7 @@ def main() -> None:
         fingerprint = hashlib.sha256(credentials.current.roots[0].public_bytes(Encoding.DER)).digest()
         revocations = Revocations(identity.revoked, lambda: credentials.current.roots)
         with (
-            Link(settings.site.hub, credentials, _MAX_TASK_BYTES, revocations) as link,
+            Link(settings.site.hub, credentials, _MAX_TASK_BYTES, revocations, settings.site.proxy) as link,
             Ledger(settings.state / "ledger", peer_fingerprint=fingerprint) as ledger,
         ):
             _wait_for_hub(link)
