@@ -55,12 +55,18 @@ def hosts() -> Iterator[dict[str, tuple[str, ...]]]:
             _run(*inside, "addr", "add", f"{address}/24", "dev", f"{cable}{end}")
             _run(*inside, "link", "set", f"{cable}{end}", "up")
             _run(*inside, "link", "set", "lo", "up")
+            other = PLANT if who == "hub" else HUB
+            _run(*inside, "route", "add", "default", "via", other)  # whatever else is dialled shows on the cable
+            resolver = Path("/etc/netns") / names[who] / "resolv.conf"
+            resolver.parent.mkdir(parents=True)
+            resolver.write_text(f"nameserver {other}\n")  # and whoever asks for a name as well
         yield {who: ("ip", "netns", "exec", name) for who, name in names.items()}
     except AssertionError as error:
         pytest.skip(f"no network namespaces here: {error}")
     finally:
         for name in names.values():
             subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
+            shutil.rmtree(Path("/etc/netns") / name, ignore_errors=True)
 
 
 def _fedsparse(*arguments: object) -> tuple[object, ...]:
@@ -99,6 +105,18 @@ def _enrol(hosts: dict[str, tuple[str, ...]], folder: Path, hub: Path, plant: Pa
     shutil.copy(ca / "crl.pem", hub / "identity")
 
 
+def _addressees(log: Path) -> list[str]:
+    """Return where packets went, as protocol (6 is TCP), address and port; without how network cards greet."""
+    return [line for line in log.read_text().splitlines() if line != "arp" and not line.startswith("58 ")]
+
+
+def _wait_for(path: Path) -> None:
+    end = time.monotonic() + 30
+    while not path.exists():
+        assert time.monotonic() < end, path
+        time.sleep(0.05)
+
+
 def test_a_hub_and_a_plant_on_two_machines_run_rounds_by_the_readmes_commands(
     hosts: dict[str, tuple[str, ...]], tmp_path: Path
 ) -> None:
@@ -107,6 +125,15 @@ def test_a_hub_and_a_plant_on_two_machines_run_rounds_by_the_readmes_commands(
     _run(*hosts["plant"], *_fedsparse("client", "approve", "--config", plant / "site.toml", "--yes"))
     with contextlib.ExitStack() as stack:
         started = {}
+        for who in hosts:
+            log = stack.enter_context((tmp_path / f"{who}.packets").open("wb"))
+            listening = tmp_path / f"{who}.listening"
+            sniffer = subprocess.Popen(
+                [*hosts[who], sys.executable, "-m", "tests.integration.sniffer", str(listening)], stdout=log
+            )
+            stack.callback(sniffer.wait, 20)
+            stack.callback(sniffer.terminate)
+            _wait_for(listening)
         for who, command, settings in (
             ("hub", "server", hub / "federation.toml"),
             ("plant", "client", plant / "site.toml"),
@@ -122,6 +149,8 @@ def test_a_hub_and_a_plant_on_two_machines_run_rounds_by_the_readmes_commands(
             time.sleep(0.5)
         told = "\n".join((tmp_path / f"{who}.out").read_text() for who in started)
         assert started["hub"].poll() == 0, told
+    assert _addressees(tmp_path / "plant.packets") == [f"6 {HUB} 9443"]
+    assert {to.rpartition(" ")[0] for to in _addressees(tmp_path / "hub.packets")} == {f"6 {PLANT}"}
     authority = (plant / "identity" / "ca.pem").read_bytes()
     verdict = verify_ledger(plant / "state" / "ledger", authority, hub / "state" / "receipts" / "kiso.jsonl")
     assert (verdict.problems, verdict.updates) == ((), 2)
