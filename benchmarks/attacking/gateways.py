@@ -1,0 +1,238 @@
+"""Attacks on a plant's gateway from the hub's side: who answers there, and what it sends."""
+
+from __future__ import annotations
+
+import os
+import queue
+import ssl
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
+
+from benchmarks.attacking import certificates
+from benchmarks.attacking.attack import GATEWAY, Attack, in_words
+from benchmarks.attacking.bare_hub import BareHub
+from benchmarks.attacking.certificates import HOUR, SERVER, Form
+from benchmarks.attacking.federation import Federation, Watched
+from benchmarks.attacking.hostile_hub import HostileHub, Receipts
+from benchmarks.attacking.messages import round_task
+from benchmarks.attacking.site import Site
+from fedsparse.bundle import bundle_sha256
+from fedsparse.delta import Reason, decode_update
+from fedsparse.security import Credentials, Role
+from fedsparse.v1 import link_pb2
+
+_DIALLED = "a hub that a plant dials"
+_TOLD = "what a hostile hub sends"
+_HUB_URI = ("urn:fedsparse:hub:hub",)
+_SECONDS = 8.0
+_END_SECONDS = 20.0  # for all gateways start at once
+
+
+class _Serving(Protocol):
+    port: int
+
+    def stop(self) -> None:
+        """End it."""
+
+
+@dataclass(frozen=True)
+class Dialled:
+    """One gateway that dials one impostor.
+
+    Attributes:
+        attack: how it must end.
+        watched: the gateway.
+    """
+
+    attack: Attack
+    watched: Watched
+
+
+def dial_impostors(federation: Federation, stack: ExitStack) -> list[Dialled]:
+    """Start a gateway against every impostor, all at once."""
+    found = []
+    for number, (does, check, make, host) in enumerate(_impostors(federation)):
+        hub = make()
+        stack.callback(hub.stop)
+        site = Site(federation, f"dialling-{number}", hub.port, host)
+        refused = f"the gateway ends with status {os.EX_NOPERM}: {in_words(check)}"
+        attack = Attack(
+            _DIALLED, does, refused, "the gateway has ended", f"error: the hub at .*{check}",
+            partial(_wait, site.watched), GATEWAY, 2 * _END_SECONDS, os.EX_NOPERM,
+        )  # fmt: skip
+        found.append(Dialled(attack, site.watched))
+    return found
+
+
+def _wait(watched: Watched, federation: Federation) -> str:
+    try:
+        federation.wait(lambda: watched.exit_code is not None, "its end", _END_SECONDS)
+    except TimeoutError:
+        return "the gateway goes on with this hub"
+    return "the gateway has ended"
+
+
+def _impostors(federation: Federation) -> list[tuple[str, str, Callable[[], _Serving], str]]:
+    pki, local = federation.pki, "127.0.0.1"
+
+    def gone() -> Credentials:
+        found = pki.credentials(Role.HUB, "gone-hub", local)
+        pki.revoke("gone-hub")
+        federation.copy_revoked()
+        return found
+
+    def forged(form: Form) -> Credentials:
+        return pki.forge(form)
+
+    def serve(make: Callable[[], Credentials]) -> Callable[[], _Serving]:
+        return lambda: HostileHub(make(), "kiso")
+
+    old = Form(_HUB_URI, ("localhost",), (SERVER,), -2 * HOUR, -HOUR)
+    young = Form(_HUB_URI, ("localhost",), (SERVER,), HOUR, 2 * HOUR)
+    stranger = "its certificate is not accepted here: unable to get"
+    return [
+        ("a hub of another CA", stranger,
+         serve(lambda: federation.other.credentials(Role.HUB, "hub", local)), local),
+        ("a certificate that vouches for itself", "its certificate is not accepted here: self.signed",
+         serve(lambda: certificates.self_signed(pki)), local),
+        ("an expired hub's certificate", "certificate has expired", serve(lambda: forged(old)), "localhost"),
+        ("a hub's certificate that is not valid yet", "not yet valid", serve(lambda: forged(young)), "localhost"),
+        ("a hub's certificate for another host name", "is not valid for '127.0.0.1'|IP address mismatch",
+         serve(lambda: pki.credentials(Role.HUB, "elsewhere", "hub.example")), local),
+        ("a plant's certificate instead of a hub's", "(unsuitable|unsupported) certificate purpose",
+         serve(lambda: pki.credentials(Role.PLANT, "posing", local)), local),
+        ("a revoked hub's certificate", "is revoked", serve(gone), local),
+        ("a plant's name with the usage of a server and the hub's address", "is a plant's certificate",
+         serve(lambda: forged(Form(("urn:fedsparse:plant:posing",), ("localhost",), (SERVER,)))), "localhost"),
+        ("a hub that speaks TLS 1.2 at most", "does not speak TLS 1.3|protocol version",
+         lambda: BareHub(pki.credentials(Role.HUB, "old", local), ssl.TLSVersion.TLSv1_2), local),
+    ]  # fmt: skip
+
+
+class Stage:
+    """A gateway that is present at a hostile hub with a good certificate.
+
+    Args:
+        federation: whose CA all trust.
+    """
+
+    def __init__(self, federation: Federation) -> None:
+        self.federation = federation
+        self.credentials = federation.pki.credentials(Role.HUB, "turned", "127.0.0.1")
+        self.hub = HostileHub(self.credentials, "mill")
+        self.site = Site(federation, "mill", self.hub.port)
+        self.bare = BareHub(federation.pki.credentials(Role.HUB, "bare", "127.0.0.1"))
+        self.claiming = Site(federation, "claiming", self.bare.port)
+        self._numbers = 0
+
+    def begin(self) -> None:
+        """Wait until both gateways are present."""
+        for site in (self.site, self.claiming):
+            site.begin()
+        self.federation.wait(lambda: self.hub.attended, "the gateway", 30.0)
+        self.site.watched.fresh = False
+
+    def close(self) -> None:
+        """End both hubs."""
+        self.hub.stop()
+        self.bare.stop()
+
+    def task(self, bundle: str | None = None, payload: bytes | None = None) -> link_pb2.Task:
+        """Return a new task."""
+        self._numbers += 1
+        return link_pb2.Task(
+            task_id=f"{self._numbers:064x}",
+            run_id=7,
+            bundle_sha256=bundle or bundle_sha256(),
+            round_task=round_task() if payload is None else payload,
+        )
+
+    def answer(self) -> str:
+        """Return the reason that the gateway gives, or that it sent a delta."""
+        try:
+            pushed = self.hub.pushed.get(timeout=_SECONDS)
+        except queue.Empty:
+            return "no answer"
+        update = decode_update(pushed.round_update, max_bytes=1 << 20)
+        return f"reason {update.reason.name}" if update.reason is not Reason.NONE else "a delta"
+
+
+def attacks() -> list[Attack]:
+    """Return them in the order in which they are run; the last is on the gateway ``claiming``."""
+    return [*_tasks(), *_receipts()]
+
+
+def _tasks() -> list[Attack]:
+    def strange_code(stage: Stage) -> str:
+        before = stage.site.filed()
+        stage.hub.send(stage.task(bundle="0" * 64))
+        told = stage.answer()
+        stage.federation.wait(lambda: stage.site.filed() > before, "the receipt in the ledger")
+        return told
+
+    return [
+        Attack(_TOLD, "a task of another app bundle (code that the site did not install)",
+               "never run; answered by the reason APP_NOT_APPROVED", "^reason APP_NOT_APPROVED$",
+               "bundle|approved|APP_NOT_APPROVED", strange_code, GATEWAY),
+    ]  # fmt: skip
+
+
+def claiming() -> Attack:
+    """Return the attack on the gateway ``claiming``."""
+
+    def claims(stage: Stage) -> str:
+        stage.federation.wait(lambda: stage.bare.claimed >= 1, "the claim", 30.0)
+        stage.federation.wait(lambda: "larger than max" in stage.claiming.watched.told(0), "the refusal", 10.0)
+        return "the stream is cancelled before the task has arrived"
+
+    return Attack(
+        _TOLD, "a task that claims two gigabytes",
+        "RESOURCE_EXHAUSTED before it is received; the gateway dials again", "cancelled before",
+        "connection to the hub lost .*resource exhausted: .*larger than max", claims, GATEWAY, 45.0,
+    )  # fmt: skip
+
+
+def _receipts() -> list[Attack]:
+    def with_receipt(make: Callable[[Stage], Receipts]) -> Callable[[Stage], str]:
+        def run(stage: Stage) -> str:
+            before, stage.hub.receipts = stage.site.filed(), make(stage)
+            since = stage.site.watched.size()
+            stage.hub.send(stage.task(bundle="0" * 64))
+            stage.answer()
+            stage.federation.wait(lambda: "gave a receipt" in stage.site.watched.told(since), "the refusal", 8.0)
+            stage.hub.receipts = stage.hub.receipt
+            return f"{stage.site.filed() - before} receipts filed"
+
+        return run
+
+    def signed(make: Callable[[Stage], Credentials], own_key: bool = False) -> Callable[[Stage], Receipts]:
+        def receipts(stage: Stage) -> Receipts:
+            who = make(stage)
+            if own_key:
+                return lambda update: stage.hub.receipt(update, key=who.key)
+            return lambda update: stage.hub.receipt(update, signer=who)
+
+        return receipts
+
+    def saying(**said: Any) -> Callable[[Stage], Receipts]:
+        return lambda stage: lambda update: stage.hub.receipt(update, **said)
+
+    def attack(does: str, log: str, make: Callable[[Stage], Receipts]) -> Attack:
+        return Attack(_TOLD, does, "not filed in the ledger", "^0 receipts filed$", f"gave a receipt that .*{log}",
+                      with_receipt(make), GATEWAY)  # fmt: skip
+
+    other = "speaks of another payload, entry or task"
+    return [
+        attack("a receipt signed by another key", "is not the hub's: the signature",
+               signed(lambda stage: stage.federation.credentials("posing"), own_key=True)),
+        attack("a receipt signed by a plant", "is not the hub's: .* is a plant's certificate",
+               signed(lambda stage: stage.federation.credentials("posing"))),
+        attack("a receipt signed by a hub of another CA", "is not the hub's: .*was not issued by the given CA",
+               signed(lambda stage: stage.federation.other.credentials(Role.HUB, "hub", "127.0.0.1"))),
+        attack("a receipt for other bytes", other, saying(payload_sha256=bytes(32))),
+        attack("a receipt for another ledger entry", other, saying(ledger_hash=bytes(32))),
+        attack("a receipt for another plant", "is for the plant 'kiso'", saying(plant="kiso")),
+    ]  # fmt: skip

@@ -1,0 +1,195 @@
+"""What the link costs beside bare Flower: small calls, large messages, empty rounds, and 500 plants on one hub."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import statistics
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from fedsparse_client.gateway.link import Link
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.bare_flower import round_seconds
+from benchmarks.linking import large, many, prompt, small_calls
+from benchmarks.linking.certificates import Certificates
+from benchmarks.linking.operator import MAX_UPDATE_BYTES, Operator
+from benchmarks.linking.plant import Plant
+from benchmarks.linking.waiting import allow_files, percentile
+from benchmarks.report import Claim, write_report
+from fedsparse.security import LiveCredentials, Revocations, Role
+
+_FEW = ("prober", "desk", "kiso", "ise")
+_MAX_MESSAGE_BYTES = 1 << 30
+_FILES = 8192
+_console = Console(highlight=False, soft_wrap=True)
+
+
+class _Bench:
+    """Measures one thing after the other, and gathers what they come to."""
+
+    def __init__(self, options: argparse.Namespace) -> None:
+        self._options = options
+        self._folder = options.folder.resolve()
+        self._crowd = [f"plant-{number:03d}" for number in range(options.plants)]
+        self.rows: list[dict[str, Any]] = []
+        self.claims: list[Claim] = []
+
+    def run(self) -> None:
+        """Do all of it."""
+        shutil.rmtree(self._folder / "work", ignore_errors=True)
+        started = time.monotonic()
+        self._certificates = Certificates(self._folder / "pki", [*_FEW, *self._crowd])
+        issued = time.monotonic() - started
+        _console.print(f"certificates of {len(_FEW) + len(self._crowd)} plants at hand after {issued:.1f} s")
+        with Operator(self._folder / "work" / "few", self._certificates, _FEW) as operator:
+            self._few(operator)
+        bare = round_seconds(2, self._options.bare_rounds)
+        self._tell_rounds(bare)
+        self._many()
+
+    def _few(self, operator: Operator) -> None:
+        desk = Plant(operator, self._certificates, "desk", whole=False)
+        with self._link(operator, "prober") as link:
+            self._small(small_calls.measure(operator.superlink, desk.gateway, link, self._options.calls))
+        self._large(large.LargeMessages(operator, desk))
+        plants = [Plant(operator, self._certificates, name, whole=True) for name in _FEW[2:]]
+        with self._link(operator, "prober") as link:
+            attendee = prompt.Attendee(link, operator.folder / "attendee")
+            node = operator.node("prober")
+            ours = prompt.notice(operator, node, attendee, self._options.tasks)
+        self._rounds = prompt.rounds(operator, [plant.node for plant in plants], self._options.rounds)
+        self._notice(ours, prompt.bare_notice(operator, plants[0], self._options.bare_tasks))
+
+    def _link(self, operator: Operator, name: str) -> Link:
+        credentials = LiveCredentials(self._certificates.settings(Role.PLANT, name), Role.PLANT, _console.print)
+        return Link(operator.address, credentials, _MAX_MESSAGE_BYTES, Revocations(None, lambda: ()))
+
+    def _table(self, part: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Print rows, and keep them for the report."""
+        self.rows += [{"part": part, **row} for row in rows]
+        table = Table(*rows[0], title=part, title_justify="left", box=None)
+        for row in rows:
+            table.add_row(*(str(value) for value in row.values()))
+        _console.print(table)
+
+    def _claim(self, name: str, value: float, aim: str, unit: str, holds: bool) -> None:
+        self.claims.append(Claim(name, round(value, 3), aim, unit, holds))
+
+    def _small(self, found: small_calls.SmallCalls) -> None:
+        self._table("one small call", found.rows())
+        added = 1000 * percentile(found.added, 99)
+        self._claim("small call, p99 added by gateway, TLS and hub", added, "at most 10", "ms", added <= 10)
+
+    def _large(self, messages: large.LargeMessages) -> None:
+        down = [one for size in self._options.megabytes for one in messages.down(size * 1_000_000)]
+        up = [one for tensors in self._options.tensors for one in messages.up(tensors)]
+        self._table("large messages", [one.row() for one in [*down, *up]])
+        stages = [one for one in (*down, *up) if one.stages]
+        self._table(
+            "where their time goes",
+            [
+                {
+                    "way": one.way,
+                    "megabytes": round(one.size / 1e6, 1),
+                    "stage": name,
+                    "seconds": round(seconds, 2),
+                }
+                for one in stages
+                for name, seconds in one.stages.items()
+            ],
+        )
+        for way, found in (("task from SuperLink to the plant", down), ("update from the plant to SuperLink", up)):
+            ours = [one for one in found if one.by == "fedsparse"][-1]
+            name = f"{way}, {ours.size / 1e6:.0f} MB through hub and gateway"
+            self._claim(name, ours.rate, "at least 100", "MB/s", ours.rate >= 100)
+
+    def _notice(self, ours: Sequence[float], bare: Sequence[float]) -> None:
+        self._table(
+            "from sent to at the plant",
+            [_spread("fedsparse: on the plant's stream", ours), _spread("bare Flower: in its SuperNode", bare)],
+        )
+        worst = percentile(ours, 99)
+        self._claim("task at the plant after it was sent, p99", worst, "below 1", "seconds", worst < 1)
+
+    def _tell_rounds(self, bare: Sequence[float]) -> None:
+        self._table(
+            "empty round, two plants",
+            [_spread("fedsparse: SuperLink, hub, gateway, SuperNode", self._rounds), _spread("bare Flower", bare)],
+        )
+        median = statistics.median(self._rounds)
+        self._claim("empty round with two plants, median", median, "at most 1.5", "seconds", median <= 1.5)
+
+    def _many(self) -> None:
+        found = many.measure(
+            self._folder / "work" / "many", self._certificates, self._crowd, self._options.quiet_seconds
+        )
+        self._table(f"{found.plants} plants, nothing to do", [one.row() for one in found.burdens])
+        figures = {
+            "seconds until all were present": round(found.connect_seconds, 1),
+            "present after the quiet time": found.present,
+            "online at Flower": found.online,
+            "streams that broke": found.broken,
+            "seconds to lay all tasks at the SuperLink": round(found.sent_seconds, 2),
+            "plants that got their task": len(found.delivered),
+            "seconds from then until the last got it": round(max(found.delivered, default=0.0), 2),
+            "answers": len(found.answered),
+            "seconds from then until the last answer": round(max(found.answered, default=0.0), 2),
+        }
+        self._table(f"{found.plants} plants", [{"what": what, "value": value} for what, value in figures.items()])
+        if found.troubles:
+            self._table("troubles", [{"what": what, "times": times} for what, times in found.troubles.items()])
+        everyone = f"all {found.plants}"
+        served = min(len(found.delivered), len(found.answered))
+        self._claim("plants served in one round", served, everyone, "plants", served == found.plants)
+        kept = min(found.present, found.online)
+        steady = kept == found.plants and not found.lost
+        self._claim(
+            f"plants present after {self._options.quiet_seconds:.0f} quiet seconds, none lost meanwhile",
+            kept,
+            everyone,
+            "plants",
+            steady,
+        )
+
+
+def _spread(what: str, seconds: Sequence[float]) -> dict[str, Any]:
+    return {
+        "what": what,
+        "count": len(seconds),
+        "median_s": round(statistics.median(seconds), 3),
+        "p99_s": round(percentile(seconds, 99), 3),
+        "most_s": round(max(seconds), 3),
+    }
+
+
+def main() -> None:
+    """Measure, print the tables, write the report."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--folder", type=Path, default=Path("runs/bench-link"))
+    parser.add_argument("--calls", type=int, default=550)
+    parser.add_argument("--megabytes", type=int, nargs="+", default=[64, 200], help="of each large task")
+    parser.add_argument("--tensors", type=int, nargs="+", default=[1, 3], help="of 67 MB, in each large update")
+    parser.add_argument("--tasks", type=int, default=50)
+    parser.add_argument("--bare-tasks", type=int, default=10)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--bare-rounds", type=int, default=8)
+    parser.add_argument("--plants", type=int, default=500)
+    parser.add_argument("--quiet-seconds", type=float, default=60.0)
+    options = parser.parse_args()
+    files = allow_files(_FILES)
+    bench = _Bench(options)
+    started = time.monotonic()
+    bench.run()
+    settings = {name: value for name, value in vars(options).items() if name != "folder"}
+    more = {"open_files": files, "max_update_bytes": MAX_UPDATE_BYTES}
+    took = {"seconds": round(time.monotonic() - started, 1)}
+    write_report("link", {**settings, **more, **took}, bench.rows, bench.claims)
+
+
+if __name__ == "__main__":
+    main()

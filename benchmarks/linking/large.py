@@ -1,0 +1,224 @@
+"""Large messages, down and up: through hub and gateway, and as bare Flower's SuperNode moves them."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+import numpy as np
+from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.proto.message_pb2 import ObjectTree
+from flwr.supercore.inflatable.inflatable_utils import (
+    inflate_object_from_contents,
+    pull_objects,
+    push_object_contents_from_iterable,
+)
+from flwr.supernode.fleet_http_connection import http_request_response
+
+from benchmarks.linking.messages import refusal, task, update
+from benchmarks.linking.operator import Operator
+from benchmarks.linking.plant import Plant
+from benchmarks.linking.waiting import eventually
+from fedsparse.envelope import disassemble, object_ids, wrap
+
+_SECONDS = 180.0
+
+
+@dataclass(frozen=True)
+class Moved:
+    """One large message on its way.
+
+    Attributes:
+        way: "down" or "up".
+        by: "fedsparse" or "bare Flower".
+        size: in bytes.
+        seconds: from end to end.
+        stages: seconds of each part of it.
+    """
+
+    way: str
+    by: str
+    size: int
+    seconds: float
+    stages: dict[str, float]
+
+    @property
+    def rate(self) -> float:
+        """MB/s."""
+        return self.size / 1e6 / self.seconds
+
+    def row(self) -> dict[str, object]:
+        """Return what the table shows."""
+        return {
+            "way": self.way,
+            "by": self.by,
+            "megabytes": round(self.size / 1e6, 1),
+            "seconds": round(self.seconds, 3),
+            "mb_per_second": round(self.rate, 1),
+        }
+
+
+class _Node:
+    """Flower's own SuperNode client, with nothing behind it."""
+
+    def __init__(self, address: str) -> None:
+        self._connection = http_request_response(address, insecure=True)
+
+    def __enter__(self) -> _Node:
+        calls = self._connection.__enter__()
+        self.node, self._receive, self._send, _, _, self._pull, self._push, self._confirm = calls
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._connection.__exit__(None, None, None)
+
+    def receive(self) -> tuple[Message, ObjectTree]:
+        """Wait for a message's header."""
+        end = time.monotonic() + _SECONDS
+        while time.monotonic() < end:
+            if (found := self._receive()) is not None:
+                return found
+            time.sleep(0.01)
+        raise TimeoutError("no message came")
+
+    def fetch(self, message: Message, tree: ObjectTree) -> tuple[Message, float]:
+        """Pull a message's objects and put it together; return when all of them were there."""
+        run, name = message.metadata.run_id, message.metadata.message_id
+        contents = pull_objects(object_ids(tree), lambda one: self._pull(run, one))
+        self._confirm(run, name)
+        there = time.monotonic()
+        whole = inflate_object_from_contents(name, contents)
+        assert isinstance(whole, Message)
+        whole.metadata.__dict__["_message_id"] = name
+        return whole, there
+
+    def answer(self, message: Message, content: RecordDict) -> tuple[float, float]:
+        """Send an answer; return when it began to and when the last object was taken."""
+        header, tree, objects = disassemble(Message(content, reply_to=message))
+        del header
+        reply = inflate_object_from_contents(tree.object_id, dict(objects))
+        assert isinstance(reply, Message)
+        reply.metadata.__dict__["_message_id"] = tree.object_id
+        start = time.monotonic()
+        wanted, session = self._send(reply, tree, 0.0)
+        run = message.metadata.run_id
+        push_object_contents_from_iterable(
+            ((name, objects[name]) for name in objects if name in wanted),
+            lambda name, body: self._push(run, session, name, body),
+        )
+        return start, time.monotonic()
+
+
+class LargeMessages:
+    """Moves them.
+
+    Args:
+        operator: SuperLink, hub and driver.
+        plant: one whose SuperNode is this process.
+    """
+
+    def __init__(self, operator: Operator, plant: Plant) -> None:
+        self._operator = operator
+        self._plant = plant
+
+    def down(self, size: int) -> list[Moved]:
+        """Move a task of ``size`` bytes, each way of moving it."""
+        payload = task(size)
+        ours = self._down_ours(payload)
+        return [ours, self._down_bare(payload)]
+
+    def up(self, tensors: int) -> list[Moved]:
+        """Move an update of so many whole tensors, each way of moving it."""
+        payload = update(tensors)
+        return [self._up_ours(payload), self._up_bare(payload)]
+
+    @contextmanager
+    def _sending(self, node: int, content: RecordDict) -> Iterator[None]:
+        """Have the driver send to a node, and wait for its answer, while the block acts as the node."""
+        errors: list[BaseException] = []
+
+        def drive() -> None:
+            try:
+                self._operator.round({node: content}, _SECONDS)
+            except BaseException as error:  # told below, in the thread that waits
+                errors.append(error)
+
+        thread = threading.Thread(target=drive, daemon=True)
+        thread.start()
+        try:
+            yield
+        except TimeoutError as error:
+            raise errors[0] if errors else error from None
+        thread.join(_SECONDS)
+        if errors:
+            raise errors[0]
+
+    def _down_ours(self, payload: bytes) -> Moved:
+        hub = self._operator.folder / "hub.log"
+        before = hub.stat().st_size
+        with _Node(self._plant.gateway) as node, self._sending(self._plant.node, wrap(payload)):
+            header, tree = node.receive()
+            desk = time.monotonic()
+            message, there = node.fetch(header, tree)
+            node.answer(message, wrap(refusal(1)))
+        sent = self._operator.last.sent
+        pulled = _logged(hub, before, r"task \w+ for")
+        stages = {
+            "SuperLink to hub": pulled - sent,
+            "hub to the gateway's desk": desk - pulled,
+            "desk to SuperNode": there - desk,
+        }
+        return Moved("down", "fedsparse", len(payload), there - sent, stages)
+
+    def _down_bare(self, payload: bytes) -> Moved:
+        with _Node(self._operator.superlink) as node, self._sending(node.node, _arrays(payload)):
+            eventually(lambda: self._operator.last.sent, "the task at the SuperLink", _SECONDS, 0.005)
+            message, there = node.fetch(*node.receive())
+            node.answer(message, wrap(refusal(1)))
+        return Moved("down", "bare Flower", len(payload), there - self._operator.last.sent, {})
+
+    def _up_ours(self, payload: bytes) -> Moved:
+        receipts = self._operator.state / "receipts" / f"{self._plant.name}.jsonl"
+        before, log = _size(receipts), _size(self._plant.log)
+        with _Node(self._plant.gateway) as node, self._sending(self._plant.node, wrap(task())):
+            message, _ = node.fetch(*node.receive())
+            start, taken = node.answer(message, wrap(payload))
+            eventually(lambda: _size(receipts) > before, "the hub's receipt", _SECONDS, 0.005)
+            end = time.monotonic()
+        judged = _logged(self._plant.log, log, r"may leave")
+        stages = {
+            "SuperNode to the gateway's desk": taken - start,
+            "gate: strict decoding and policy": judged - taken,
+            "ledger, TLS, the hub's checks, SuperLink": end - judged,
+        }
+        return Moved("up", "fedsparse", len(payload), end - start, stages)
+
+    def _up_bare(self, payload: bytes) -> Moved:
+        with _Node(self._operator.superlink) as node, self._sending(node.node, wrap(task())):
+            message, _ = node.fetch(*node.receive())
+            start, end = node.answer(message, _arrays(payload))
+        return Moved("up", "bare Flower", len(payload), end - start, {})
+
+
+def _arrays(payload: bytes) -> RecordDict:
+    """Return the bytes in the form that Flower cuts into chunks."""
+    return RecordDict({"arrays": ArrayRecord([np.frombuffer(payload, np.uint8)])})
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def _logged(path: Path, before: int, pattern: str) -> float:
+    """Return when a log got its first line with ``pattern`` after its first bytes, by the monotonic clock."""
+    with path.open(encoding="utf-8", errors="replace") as file:
+        file.seek(before)
+        line = next(line for line in file if re.search(pattern, line))
+    told = datetime.strptime(line[:23], "%Y-%m-%d %H:%M:%S,%f").timestamp()
+    return told - time.time() + time.monotonic()
