@@ -24,7 +24,10 @@ def approved_hashes(folder: Path) -> frozenset[str]:
     """
     found = set()
     for path in sorted(folder.glob("*.fab")) if folder.is_dir() else ():
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        try:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError as error:
+            raise ProcessError(f"cannot read the approved bundle {path}: {error.strerror}") from None
         if path.name != f"{digest}.fab":
             raise ProcessError(
                 f"{path} is not what was approved: its hash is {digest}",
@@ -71,16 +74,21 @@ def difference(before: bytes | None, bundle: bytes) -> list[str]:
     return [
         line
         for name in sorted(old.keys() | new.keys())
-        for line in difflib.unified_diff(
-            old.get(name, "").splitlines(),
-            new.get(name, "").splitlines(),
-            f"approved/{name}" if name in old else "/dev/null",
-            f"installed/{name}" if name in new else "/dev/null",
-            lineterm="",
-        )
+        for line in _file_difference(name, old.get(name), new.get(name))
     ]
+
+
+def _file_difference(name: str, old: str | None, new: str | None) -> list[str]:
+    """Return the lines of one file's diff; lines end at line feeds alone, as Python reads them."""
+    before, after = ([] if text is None else text.split("\n") for text in (old, new))
+    was = "/dev/null" if old is None else f"approved/{name}"
+    becomes = "/dev/null" if new is None else f"installed/{name}"
+    return list(difflib.unified_diff(before, after, was, becomes, lineterm=""))
 
 
 def _files(bundle: bytes) -> Mapping[str, str]:
     with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
-        return {name: archive.read(name).decode("utf-8", "backslashreplace") for name in archive.namelist()}
+        names = archive.namelist()
+        if len(set(names)) != len(names):
+            raise ProcessError("the app bundle holds a file twice, under one name", "Reinstall fedsparse")
+        return {name: archive.read(name).decode("utf-8", "backslashreplace") for name in names}

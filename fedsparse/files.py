@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import tempfile
@@ -10,6 +11,7 @@ from typing import IO
 
 from fedsparse.errors import ConfigError, ProcessError
 
+_BLOCK = 4096
 _SOCKET_PATH_BYTES = 107  # sun_path of unix(7), less its final zero
 
 
@@ -32,6 +34,39 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
         scratch.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def append_line(path: Path, line: bytes) -> None:
+    """Append ``line`` whole and synced, or leave the file as it was; half a line that a crash left is cut off.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    new = not path.exists()
+    with path.open("a+b", buffering=0) as file:
+        before = _end_of_lines(file)
+        file.truncate(before)
+        try:
+            if (written := file.write(line)) != len(line):
+                raise OSError(errno.ENOSPC, f"only {written} of {len(line)} bytes were written")
+            os.fsync(file.fileno())
+        except OSError:
+            file.truncate(before)  # the next line must not continue half a line
+            raise
+    if new:
+        sync_folder(path.parent)
+
+
+def _end_of_lines(file: IO[bytes]) -> int:
+    """Return where the last whole line ends."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - _BLOCK)
+        file.seek(start)
+        if (found := file.read(end - start).rfind(b"\n")) >= 0:
+            return start + found + 1
+        end = start
+    return 0
 
 
 def sync_folder(path: Path) -> None:

@@ -32,13 +32,19 @@ class Receipted:
 
 
 def check_receipt(
-    data: bytes, expected: Receipted, authority: bytes | None, revocations: Revocations | None = None
+    data: bytes,
+    expected: Receipted,
+    authority: bytes | None,
+    revocations: Revocations | None = None,
+    *,
+    fresh: bool = False,
 ) -> Iterator[str]:
     """Yield what is wrong with a serialised Receipt, each as the end of the sentence "the receipt ...".
 
     Args:
         authority: the federation's CA certificates, PEM; None leaves the signature unchecked.
         revocations: who no longer counts: of a fresh receipt, not of one filed before.
+        fresh: the hub has just given it, so its certificate must be valid now, whatever date the receipt bears.
     """
     try:
         receipt = link_pb2.Receipt.FromString(data)
@@ -52,16 +58,16 @@ def check_receipt(
     if Receipted(body.task_id, body.payload_sha256, body.ledger_hash) != expected:
         yield "speaks of another payload, entry or task"
     if authority is not None:
-        yield from _check_signature(receipt, authority, revocations)
+        yield from _check_signature(receipt, authority, revocations, fresh)
 
 
 def _check_signature(
-    receipt: link_pb2.Receipt, authority: bytes, revocations: Revocations | None
+    receipt: link_pb2.Receipt, authority: bytes, revocations: Revocations | None, fresh: bool
 ) -> Iterator[str]:
     """Check the hub's certificate as it was at the time of the receipt: it may have expired since."""
     try:
         signed = receipt.body.SerializeToString(deterministic=True)
-        at = datetime.fromtimestamp(receipt.body.received_unix_ms / 1000, UTC)
+        at = None if fresh else datetime.fromtimestamp(receipt.body.received_unix_ms / 1000, UTC)
         verify(receipt.hub_certificate, authority, Role.HUB, signed, receipt.signature, at, revocations)
     except (OverflowError, ValueError, OSError):
         yield "is dated at no possible time"

@@ -18,17 +18,26 @@ from fedsparse.security import (
 
 
 def run_enroll(
-    role: Role, name: str, folder: Path, hosts: tuple[str, ...], passphrase_file: Path | None, console: Console
+    role: Role,
+    name: str,
+    folder: Path,
+    hosts: tuple[str, ...],
+    passphrase_file: Path | None,
+    *,
+    again: bool,
+    console: Console,
 ) -> None:
     """Make a key and a request for its certificate, and say what comes next."""
-    path = request_certificate(Identity(role, name), folder, hosts, read_passphrase(passphrase_file))
+    path = request_certificate(Identity(role, name), folder, hosts, read_passphrase(passphrase_file), again=again)
     told = fingerprint(read_request(path).public_key())  # type: ignore[arg-type] # elliptic-curve, just made
     command = "server" if role is Role.HUB else "client"
     console.print(
-        f"created {path}: send it to whoever runs the CA (fedsparse pki sign {role.value} {name} {path.name})\n"
+        f"created {path}: send it to whoever runs the CA, who says\n"
+        f"            fedsparse pki sign {role.value} {name} {path.name} --ca pki --out signed\n"
         f"        {folder / f'{name}.next.key'}: the key; it never leaves this machine\n"
         f"read out when they ask for the fingerprint: {told}\n"
-        f"when {name}.pem and ca.pem are back: fedsparse {command} adopt {name} {name}.pem --identity {folder}",
+        f"when {name}.pem and ca.pem are back:\n"
+        f"            fedsparse {command} adopt {name} {name}.pem --ca ca.pem --identity {folder}",
         highlight=False,
         soft_wrap=True,
     )

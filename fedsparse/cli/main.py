@@ -186,6 +186,9 @@ def client_approve(
 
 
 IdentityOption = Annotated[Path, typer.Option(help="Folder of certificate and key.")]
+AgainOption = Annotated[
+    bool, typer.Option("--again", help="Throw a key away whose certificate is still awaited, and make another.")
+]
 SignedArgument = Annotated[Path, typer.Argument(help="NAME.pem, as it came back from the CA.")]
 TrustedOption = Annotated[
     Path | None,
@@ -198,12 +201,13 @@ def client_enroll(
     name: Annotated[str, typer.Argument(help="This plant's name, e.g. kiso.")],
     identity: IdentityOption = Path("identity"),
     passphrase_file: PassphraseOption = None,
+    again: AgainOption = False,
 ) -> None:
     """Make this plant's key, which never leaves it, and a request for its certificate; also to renew them."""
     from fedsparse.cli.enrol import run_enroll
     from fedsparse.security import Role
 
-    run_enroll(Role.PLANT, name, identity, (), passphrase_file, Console())
+    run_enroll(Role.PLANT, name, identity, (), passphrase_file, again=again, console=Console())
 
 
 @client.command("adopt")
@@ -228,12 +232,13 @@ def server_enroll(
     host: HostOption = None,
     identity: IdentityOption = Path("identity"),
     passphrase_file: PassphraseOption = None,
+    again: AgainOption = False,
 ) -> None:
     """Make the hub's key, which never leaves it, and a request for its certificate; also to renew them."""
     from fedsparse.cli.enrol import run_enroll
     from fedsparse.security import Role
 
-    run_enroll(Role.HUB, name, identity, tuple(host or ()), passphrase_file, Console())
+    run_enroll(Role.HUB, name, identity, tuple(host or ()), passphrase_file, again=again, console=Console())
 
 
 @server.command("adopt")

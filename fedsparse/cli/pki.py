@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -27,7 +29,7 @@ HostOption = Annotated[
 DaysOption = Annotated[int, typer.Option(min=1, max=825, help="Life of the certificate.")]
 PassphraseOption = Annotated[
     Path | None,
-    typer.Option("--passphrase-file", help="File (mode 0600) with the passphrase that keys are encrypted under."),
+    typer.Option("--passphrase-file", help="File (mode 0600) with the passphrase of the CA's keys."),
 ]
 
 
@@ -59,16 +61,27 @@ def sign(
     host: HostOption = None,
     days: DaysOption = 90,
     passphrase_file: PassphraseOption = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask; the fingerprint was compared before.")] = False,
 ) -> None:
     """Sign a request that was made where the key stays.
 
     Compare the fingerprint with the one that is read out to you from there: the request may have been swapped.
     """
-    from fedsparse.security import sign_request
+    from fedsparse.security import fingerprint, read_request, sign_request
+    from fedsparse.security.enrolment import requested_names
 
-    loaded, hosts = _load(authority, passphrase_file), tuple(host or ())
-    told = sign_request(loaded, _identity(role, name), request, out, hosts, life=timedelta(days=days))
-    typer.echo(f"signed the key {told}\ncreated {out / name}.pem and {out / 'ca.pem'}: send both back")
+    identity, hosts = _identity(role, name), tuple(host or ())
+    asked = read_request(request)
+    told, named = fingerprint(asked.public_key()), requested_names(asked)  # type: ignore[arg-type] # checked
+    typer.echo(f"the request is for {named[0] or 'nobody'}, of the key\n    {told}")
+    if identity.role.value == "hub":
+        typer.echo(f"at the hosts {', '.join(hosts or named[1])}")
+    if not yes and not typer.confirm("Is that the fingerprint that was read out to you?"):
+        raise typer.Exit(1)
+    with _alone(authority):
+        loaded = _load(authority, passphrase_file)
+        sign_request(loaded, identity, request, out, hosts, life=timedelta(days=days))
+    typer.echo(f"created {out / name}.pem and {out / 'ca.pem'}: send both back")
 
 
 @pki.command("issue")
@@ -80,15 +93,20 @@ def issue(
     host: HostOption = None,
     days: DaysOption = 90,
     passphrase_file: PassphraseOption = None,
+    key_passphrase_file: Annotated[
+        Path | None, typer.Option(help="File (mode 0600) with the passphrase that the new key is encrypted under.")
+    ] = None,
 ) -> None:
     """Make key and certificate in one go. The key has to travel: `enroll` and `sign` spare you that."""
     from fedsparse.security import issue as issue_certificate
+    from fedsparse.security import read_passphrase
     from fedsparse.security.issuing import require_hosts
 
     identity, hosts = _identity(role, name), tuple(host or ())
     require_hosts(identity, hosts)
-    loaded = _load(authority, passphrase_file)
-    issue_certificate(loaded, identity, out, hosts, life=timedelta(days=days))
+    with _alone(authority):
+        loaded, secret = _load(authority, passphrase_file), read_passphrase(key_passphrase_file)
+        issue_certificate(loaded, identity, out, hosts, life=timedelta(days=days), passphrase=secret)
     typer.echo(f"created {out / name}.pem and {out / name}.key")
 
 
@@ -101,7 +119,8 @@ def revoke(
     """Revoke certificates: write CA/crl.pem anew. A hub that reads it ends the plant's streams within seconds."""
     from fedsparse.security import revoke as revoke_certificates
 
-    new = revoke_certificates(_load(authority, passphrase_file), names)
+    with _alone(authority):
+        new = revoke_certificates(_load(authority, passphrase_file), names)
     typer.echo(f"revoked {', '.join(new) if new else 'nothing that was not revoked before'}")
     typer.echo(f"now copy {authority / 'crl.pem'} over the file that hub.identity.revoked names")
 
@@ -111,7 +130,8 @@ def refresh(authority: AuthorityOption, passphrase_file: PassphraseOption = None
     """Write CA/crl.pem anew with the same content: it is good for 30 days."""
     from fedsparse.security import revoke as revoke_certificates
 
-    revoke_certificates(_load(authority, passphrase_file))
+    with _alone(authority):
+        revoke_certificates(_load(authority, passphrase_file))
     typer.echo(f"renewed {authority / 'crl.pem'}")
 
 
@@ -125,11 +145,11 @@ def list_issued(authority: AuthorityOption) -> None:
     from fedsparse.security.revocation import read_revoked
 
     revoked = read_revoked(authority / "crl.pem")
-    table = Table("name", "role", "expires", Column("serial", overflow="fold", no_wrap=False), "")
+    table = Table("name", "role", "expires", Column("serial", no_wrap=True), "")
     for one in read_record(authority):
-        state = "revoked" if int(one["serial"], 16) in revoked else ""
+        state = "revoked" if revoked & {int(one["serial"], 16), int(one["issuer"], 16)} else ""
         table.add_row(one["name"], one["role"], one["expires"], one["serial"], state)
-    Console(soft_wrap=True).print(table)
+    Console(width=max(120, Console().width), soft_wrap=True).print(table)
 
 
 @pki.command("rotate")
@@ -144,14 +164,33 @@ def rotate(
     """Replace the issuing CA. Nobody else needs to be told: everybody trusts the root."""
     from fedsparse.security import read_passphrase, replace_issuing
     from fedsparse.security import revoke as revoke_certificates
+    from fedsparse.security.authority import ROOT_LIFE
 
     passphrase = read_passphrase(passphrase_file)
-    revoke_certificates(replace_issuing(authority, root_key, passphrase, compromised=compromised))
+    with _alone(authority):
+        if (authority / "issuing.key").exists():
+            # The old CA's list is its last: its key goes, and what it revoked stays revoked while the root lives.
+            revoke_certificates(_load(authority, passphrase_file), life=ROOT_LIFE)
+        revoke_certificates(replace_issuing(authority, root_key, passphrase, compromised=compromised))
     typer.echo(f"{authority / 'issuing.pem'} is new; certificates of the old one are {_fate(compromised)}")
 
 
 def _fate(compromised: bool) -> str:
     return "revoked: copy crl.pem to the hub, and enrol everybody anew" if compromised else "still valid"
+
+
+@contextmanager
+def _alone(authority: Path) -> Iterator[None]:
+    """Let no other command change the CA meanwhile: a revocation could be lost."""
+    from fedsparse.errors import CertificateError
+    from fedsparse.files import hold
+
+    if not authority.is_dir():
+        raise CertificateError(
+            f"{authority} holds no certificate authority", "Create one with `fedsparse pki init`"
+        )
+    with hold(authority / "lock", "`fedsparse pki` command"):
+        yield
 
 
 def _load(folder: Path, passphrase_file: Path | None) -> Authority:

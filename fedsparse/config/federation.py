@@ -188,7 +188,7 @@ class HubSettings(Settings):
     plants: Annotated[tuple[Name, ...], Field(min_length=1), AfterValidator(check_distinct)]
     identity: IdentitySettings
     max_update_bytes: Annotated[int, Field(ge=1024, le=1 << 30)] = 32 << 20
-    grace_seconds: Annotated[float, Field(ge=0, le=3600)] = 10.0
+    grace_seconds: Annotated[float, Field(ge=0, le=3600)] = 20.0
 
 
 class FederationConfig(Settings):

@@ -184,6 +184,22 @@ class Registry:
             raise RegistryError(f"version {version.number} cannot be committed: {error}") from error
         return version
 
+    def resign(self, number: int, sign: Callable[[bytes], bytes], certificate: bytes) -> None:
+        """Put another signature beside a version, whose content stays: its signer's certificate no longer counts.
+
+        A crash in between leaves a signature that does not fit its certificate, and the next call mends it.
+
+        Raises:
+            RegistryError: it cannot be written.
+        """
+        manifest = self.manifest(number)
+        folder = self._versions / f"{number:06d}"
+        try:
+            write_atomic(folder / "manifest.der", certificate)
+            write_atomic(folder / "manifest.sig", sign(manifest))
+        except OSError as error:
+            raise RegistryError(f"version {number} cannot be signed anew: {error}") from error
+
     def _install(self, number: int, files: Mapping[str, bytes]) -> None:
         scratch = Path(tempfile.mkdtemp(prefix=".commit-", dir=self._versions))
         try:

@@ -2,19 +2,20 @@
 
 from fedsparse.security.authority import Authority, create_authority, load_authority, replace_issuing
 from fedsparse.security.chains import check_chain, read_der_chain, read_pem_chain
-from fedsparse.security.credentials import Credentials, LiveCredentials, load_credentials
+from fedsparse.security.credentials import Credentials, Daily, LiveCredentials, load_credentials
 from fedsparse.security.enrolment import adopt_certificate, fingerprint, read_request, request_certificate
 from fedsparse.security.handshakes import watch_handshakes
 from fedsparse.security.identity import Identity, Role, identity_of
 from fedsparse.security.issuing import issue, revoke, sign_request
 from fedsparse.security.keys import read_passphrase
 from fedsparse.security.revocation import Revocations
-from fedsparse.security.signing import sign, verify
+from fedsparse.security.signing import sign, signed_by, verify
 from fedsparse.security.tls import channel_credentials, probe, server_credentials
 
 __all__ = [
     "Authority",
     "Credentials",
+    "Daily",
     "Identity",
     "LiveCredentials",
     "Revocations",
@@ -39,6 +40,7 @@ __all__ = [
     "server_credentials",
     "sign",
     "sign_request",
+    "signed_by",
     "verify",
     "watch_handshakes",
 ]

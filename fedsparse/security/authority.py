@@ -24,6 +24,7 @@ from fedsparse.security.keys import UNREADABLE, new_key, read_key, write_key
 ROOT, ISSUING, LIST, RECORD = "ca", "issuing", "crl.pem", "issued.jsonl"
 ROOT_LIFE = timedelta(days=3650)
 ISSUING_LIFE = timedelta(days=730)
+_MOST_NAME = 50  # a certificate's common name has at most 64
 _CLOCK_SKEW = timedelta(minutes=5)
 
 
@@ -45,16 +46,18 @@ class Authority:
 
 
 def read_record(folder: Path) -> list[dict[str, str]]:
-    """Return what an authority has signed, oldest first: serial, role, name, expires.
+    """Return what an authority has signed, oldest first: serial, role, name, expires, issuer (a serial, too).
 
     Raises:
-        CertificateError: the record is damaged.
+        CertificateError: there is no authority, or the record is damaged.
     """
+    _read_certificate(folder / f"{ROOT}.pem", folder)
     record = folder / RECORD
     try:
-        lines = record.read_text(encoding="utf-8").splitlines() if record.exists() else []
-        return [json.loads(line) for line in lines]
-    except (OSError, ValueError) as error:
+        whole = (record.read_text(encoding="utf-8") if record.exists() else "").split("\n")[:-1]
+        found = [json.loads(line) for line in whole]  # a last line that a crash cut short was never handed out
+        return [{key: str(one[key]) for key in ("serial", "role", "name", "expires", "issuer")} for one in found]
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise CertificateError(f"{record} is damaged: {error}", "Restore it from a backup") from None
 
 
@@ -67,8 +70,14 @@ def create_authority(folder: Path, name: str, passphrase: bytes | None = None) -
     Raises:
         CertificateError: the folder already holds an authority, or cannot be written.
     """
-    if (folder / f"{ROOT}.pem").exists():
-        raise CertificateError(f"{folder} already holds a certificate authority", "Name another folder")
+    names = (f"{ROOT}.pem", f"{ROOT}.key", f"{ISSUING}.pem", f"{ISSUING}.key", LIST, RECORD)
+    if found := [file for file in names if (folder / file).exists()]:
+        raise CertificateError(
+            f"{folder} already holds a certificate authority ({', '.join(found)})",
+            "Name another folder, or remove what an interrupted `pki init` left",
+        )
+    if not 0 < len(name) <= _MOST_NAME:
+        raise CertificateError(f"the name {name[:60]!r} does not have 1 to {_MOST_NAME} characters")
     key = new_key()
     subject = _subject(f"fedsparse CA {name}")
     root = _authority(subject, subject, key.public_key(), ROOT_LIFE, depth=1, issuer=key.public_key()).sign(

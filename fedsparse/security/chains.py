@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509 import verification
 from cryptography.x509.oid import ExtendedKeyUsageOID
@@ -90,6 +91,7 @@ def check_chain(chain: Chain, roots: Chain, role: Role, name: str, at: datetime 
     now = at or datetime.now(UTC)
     leaf, *above = chain
     _check_dates(leaf, name, now)
+    _check_form(leaf, name)
     for certificate in above:
         _check_dates(certificate, f"the issuing CA of {name}", now)
     _check_issuers(chain, roots, name, now)
@@ -101,6 +103,25 @@ def check_chain(chain: Chain, roots: Chain, role: Role, name: str, at: datetime 
     if identity.role is not role or _USAGE[role] not in usage:
         raise CertificateError(f"{name} is a {identity.role.value}'s certificate, a {role.value}'s is needed")
     return identity
+
+
+def _check_form(leaf: x509.Certificate, name: str) -> None:
+    """Check what only a leaf must be: no CA, with a key of the one kind that we sign and speak with."""
+    try:
+        key = leaf.public_key()
+        authority = leaf.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
+    except x509.ExtensionNotFound:
+        authority = False
+    except UNREADABLE:
+        raise CertificateError(f"{name} has a key or constraints that cannot be read") from None
+    if not isinstance(key, ec.EllipticCurvePublicKey) or key.curve.name != "secp256r1":
+        raise CertificateError(
+            f"{name} is of another kind of key than P-256", "Enrol with `fedsparse client enroll`"
+        )
+    if authority:
+        raise CertificateError(
+            f"{name} is a CA's, not a plant's or hub's", "Use the certificate that the CA signed"
+        )
 
 
 def _check_dates(certificate: x509.Certificate, name: str, now: datetime) -> None:
@@ -123,7 +144,9 @@ def _check_issuers(chain: Chain, roots: Chain, name: str, now: datetime) -> None
         .store(verification.Store(list(roots)))
         .time(now.replace(tzinfo=None))
         .extension_policies(
-            ca_policy=verification.ExtensionPolicy.webpki_defaults_ca(),
+            ca_policy=verification.ExtensionPolicy.webpki_defaults_ca().may_be_present(
+                x509.ExtendedKeyUsage, verification.Criticality.AGNOSTIC, None
+            ),
             ee_policy=verification.ExtensionPolicy.permit_all(),
         )
     )

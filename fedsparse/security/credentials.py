@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 
 from cryptography import x509
@@ -15,7 +16,7 @@ from fedsparse.errors import CertificateError
 from fedsparse.security.chains import check_chain, read_pem_chain, to_der_chain
 from fedsparse.security.identity import Identity, Role
 from fedsparse.security.keys import read_key, read_passphrase
-from fedsparse.security.revocation import Revocations
+from fedsparse.security.revocation import Revocations, file_state
 
 _RENEW_BEFORE = timedelta(days=21)
 
@@ -101,36 +102,52 @@ class LiveCredentials:
         self._settings = settings
         self._role = role
         self._on_trouble = on_trouble
+        self._told = ""
+        self._lock = threading.Lock()
         self._seen = self._state()
         self.current = load_credentials(settings, role)
 
     def renew(self) -> bool:
         """Read the files again if they have changed; return whether there are new credentials."""
-        if (state := self._state()) == self._seen:
-            return False
-        self._seen = state
-        try:
-            found = load_credentials(self._settings, self._role)
-            if found.identity != self.current.identity:
-                raise CertificateError(f"they are {found.identity.uri}'s, not {self.current.identity.uri}'s")
-        except CertificateError as error:
-            self._on_trouble(f"the changed certificate files are not used yet: {error}")
-            return False
-        changed = found != self.current
-        self.current = found
-        return changed
+        with self._lock:
+            if (state := self._state()) == self._seen:
+                return False
+            try:
+                found = load_credentials(self._settings, self._role)
+                if found.identity != self.current.identity:
+                    raise CertificateError(f"they are {found.identity.uri}'s, not {self.current.identity.uri}'s")
+            except CertificateError as error:
+                self._tell(f"the changed certificate files are not used yet: {error}")
+                return False  # and the next look reads them again: what is mended need not be another file
+            self._seen, self._told = state, ""
+            changed = found != self.current
+            self.current = found
+            return changed
 
-    def _state(self) -> tuple[tuple[int, int, int] | None, ...]:
-        files = (self._settings.certificate, self._settings.key, self._settings.authority)
-        return tuple(map(_file_state, files))
+    def _tell(self, trouble: str) -> None:
+        if trouble != self._told:
+            self._told = trouble
+            self._on_trouble(trouble)
+
+    def _state(self) -> tuple[tuple[int, ...] | None, ...]:
+        settings = self._settings
+        files = (settings.certificate, settings.key, settings.authority, settings.passphrase_file)
+        return tuple(None if path is None else file_state(path) for path in files)
 
 
-def _file_state(path: Path) -> tuple[int, int, int] | None:
-    try:
-        found = path.stat()
-    except OSError:
-        return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+class Daily:
+    """Says a thing that stays true once a day, not every time that somebody looks."""
+
+    def __init__(self) -> None:
+        self._said: date | None = None
+
+    def once(self, look: Callable[[], str]) -> str:
+        """Return what ``look`` returns, or nothing where it was asked today already."""
+        today = datetime.now(UTC).date()
+        if self._said == today:
+            return ""
+        self._said = today
+        return look()
 
 
 def _read(path: Path, what: str) -> bytes:

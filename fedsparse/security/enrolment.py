@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from cryptography.x509.oid import NameOID
 
 from fedsparse.errors import CertificateError
-from fedsparse.files import write_atomic
+from fedsparse.files import sync_folder, write_atomic
 from fedsparse.security.chains import check_chain, read_pem_chain
 from fedsparse.security.identity import Identity
 from fedsparse.security.keys import UNREADABLE, new_key, read_key, write_key
@@ -31,7 +31,12 @@ def fingerprint(key: ec.EllipticCurvePublicKey) -> str:
 
 
 def request_certificate(
-    identity: Identity, folder: Path, hosts: Iterable[str] = (), passphrase: bytes | None = None
+    identity: Identity,
+    folder: Path,
+    hosts: Iterable[str] = (),
+    passphrase: bytes | None = None,
+    *,
+    again: bool = False,
 ) -> Path:
     """Make a new key and the request for its certificate; a key in use stays until the answer is there.
 
@@ -39,13 +44,21 @@ def request_certificate(
         folder: where ``NAME.next.key`` (mode 0600) and ``NAME.csr`` are written.
         hosts: host names and IP addresses at which a hub is dialled.
         passphrase: what the key is encrypted under.
+        again: throw a key away whose certificate is still awaited.
 
     Returns:
         The request's path.
 
     Raises:
-        CertificateError: a host is no host name, or the folder cannot be written.
+        CertificateError: a host is no host name, a key waits for its certificate already, or the folder cannot be
+            written.
     """
+    waiting = folder / f"{identity.name}.{_NEXT}.key"
+    if waiting.exists() and not again:
+        raise CertificateError(
+            f"{waiting} still waits for its certificate",
+            "Adopt that one, or say --again to make another key and throw this one away",
+        )
     key = new_key()
     names = [x509.UniformResourceIdentifier(identity.uri), *map(host_name, hosts)]
     request = (
@@ -57,7 +70,7 @@ def request_certificate(
     path = folder / f"{identity.name}.csr"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_key(folder / f"{identity.name}.{_NEXT}.key", key, passphrase)
+        write_key(waiting, key, passphrase)
         write_atomic(path, request.public_bytes(Encoding.PEM))
     except OSError as error:
         raise CertificateError(f"cannot write to {folder}: {error.strerror}", "Name another folder") from None
@@ -106,7 +119,7 @@ def adopt_certificate(
 
     Args:
         certificate: PEM, the leaf first.
-        authority: the CA certificate that the site trusts, or will: written to ``ca.pem`` where that is absent.
+        authority: the CA certificates that the site trusts, or will: written to ``ca.pem`` where that is absent.
         passphrase: of the new key.
 
     Raises:
@@ -120,15 +133,24 @@ def adopt_certificate(
             f"no key in {folder} waits for the certificate {certificate}",
             "Make a request with `enroll` in that folder, and have that one signed",
         )
-    found = check_chain(chain, _read_chain(authority), identity.role, str(certificate))
+    trusted = folder / "ca.pem"
+    if not authority.exists() and not trusted.exists():
+        raise CertificateError(
+            f"{trusted} is not there yet", "Name the ca.pem that came back with the certificate: --ca ca.pem"
+        )
+    roots = _read_chain(trusted if trusted.exists() else authority)
+    found = check_chain(chain, roots, identity.role, str(certificate))
     if found != identity:
         raise CertificateError(f"{certificate} is {found.uri}'s, and {identity.uri} is asked for")
-    trusted = folder / "ca.pem"
-    if not trusted.exists():
-        write_atomic(trusted, authority.read_bytes())
-    write_atomic(folder / f"{identity.name}.pem", certificate.read_bytes())
-    waiting.replace(folder / f"{identity.name}.key")
-    (folder / f"{identity.name}.csr").unlink(missing_ok=True)
+    try:
+        if not trusted.exists():
+            write_atomic(trusted, authority.read_bytes())
+        write_atomic(folder / f"{identity.name}.pem", certificate.read_bytes())
+        waiting.replace(folder / f"{identity.name}.key")
+        (folder / f"{identity.name}.csr").unlink(missing_ok=True)
+        sync_folder(folder)
+    except OSError as error:
+        raise CertificateError(f"cannot write to {folder}: {error.strerror}", "Run it again once mended") from None
 
 
 def _read_chain(path: Path) -> list[x509.Certificate]:

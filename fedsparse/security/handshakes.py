@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import TextIO
 
 VERBOSITY = {"GRPC_VERBOSITY": "info"}
-_FAILURE = re.compile(r"Handshake failed with error \w+(?:: error:\w+:SSL routines:\w*:(\w+))?(?:: (.*))?")
+_FAILURE = re.compile(r"Handshake failed with error \w+(?:: error:\w+:[\w ]+ routines:\w*:(\w+))?(?:: (.*))?")
 _CORE_CHATTER = re.compile(r"^[IW]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ [\w./]+\.(cc|h):\d+\]")
 _CHECKS = {
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": "no client certificate",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Collection, Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -15,15 +14,16 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedsparse.errors import CertificateError
-from fedsparse.files import write_atomic
+from fedsparse.files import append_line, write_atomic
 from fedsparse.security.authority import LIST, RECORD, ROOT, Authority, builder, key_usage, read_record
 from fedsparse.security.enrolment import fingerprint, host_name, read_request, requested_names
 from fedsparse.security.identity import Identity, Role
 from fedsparse.security.keys import UNREADABLE, new_key, write_key
 
 LEAF_LIFE = timedelta(days=90)
-_LIST_LIFE = timedelta(days=30)
+LIST_LIFE = timedelta(days=30)
 _USAGE = {Role.HUB: ExtendedKeyUsageOID.SERVER_AUTH, Role.PLANT: ExtendedKeyUsageOID.CLIENT_AUTH}
+_END = b"-----END X509 CRL-----\n"
 _RESERVED = ("ca", "issuing", "crl")  # names of the authority's own files
 
 
@@ -89,6 +89,8 @@ def sign_request(
     key = asked.public_key()
     assert isinstance(key, ec.EllipticCurvePublicKey)  # noqa: S101 - read_request refuses others
     hosts = tuple(hosts) or (tuple(named) if identity.role is Role.HUB else ())
+    if wild := [host for host in hosts if "*" in host and host in named]:
+        raise CertificateError(f"{request} asks for the hosts {', '.join(wild)}", "Name the hub's own with --host")
     require_hosts(identity, hosts)
     leaf = _sign(authority, identity, key, hosts, life)
     try:
@@ -125,8 +127,11 @@ def _sign(
     names = [x509.UniformResourceIdentifier(identity.uri), *map(host_name, hosts)]
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, identity.name)])
     issuer = authority.key.public_key()
+    left = authority.certificate.not_valid_after_utc - datetime.now(UTC)
+    if left <= timedelta():
+        raise CertificateError("the issuing CA has expired", "Replace it with `fedsparse pki rotate`")
     return (
-        builder(subject, authority.certificate.subject, key, life)
+        builder(subject, authority.certificate.subject, key, min(life, left))
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(key_usage(authority=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([_USAGE[identity.role]]), critical=False)
@@ -144,25 +149,24 @@ def _write(authority: Authority, identity: Identity, leaf: x509.Certificate, fol
             "role": identity.role.value,
             "name": identity.name,
             "expires": f"{leaf.not_valid_after_utc:%Y-%m-%dT%H:%M:%SZ}",
+            "issuer": f"{authority.certificate.serial_number:x}",
         }
     )
     chain = b"".join(one.public_bytes(Encoding.PEM) for one in (leaf, authority.certificate))
     try:
-        with (authority.folder / RECORD).open("a", encoding="utf-8") as record:
-            record.write(f"{line}\n")
-            record.flush()
-            os.fsync(record.fileno())
+        append_line(authority.folder / RECORD, line.encode() + b"\n")
         write_atomic(folder / f"{identity.name}.pem", chain)
         write_atomic(folder / f"{ROOT}.pem", authority.root.public_bytes(Encoding.PEM))
     except OSError as error:
         raise CertificateError(f"cannot write to {folder}: {error.strerror}", "Name another folder") from None
 
 
-def revoke(authority: Authority, names: Iterable[str] = ()) -> list[str]:
+def revoke(authority: Authority, names: Iterable[str] = (), *, life: timedelta = LIST_LIFE) -> list[str]:
     """Write ``crl.pem`` anew, with every certificate of some names in addition, or all whose serials are given.
 
     Args:
         names: of plants or hubs, or serial numbers in hex; none: the list is only renewed.
+        life: until when the list should be renewed.
 
     Returns:
         The serial numbers that are revoked now and were not before, hex.
@@ -172,10 +176,11 @@ def revoke(authority: Authority, names: Iterable[str] = ()) -> list[str]:
     """
     path = authority.folder / LIST
     others, revoked = _earlier(path, authority)
-    issued = read_record(authority.folder)
+    wanted = tuple(names)
+    issued = read_record(authority.folder) if wanted else []
     new: list[int] = []
-    for name in names:
-        found = [int(one["serial"], 16) for one in issued if name in (one["name"], one["serial"])]
+    for name in wanted:
+        found = [int(one["serial"], 16) for one in issued if name.lower() in (one["name"], one["serial"])]
         if not found:
             raise CertificateError(
                 f"no certificate of {name!r} was issued here",
@@ -187,7 +192,7 @@ def revoke(authority: Authority, names: Iterable[str] = ()) -> list[str]:
         x509.CertificateRevocationListBuilder()
         .issuer_name(authority.certificate.subject)
         .last_update(now)
-        .next_update(now + _LIST_LIFE)
+        .next_update(now + life)
         .add_extension(x509.CRLNumber(int(now.timestamp() * 1000)), critical=False)
     )
     for serial, at in (revoked | dict.fromkeys(new, now)).items():
@@ -210,6 +215,8 @@ def _earlier(path: Path, authority: Authority) -> tuple[bytes, dict[int, datetim
     others, found, own = path.read_bytes().partition(mine)
     if not found:
         return others, {}
+    own, end, behind = own.partition(_END)  # behind it lies what the root revoked meanwhile
+    own, others = own + end, others + behind.lstrip()
     try:
         given = x509.load_pem_x509_crl(own)
         revoked = {one.serial_number: one.revocation_date_utc for one in given}

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 
 from fedsparse.errors import CertificateError
 
+_MOST_PASSPHRASE = 1023  # OpenSSL's limit
 UNREADABLE = (ValueError, TypeError, x509.InvalidVersion, UnsupportedAlgorithm)  # what hostile bytes raise
 
 
@@ -66,16 +67,19 @@ def read_key(path: Path, passphrase: bytes | None = None) -> ec.EllipticCurvePri
 
 
 def read_passphrase(path: Path | None) -> bytes | None:
-    """Read the passphrase in a file that nobody else can read; its last line feed does not belong to it.
+    """Read the passphrase in a file that nobody else can read; the end of its last line does not belong to it.
 
     Raises:
         CertificateError: it is absent, readable by others, or empty.
     """
     if path is None:
         return None
-    passphrase = _read_private(path, "passphrase file", "Create it, or leave it out").removesuffix(b"\n")
-    if not passphrase:
-        raise CertificateError(f"the passphrase file {path} is empty", "Write the passphrase into it")
+    passphrase = _read_private(path, "passphrase file", "Create it, or leave it out").rstrip(b"\r\n")
+    if not 0 < len(passphrase) <= _MOST_PASSPHRASE:
+        raise CertificateError(
+            f"the passphrase in {path} has {len(passphrase)} bytes",
+            f"Write one of 1 to {_MOST_PASSPHRASE} into it",
+        )
     return passphrase
 
 

@@ -39,11 +39,18 @@ class Revocations:
         self._path = path
         self._roots = roots
         self._lock = threading.Lock()
-        self._seen: tuple[int, int, int] | None = None
+        self._told = ""
+        self._seen: tuple[object, ...] = ()
         self._revoked: frozenset[int] = frozenset()
+        self._until: datetime | None = None
         if path is not None:
-            self._seen = _state(path)
-            self._revoked = _read(path, tuple(roots()))
+            self._seen = self._state(path)
+            self._revoked, self._until = _read(path, tuple(roots()))
+
+    @property
+    def any_list(self) -> bool:
+        """Whether there is a list at all."""
+        return self._path is not None
 
     def check(self, chain: Iterable[x509.Certificate]) -> None:
         """Check that no certificate of a chain is revoked now.
@@ -64,29 +71,44 @@ class Revocations:
             return self._revoked
         with self._lock:
             try:
-                if (state := _state(self._path)) != self._seen:
+                if (state := self._state(self._path)) != self._seen:
+                    self._revoked, self._until = _read(self._path, tuple(self._roots()))
                     self._seen = state
-                    self._revoked = _read(self._path, tuple(self._roots()))
                     _log.info("%s was read again: %d certificates are revoked", self._path, len(self._revoked))
+                    self._told = ""
+                if self._until is not None and datetime.now(UTC) > self._until:
+                    self._tell(f"{self._path} should have been renewed by {self._until:%Y-%m-%d %H:%M} UTC")
             except CertificateError as error:
-                _log.error("%s; what it said before stands", error)
+                self._tell(f"{error}; what it said before stands")
             return self._revoked
 
+    def _tell(self, trouble: str) -> None:
+        """Log a trouble once: it is looked for at every call."""
+        if trouble != self._told:
+            self._told = trouble
+            _log.error("%s", trouble)
 
-def _state(path: Path) -> tuple[int, int, int]:
-    """Return what changes whenever the file is replaced or written.
+    def _state(self, path: Path) -> tuple[object, ...]:
+        """Return what changes whenever the file does, or the CAs by which it is judged.
 
-    Raises:
-        CertificateError: there is no such file.
-    """
+        Raises:
+            CertificateError: there is no such file.
+        """
+        if (found := file_state(path)) is None:
+            raise CertificateError(
+                f"cannot read the revocation list {path}",
+                "Copy crl.pem from the CA's folder, or leave identity.revoked out",
+            )
+        return found, tuple(root.serial_number for root in self._roots())
+
+
+def file_state(path: Path) -> tuple[int, ...] | None:
+    """Return what changes whenever a file is written, replaced or given another mode; None where there is none."""
     try:
         found = path.stat()
-    except OSError as error:
-        raise CertificateError(
-            f"cannot read the revocation list {path}: {error.strerror}",
-            "Copy crl.pem from the CA's folder, or leave identity.revoked out",
-        ) from None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_ctime_ns, found.st_size, found.st_ino
 
 
 def read_revoked(path: Path) -> frozenset[int]:
@@ -102,17 +124,14 @@ def read_revoked(path: Path) -> frozenset[int]:
     )
 
 
-def _read(path: Path, roots: tuple[x509.Certificate, ...]) -> frozenset[int]:
+def _read(path: Path, roots: tuple[x509.Certificate, ...]) -> tuple[frozenset[int], datetime | None]:
+    """Return the serial numbers in a file of lists, and when the first of those should be renewed."""
     lists, certificates = _lists(path)
     issuers = (*roots, *(one for one in certificates if _is_issued_by(one, roots)))
     for given in lists:
         _require_signed(given, issuers, path)
-        end = given.next_update_utc
-        if end is not None and datetime.now(UTC) > end:
-            _log.warning(
-                "the revocation list %s should have been renewed by %s", path, f"{end:%Y-%m-%d %H:%M} UTC"
-            )
-    return frozenset(revoked.serial_number for given in lists for revoked in given)
+    ends = [end for given in lists if (end := given.next_update_utc) is not None]
+    return frozenset(revoked.serial_number for given in lists for revoked in given), min(ends, default=None)
 
 
 def _lists(path: Path) -> tuple[list[x509.CertificateRevocationList], list[x509.Certificate]]:

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from fedsparse.errors import CertificateError
 from fedsparse.security.chains import check_chain, read_der_chain, read_pem_chain
 from fedsparse.security.identity import Identity, Role
+from fedsparse.security.keys import UNREADABLE
 from fedsparse.security.revocation import Revocations
 
 
@@ -21,6 +22,22 @@ def sign(key: bytes, data: bytes) -> bytes:
     if not isinstance(private, ec.EllipticCurvePrivateKey):
         raise CertificateError("the key is not an elliptic-curve key")
     return private.sign(data, ec.ECDSA(hashes.SHA256()))
+
+
+def signed_by(certificate: bytes, data: bytes, signature: bytes) -> bool:
+    """Tell whether the key of a chain's leaf signed ``data``, whether or not the chain still counts.
+
+    Args:
+        certificate: the signer's chain, DER, one after the other, the leaf first.
+    """
+    try:
+        key = read_der_chain(certificate, "the signer's certificate")[0].public_key()
+        if isinstance(key, ec.EllipticCurvePublicKey):
+            key.verify(signature, data, ec.ECDSA(hashes.SHA256()))
+            return True
+    except (InvalidSignature, CertificateError, *UNREADABLE):
+        pass
+    return False
 
 
 def verify(

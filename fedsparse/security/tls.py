@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import secrets
 import socket
 import ssl
 import tempfile
-from http.client import HTTPConnection
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
 import grpc
 from cryptography import x509
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    PrivateFormat,
+    load_pem_private_key,
+)
 
 from fedsparse.errors import CertificateError, HubUnreachableError, LinkError
 from fedsparse.security.credentials import Credentials, LiveCredentials
+from fedsparse.security.identity import Role, identity_of
 from fedsparse.security.revocation import Revocations
 
 _PROBE_SECONDS = 10.0
@@ -69,8 +77,7 @@ def probe(
         raise HubUnreachableError(f"{where} does not answer: {error}") from None
     try:
         with plain, context.wrap_socket(plain, server_hostname=host) as channel:
-            if revocations is not None:
-                revocations.check([x509.load_der_x509_certificate(channel.getpeercert(binary_form=True) or b"")])
+            _check_hub(x509.load_der_x509_certificate(channel.getpeercert(binary_form=True) or b""), revocations)
             # The hub judges our certificate only after its own part is done: its verdict is the first byte.
             # A hub that accepts sends its HTTP/2 SETTINGS.
             if not channel.recv(1):
@@ -96,6 +103,19 @@ def probe(
         raise LinkError(f"{where} broke off the handshake: {error}") from None
 
 
+def _check_hub(leaf: x509.Certificate, revocations: Revocations | None) -> None:
+    """Check what TLS does not know of: that a certificate is a hub's by its name, and that it was not revoked.
+
+    Raises:
+        CertificateError: it is not so.
+    """
+    identity = identity_of(leaf)
+    if identity.role is not Role.HUB:
+        raise CertificateError(f"its certificate is {identity.uri}'s, a hub's is needed")
+    if revocations is not None:
+        revocations.check([leaf])
+
+
 def _connect(host: str, port: int, proxy: tuple[str, int] | None) -> socket.socket:
     """Return a connection to the hub, through a proxy where there is one (CONNECT, RFC 9110, 9.3.6).
 
@@ -106,7 +126,10 @@ def _connect(host: str, port: int, proxy: tuple[str, int] | None) -> socket.sock
         return socket.create_connection((host, port), timeout=_PROBE_SECONDS)
     tunnel = HTTPConnection(*proxy, timeout=_PROBE_SECONDS)
     tunnel.set_tunnel(host, port)
-    tunnel.connect()
+    try:
+        tunnel.connect()
+    except HTTPException as error:
+        raise OSError(f"the proxy at {proxy[0]}:{proxy[1]} answers no HTTP: {error!r}") from None
     return tunnel.sock
 
 
@@ -114,10 +137,12 @@ def _context(credentials: Credentials) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_verify_locations(cadata=credentials.authority.decode())
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN  # as gRPC: any CA that the site trusts ends a chain
     context.set_alpn_protocols(["h2"])
     with tempfile.TemporaryDirectory() as folder:  # the ssl module reads keys from files only
-        pair = Path(folder) / "pair.pem"
-        pair.touch(mode=0o600)
-        pair.write_bytes(credentials.key + credentials.certificate)
-        context.load_cert_chain(pair)
+        pair, password = Path(folder) / "pair.pem", secrets.token_bytes(32).hex().encode()
+        key = load_pem_private_key(credentials.key, None)
+        hidden = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(password))
+        pair.write_bytes(hidden + credentials.certificate)
+        context.load_cert_chain(pair, password=password)
     return context

@@ -21,6 +21,7 @@ from fedsparse.v1 import link_pb2
 from fedsparse_server import evaluation
 from fedsparse_server.bell import ring
 from fedsparse_server.grid import PromptGrid
+from fedsparse_server.heads import sign_head_anew
 from fedsparse_server.strategy import Operator, SparseDeltaStrategy
 
 CONFIG_VARIABLE = "FEDSPARSE_FEDERATION"
@@ -38,10 +39,13 @@ def main(grid: Grid, context: Context) -> None:
     federation = link_pb2.Federation.FromString((settings.state / "federation.pb").read_bytes())
     space = AdapterSpace.from_proto(federation.space)
     operator = _operator(settings, space)
+    registry = Registry(settings.state / "registry", space)
+    if sign_head_anew(registry, operator.signer(), settings.hub.identity):
+        events.emit("phase", name="signed anew", detail=f"version {registry.head()}")
     strategy = SparseDeltaStrategy(
         settings,
         space,
-        Registry(settings.state / "registry", space),
+        registry,
         Policy.of(settings.aggregation),
         events,
         operator,

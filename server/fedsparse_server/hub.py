@@ -23,24 +23,26 @@ from fedsparse.aggregation import admit
 from fedsparse.delta import AdapterSpace, Reason, decode_task, decode_update
 from fedsparse.errors import FedsparseError, LinkError
 from fedsparse.events import EventLog
-from fedsparse.security import LiveCredentials, Revocations, Role, server_credentials, watch_handshakes
-from fedsparse.v1 import link_pb2, link_pb2_grpc
+from fedsparse.security import Daily, LiveCredentials, Revocations, Role, server_credentials, watch_handshakes
+from fedsparse.v1 import link_pb2
 from fedsparse_server.bell import follow
+from fedsparse_server.calls import CALLS_AT_ONCE, Calls, Method, refuse
 from fedsparse_server.peers import Door, Peer, RefusedError
 from fedsparse_server.receipts import ReceiptBook
-from fedsparse_server.sessions import MAX_STREAMS, Session, Sessions
+from fedsparse_server.sessions import Session, Sessions
 from fedsparse_server.superlink import PulledTask, SuperLinkNode
 
 PROTOCOL = 1
+_LINK = "/fedsparse.v1.Link"
 _CHECK_SECONDS = 2.0  # how often a stream looks for tasks that no bell announced, and whether it still may stand
 _TOKEN_BYTES = 16
 _MOST_HELD = 16  # tasks that a plant may say it holds; it works on one
-_SPARE_WORKERS = 32  # for calls that are not presence
+_SPARE_WORKERS = 32  # for callers who are turned away
 _log = logging.getLogger("hub")
 
 
-class Hub(link_pb2_grpc.LinkServicer):
-    """Serves the link.
+class Hub:
+    """Answers the calls of the link.
 
     Args:
         settings: the federation's settings.
@@ -65,24 +67,36 @@ class Hub(link_pb2_grpc.LinkServicer):
         self._sessions = sessions
         self._receipts = receipts
         self._pushing = {plant: threading.Lock() for plant in settings.hub.plants}
+        self._attending: dict[grpc.ServicerContext, Peer] = {}
+        self._lock = threading.Lock()
 
-    def Describe(  # noqa: N802 - gRPC's naming
-        self, request: link_pb2.DescribeRequest, context: grpc.ServicerContext
+    def turn_out(self) -> None:
+        """End the streams of plants whose certificate no longer counts, whether or not those listen to them."""
+        with self._lock:
+            attending = list(self._attending.items())
+        for context, peer in attending:
+            try:
+                self._door.check(peer)
+            except RefusedError as refusal:
+                _log.warning("refused %s: %s", context.peer(), refusal)
+                self._sessions.turn_out(peer.name)
+                context.cancel()  # type: ignore[no-untyped-call]
+
+    def describe(
+        self, peer: Peer, request: link_pb2.DescribeRequest, context: grpc.ServicerContext
     ) -> link_pb2.Federation:
         """Tell an admitted plant what this federation trains."""
-        plant = self._admit(context).name
         _require_protocol(request.protocol, context)
-        _log.info("%s asked what is trained here", plant)
+        _log.info("%s asked what is trained here", peer.name)
         return self._federation
 
-    def Attend(  # noqa: N802
-        self, request: link_pb2.AttendRequest, context: grpc.ServicerContext
+    def attend(
+        self, peer: Peer, request: link_pb2.AttendRequest, context: grpc.ServicerContext
     ) -> Iterator[link_pb2.Task]:
         """Hold a plant's presence and hand it tasks, until it hangs up."""
-        peer = self._admit(context)
         _require_protocol(request.protocol, context)
         if request.space != self._space.fingerprint:
-            _refuse(
+            refuse(
                 context,
                 grpc.StatusCode.FAILED_PRECONDITION,
                 f"{peer.name} derived the adapter space {request.space.hex()[:16]}, "
@@ -90,7 +104,9 @@ class Hub(link_pb2_grpc.LinkServicer):
                 "the base models or adapter settings differ",
             )
         if len(request.session) not in (0, _TOKEN_BYTES) or len(request.held) > _MOST_HELD:
-            _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, f"{peer.name} dials with a malformed session")
+            refuse(context, grpc.StatusCode.INVALID_ARGUMENT, f"{peer.name} dials with a malformed session")
+        with self._lock:
+            self._attending[context] = peer
         try:
             with self._sessions.attend(peer.name, request.session) as (session, stream):
                 context.send_initial_metadata(())  # tells the plant that it is in
@@ -100,24 +116,25 @@ class Hub(link_pb2_grpc.LinkServicer):
                     peer, session, lambda: context.is_active() and session.is_carried_by(stream), held
                 )
         except RefusedError as refusal:
-            _refuse(context, refusal.code, str(refusal))
+            refuse(context, refusal.code, str(refusal))
         except (httpx.HTTPError, OSError, FedsparseError) as error:
-            _refuse(context, grpc.StatusCode.UNAVAILABLE, f"no tasks can be handed out now: {error}")
+            refuse(context, grpc.StatusCode.UNAVAILABLE, f"no tasks can be handed out now: {error}")
+        finally:
+            with self._lock:
+                self._attending.pop(context, None)
 
-    def Push(  # noqa: N802
-        self, request: link_pb2.Update, context: grpc.ServicerContext
-    ) -> link_pb2.Receipt:
+    def push(self, peer: Peer, request: link_pb2.Update, context: grpc.ServicerContext) -> link_pb2.Receipt:
         """Check one update as hostile input, hand it to Flower, and give a signed receipt for it."""
-        plant = self._admit(context).name
+        plant = peer.name
         lock = self._pushing[plant]  # a task counts once, however often it is pushed at the same time
         if not lock.acquire(blocking=False):
-            _refuse(context, grpc.StatusCode.UNAVAILABLE, f"another update of {plant} is being taken just now")
+            refuse(context, grpc.StatusCode.UNAVAILABLE, f"another update of {plant} is being taken just now")
         try:
             if (earlier := self._receipts.find(plant, request.task_id)) is None:
                 return self._take(plant, request, context)
         except (httpx.HTTPError, RuntimeError, FedsparseError) as error:
             # RuntimeError: the plant dialled again meanwhile, and the older node's client is closed.
-            _refuse(context, grpc.StatusCode.UNAVAILABLE, f"cannot take the update now: {error}")
+            refuse(context, grpc.StatusCode.UNAVAILABLE, f"cannot take the update now: {error}")
         finally:
             lock.release()
         digest = sha256(request.round_update).digest()
@@ -128,14 +145,14 @@ class Hub(link_pb2_grpc.LinkServicer):
     def _take(self, plant: str, request: link_pb2.Update, context: grpc.ServicerContext) -> link_pb2.Receipt:
         """Check an update that has no receipt yet, hand it to Flower once, and issue its receipt."""
         if (found := self._sessions.task(plant, request.task_id)) is None:
-            _refuse(context, grpc.StatusCode.NOT_FOUND, f"{plant} has no open task {request.task_id[:12]!r}")
+            refuse(context, grpc.StatusCode.NOT_FOUND, f"{plant} has no open task {request.task_id[:12]!r}")
         session, task = found
         try:
             self._check(request.round_update, task)
         except FedsparseError as error:
-            _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, f"update from {plant}: {error}")
+            refuse(context, grpc.StatusCode.INVALID_ARGUMENT, f"update from {plant}: {error}")
         if len(request.ledger_hash) != 32:
-            _refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "ledger_hash must have 32 bytes")
+            refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "ledger_hash must have 32 bytes")
         digest = sha256(request.round_update).digest()
         if session.delivered.get(request.task_id, digest) != digest:
             _refuse_other_bytes(plant, request, context)
@@ -159,7 +176,7 @@ class Hub(link_pb2_grpc.LinkServicer):
                 raise
             session.outstanding.pop(request.task_id, None)
             session.wake.set()
-            _refuse(context, grpc.StatusCode.NOT_FOUND, f"the run of the task {request.task_id[:12]!r} has ended")
+            refuse(context, grpc.StatusCode.NOT_FOUND, f"the run of the task {request.task_id[:12]!r} has ended")
 
     def _check(self, payload: bytes, task: PulledTask) -> None:
         """Decode ``payload`` as a stranger's, and check that it answers ``task``.
@@ -179,26 +196,30 @@ class Hub(link_pb2_grpc.LinkServicer):
                 max_density=expected.training.density,
             )
 
-    def _admit(self, context: grpc.ServicerContext) -> Peer:
+    def admit(self, context: grpc.ServicerContext) -> Peer:
         """Return who calls, or refuse, saying which check failed."""
         try:
             return self._door.admit(context.auth_context())  # type: ignore[arg-type] # lists of bytes in truth
         except RefusedError as refusal:
-            _refuse(context, refusal.code, str(refusal))
+            refuse(context, refusal.code, str(refusal))
 
     def _tasks(
         self, peer: Peer, session: Session, is_open: Callable[[], bool], held: Container[str]
     ) -> Iterator[link_pb2.Task]:
         """Yield tasks while a stream speaks for its plant: first those that an earlier one may have lost."""
         with session.pulling:
+            session.forget_expired()
             lost = [task for task in session.outstanding.values() if task.task_id not in held]
-        yield from map(_to_link, lost)
+        yield from map(_to_link, lost[-1:])  # of an older round nobody waits for an answer
         while is_open():
             self._door.check(peer)
             session.wake.clear()
+            if not is_open():  # the plant may have hung up just before the bell was silenced
+                return
             with session.pulling:
                 task = session.node.pull() if is_open() else None
                 if task is not None:
+                    session.forget_expired()
                     session.outstanding[task.task_id] = task
             if task is None:
                 session.wake.wait(_CHECK_SECONDS)
@@ -218,7 +239,7 @@ def _to_link(task: PulledTask) -> link_pb2.Task:
 
 def _require_protocol(protocol: int, context: grpc.ServicerContext) -> None:
     if protocol != PROTOCOL:
-        _refuse(
+        refuse(
             context,
             grpc.StatusCode.FAILED_PRECONDITION,
             f"the plant speaks link protocol {protocol}, this hub {PROTOCOL}: update the older side",
@@ -227,14 +248,7 @@ def _require_protocol(protocol: int, context: grpc.ServicerContext) -> None:
 
 def _refuse_other_bytes(plant: str, request: link_pb2.Update, context: grpc.ServicerContext) -> NoReturn:
     why = f"{plant} has already answered the task {request.task_id[:12]!r} with other bytes"
-    _refuse(context, grpc.StatusCode.ALREADY_EXISTS, why)
-
-
-def _refuse(context: grpc.ServicerContext, code: grpc.StatusCode, why: str) -> NoReturn:
-    """End the call; the same line is told on both ends."""
-    _log.warning("refused %s: %s", context.peer(), why)
-    context.abort(code, why)
-    raise AssertionError("abort returns never")
+    refuse(context, grpc.StatusCode.ALREADY_EXISTS, why)
 
 
 def listen(hub: Hub, settings: config.FederationConfig, credentials: LiveCredentials) -> tuple[grpc.Server, int]:
@@ -244,7 +258,7 @@ def listen(hub: Hub, settings: config.FederationConfig, credentials: LiveCredent
         LinkError: the address in the settings is taken, or is not this machine's.
     """
     server = grpc.server(
-        ThreadPoolExecutor(max_workers=MAX_STREAMS * len(settings.hub.plants) + _SPARE_WORKERS),
+        ThreadPoolExecutor(max_workers=CALLS_AT_ONCE * len(settings.hub.plants) + _SPARE_WORKERS),
         options=[
             ("grpc.max_receive_message_length", settings.hub.max_update_bytes + 4096),
             ("grpc.max_concurrent_streams", 8),  # of one connection
@@ -255,7 +269,12 @@ def listen(hub: Hub, settings: config.FederationConfig, credentials: LiveCredent
             ("grpc.keepalive_permit_without_calls", 1),
         ],
     )
-    link_pb2_grpc.add_LinkServicer_to_server(hub, server)
+    methods = {
+        f"{_LINK}/Describe": Method(hub.describe, link_pb2.DescribeRequest),
+        f"{_LINK}/Attend": Method(hub.attend, link_pb2.AttendRequest, streams=True),
+        f"{_LINK}/Push": Method(hub.push, link_pb2.Update),
+    }
+    server.add_generic_rpc_handlers((Calls(hub.admit, methods),))
     try:
         port = server.add_secure_port(settings.hub.listen, server_credentials(credentials))
     except RuntimeError as error:
@@ -280,15 +299,33 @@ def serve(settings: config.FederationConfig, superlink: str, events: EventLog) -
     )
     receipts = ReceiptBook(state / "receipts", lambda: credentials.current)
     federation = link_pb2.Federation.FromString((state / "federation.pb").read_bytes())
-    server, _ = listen(Hub(settings, federation, door, sessions, receipts), settings, credentials)
+    hub = Hub(settings, federation, door, sessions, receipts)
+    server, _ = listen(hub, settings, credentials)
     _log.info("listening on %s", settings.hub.listen)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
     signal.signal(signal.SIGINT, lambda number, frame: stop.set())
     (state / "hub.ready").write_text(str(os.getpid()))
+    threading.Thread(target=_keep_watch, args=(hub, credentials, stop), daemon=True).start()
     follow(state, sessions.wake, stop)
     server.stop(grace=1.0).wait()
     sessions.close()
+
+
+def _keep_watch(hub: Hub, credentials: LiveCredentials, stop: threading.Event) -> None:
+    """Take new certificates up, and turn out whose certificate no longer counts, until ``stop`` is set."""
+    daily = Daily()
+    while not stop.wait(_CHECK_SECONDS):
+        try:
+            if due := daily.once(credentials.current.renewal_due):
+                _log.warning("%s", due)
+            if credentials.renew():
+                _log.info(
+                    "the certificate or a CA has changed: new connections get it, receipts are signed with it"
+                )
+            hub.turn_out()
+        except Exception:  # a thread that ends without a word would leave revoked plants in for ever
+            _log.exception("certificates could not be looked at")
 
 
 def main() -> None:

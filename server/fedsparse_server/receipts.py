@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import threading
 import time
 from collections.abc import Callable
@@ -12,7 +10,7 @@ from pathlib import Path
 
 from fedsparse.audit import read_receipts, receipt_line
 from fedsparse.errors import LedgerError
-from fedsparse.files import sync_folder
+from fedsparse.files import append_line
 from fedsparse.security import Credentials, sign
 from fedsparse.v1 import link_pb2
 
@@ -79,25 +77,9 @@ class ReceiptBook:
 
     def _append(self, plant: str, receipt: link_pb2.Receipt) -> None:
         try:
-            _append_line(self._path(plant), receipt_line(receipt))
+            append_line(self._path(plant), receipt_line(receipt))
         except OSError as error:
             raise LedgerError(f"the hub cannot keep a receipt for {plant}: {error}") from error
-
-
-def _append_line(path: Path, line: bytes) -> None:
-    """Append ``line`` whole and synced, or leave the file as it was."""
-    new = not path.exists()
-    with path.open("ab", buffering=0) as file:
-        before = os.fstat(file.fileno()).st_size
-        try:
-            if (written := file.write(line)) != len(line):
-                raise OSError(errno.ENOSPC, f"only {written} of {len(line)} bytes were written")
-            os.fsync(file.fileno())
-        except OSError:
-            file.truncate(before)  # the next line must not continue half a line
-            raise
-    if new:
-        sync_folder(path.parent)
 
 
 def _read(path: Path) -> dict[str, link_pb2.Receipt]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -40,9 +41,18 @@ class Session:
     delivered: dict[str, bytes] = field(default_factory=dict)
     stream: int = 0
     ended: bool = False
+    closed: bool = False
     wake: threading.Event = field(default_factory=threading.Event)
     timer: threading.Timer | None = None
     pulling: threading.Lock = field(default_factory=threading.Lock)
+
+    def forget_expired(self) -> None:
+        """Forget tasks that Flower no longer waits for."""
+        now = time.time()
+        for task_id, task in list(self.outstanding.items()):
+            metadata = task.message.metadata
+            if metadata.created_at and metadata.created_at + metadata.ttl < now:
+                self.outstanding.pop(task_id, None)
 
     def is_carried_by(self, stream: int) -> bool:
         """Tell whether this stream is still the one that speaks for the plant."""
@@ -96,8 +106,7 @@ class Sessions:
             OSError: the roster cannot be written.
         """
         with self._one_more_stream(plant):
-            session = self._resume(plant, token) or self._open(plant, token)
-            stream = session.stream
+            session, stream = self._resume(plant, token) or (self._open(plant, token), 0)
             try:
                 yield session, stream
             except GeneratorExit:  # how gRPC ends the stream of a plant that hung up
@@ -107,6 +116,14 @@ class Sessions:
                 self._leave(plant, session, stream, dropped=False)
                 raise
             self._leave(plant, session, stream, dropped=True)
+
+    def turn_out(self, plant: str) -> None:
+        """End a plant's session at once, whatever its stream is doing."""
+        if (session := self.of(plant)) is not None:
+            with self._lock:
+                session.ended = True
+                session.wake.set()
+            self._end(plant, session)
 
     def wake(self) -> None:
         """Have every stream look for tasks now."""
@@ -135,19 +152,20 @@ class Sessions:
             with self._lock:
                 self._streams[plant] -= 1
 
-    def _resume(self, plant: str, token: bytes) -> Session | None:
+    def _resume(self, plant: str, token: bytes) -> tuple[Session, int] | None:
         """Let a new stream carry the session that the same gateway had before."""
         with self._lock:
             session = self._present.get(plant)
             if session is None or session.ended or not token or session.token != token:
                 return None
             session.stream += 1
+            stream = session.stream
             session.wake.set()
             if session.timer is not None:
                 session.timer.cancel()
                 session.timer = None
         _log.info("%s is present again", plant)
-        return session
+        return session, stream
 
     def _open(self, plant: str, token: bytes) -> Session:
         """Register a node and let it speak for the plant, in place of an earlier one."""
@@ -162,12 +180,12 @@ class Sessions:
             self._replace(earlier)
         try:
             self._write_roster()
-        except OSError:
+            _log.info("%s is present", plant)
+            self._events.emit("plant_joined", plant=plant)
+        except OSError:  # a full disk, say: a node that nobody holds would be given tasks for ever
             with suppress(OSError):
                 self._end(plant, session)
             raise
-        _log.info("%s is present", plant)
-        self._events.emit("plant_joined", plant=plant)
         return session
 
     def _replace(self, earlier: Session) -> None:
@@ -178,6 +196,7 @@ class Sessions:
             timer, earlier.timer = earlier.timer, None
         if timer is not None:
             timer.cancel()
+            earlier.closed = True
             earlier.node.__exit__(None, None, None)
 
     def _leave(self, plant: str, session: Session, stream: int, *, dropped: bool) -> None:
@@ -205,7 +224,9 @@ class Sessions:
     def _end(self, plant: str, session: Session) -> None:
         """Take its node from the SuperLink, and the plant from the roster unless it has another session."""
         with self._lock:
-            session.ended = True
+            if session.closed:
+                return
+            session.closed = session.ended = True
             newest = self._present.get(plant) is session
             if newest:
                 del self._present[plant]

@@ -96,7 +96,7 @@ def _enrol(hosts: dict[str, tuple[str, ...]], folder: Path, hub: Path, plant: Pa
     _run(*hosts["plant"], *_fedsparse("client", "enroll", "kiso", "--identity", plant / "identity"))
     for role, name, home in (("hub", "hub", hub), ("plant", "kiso", plant)):
         request = shutil.copy(home / "identity" / f"{name}.csr", folder / "ca-machine")
-        _run(*_fedsparse("pki", "sign", role, name, request, "--ca", ca, "--out", signed))
+        _run(*_fedsparse("pki", "sign", role, name, request, "--ca", ca, "--out", signed, "--yes"))
         for file in (f"{name}.pem", "ca.pem"):
             shutil.copy(signed / file, home)
         command = "server" if role == "hub" else "client"

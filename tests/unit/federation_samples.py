@@ -194,7 +194,7 @@ def update(
     return encode_update(RoundUpdate(round, version, samples, encoded, Reason.NONE, metrics or {}))
 
 
-def pulled_task(task_id: str = "a" * 64) -> PulledTask:
+def pulled_task(task_id: str = "a" * 64, created: float = 0.0) -> PulledTask:
     metadata = Metadata(
         run_id=7,
         message_id=task_id,
@@ -202,7 +202,7 @@ def pulled_task(task_id: str = "a" * 64) -> PulledTask:
         dst_node_id=2,
         reply_to_message_id="",
         group_id="1",
-        created_at=0.0,
+        created_at=created,
         ttl=60.0,
         message_type="train",
     )

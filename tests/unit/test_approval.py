@@ -59,6 +59,13 @@ def test_the_difference_shows_what_comes_goes_and_changes(tmp_path: Path) -> Non
     ):
         assert line in shown
     assert difference(after, after) == []
+    # Of these two Python runs the second alone.
+    hidden, shown_ = (
+        bundle(a_py="# x\x0cimport os"),
+        bundle(a_py="# x\nimport os"),
+    )
+    assert "+import os" in difference(hidden, shown_)
+    assert "+++ installed/b.py" in difference(hidden, bundle(a_py="# x\x0cimport os", b_py=""))
     assert "+two" in difference(None, after)
 
 

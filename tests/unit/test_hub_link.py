@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from hashlib import sha256
 from pathlib import Path
 from queue import Empty, Queue
@@ -16,6 +17,7 @@ from typing import Any, Self
 import grpc
 import httpx
 import pytest
+from fedsparse_server import calls as calls_module
 from fedsparse_server import hub as hub_module
 from fedsparse_server import sessions as sessions_module
 from fedsparse_server.bell import follow, ring
@@ -124,6 +126,7 @@ class Bench:
     receipts: ReceiptBook
     door: Door
     sessions: Sessions
+    hub: Hub
     channels: list[grpc.Channel] = field(default_factory=list)
     streams: list[Any] = field(default_factory=list)  # a stream that nobody holds is cancelled
 
@@ -178,8 +181,9 @@ def bench(pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     door = Door(loaded.hub.plants, lambda: credentials.current.roots, revoked)
     sessions = Sessions(lambda: FakeNode(superlink), events, tmp_path / "roster.json", grace=GRACE)  # type: ignore[arg-type,return-value]
     monkeypatch.setattr(hub_module, "_CHECK_SECONDS", 0.1)
-    server, port = listen(Hub(loaded, federation(), door, sessions, receipts), loaded, credentials)
-    bench = Bench(tmp_path, pki, superlink, port, receipts, door, sessions)
+    hub = Hub(loaded, federation(), door, sessions, receipts)
+    server, port = listen(hub, loaded, credentials)
+    bench = Bench(tmp_path, pki, superlink, port, receipts, door, sessions, hub)
     yield bench
     superlink.pause.set()
     for channel in bench.channels:
@@ -470,6 +474,93 @@ def test_a_plant_that_calls_without_end_is_slowed_down_and_others_are_not(
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert f"kiso makes more than {CALLS_A_MINUTE} calls a minute" in caught.value.details()
     assert bench.stub("ise").Describe(question, timeout=10) == federation()
+
+
+def test_a_plant_that_reads_nothing_is_turned_out_all_the_same_once_it_is_revoked(bench: Bench) -> None:
+    """Its stream is held up by its own full buffers, and looks at nothing meanwhile."""
+    stream, node = bench.attend(bench.stub("kiso"))
+    stream.initial_metadata()
+    eventually(lambda: bench.roster()["present"] == ["kiso"], "kiso's presence")
+    big = replace(pulled_task(), payload=bytes(8 << 20))
+    for _ in range(8):
+        node.waiting.put(big)
+    eventually(lambda: node.waiting.qsize() < 8, "the first task")
+    revoke(bench.pki.authority, ["kiso"])
+    (bench.folder / "crl.pem").write_bytes((bench.pki.folder / "ca" / "crl.pem").read_bytes())
+    bench.hub.turn_out()
+    eventually(lambda: bench.roster()["present"] == [], "kiso's end")
+    assert not node.open
+
+
+@pytest.mark.parametrize("plant", ["kiso", "stranger"])
+def test_calls_whose_request_never_comes_keep_nobody_else_out(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, plant: str
+) -> None:
+    monkeypatch.setattr(calls_module, "_REQUEST_SECONDS", 2.0)
+    halves = []
+    for _ in range(8):
+        credentials = channel_credentials(bench.pki.credentials(Role.PLANT, plant))
+        channel = grpc.secure_channel(
+            f"127.0.0.1:{bench.port}", credentials, [("grpc.use_local_subchannel_pool", 1)]
+        )
+        bench.channels.append(channel)
+        push_ = channel.stream_unary("/fedsparse.v1.Link/Push")
+        halves += [push_.future(iter(threading.Event().wait, True)) for _ in range(8)]  # type: ignore[arg-type]
+    question = link_pb2.DescribeRequest(protocol=1)
+    assert bench.stub("ise").Describe(question, timeout=10) == federation()
+    codes = {one.exception(timeout=20).code() for one in halves}
+    expected = {grpc.StatusCode.PERMISSION_DENIED} if plant == "stranger" else {
+        grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}  # fmt: skip
+    assert codes == expected
+
+
+@pytest.mark.parametrize("method", ["/fedsparse.v1.Link/Erase", "/flwr.proto.Fleet/PullMessages", "/x"])
+def test_what_the_hub_does_not_serve_is_refused_by_name(
+    bench: Bench, method: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    credentials = channel_credentials(bench.pki.credentials(Role.PLANT, "kiso"))
+    with grpc.secure_channel(f"127.0.0.1:{bench.port}", credentials) as channel, caplog.at_level("WARNING"):
+        with pytest.raises(grpc.RpcError) as caught:
+            channel.unary_unary(method)(b"anything", timeout=10)
+        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert f"kiso calls {method!r}, which this hub does not serve" in caplog.text
+
+
+def test_a_malformed_request_is_refused_with_the_name_of_who_sent_it(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    credentials = channel_credentials(bench.pki.credentials(Role.PLANT, "kiso"))
+    with grpc.secure_channel(f"127.0.0.1:{bench.port}", credentials) as channel, caplog.at_level("WARNING"):
+        with pytest.raises(grpc.RpcError) as caught:
+            channel.unary_unary("/fedsparse.v1.Link/Push")(b"\xff\xff\xff", timeout=10)
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert "kiso sent 3 bytes that are no Update" in caplog.text
+    assert "Traceback" not in caplog.text
+
+
+def test_of_lost_tasks_the_newest_is_sent_again_and_expired_ones_are_forgotten(bench: Bench) -> None:
+    stream, node = begun(bench)
+    for letter, created in (("b", 1.0), ("c", time.time())):
+        node.waiting.put(pulled_task(letter * 64, created))
+        assert next(stream).task_id == letter * 64
+    stream.cancel()
+    again = bench.stub("kiso").Attend(resuming())
+    assert next(again).task_id == "c" * 64
+    session = bench.sessions.of("kiso")
+    assert session is not None
+    assert set(session.outstanding) == {TASK, "c" * 64}
+
+
+def test_a_full_disk_leaves_no_node_that_nobody_holds(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(EventLog, "emit", full)
+    with pytest.raises(grpc.RpcError) as caught:
+        next(bench.stub("kiso").Attend(ATTEND, timeout=10))
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    eventually(lambda: not bench.superlink.present(), "the node's end")
+    assert bench.sessions.of("kiso") is None
 
 
 # Push

@@ -12,7 +12,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fedsparse.errors import CertificateError
 from fedsparse.security import (
@@ -175,7 +175,7 @@ def test_keys_can_lie_under_a_passphrase_and_only_its_file_opens_them(
     with pytest.raises(CertificateError, match="its passphrase is not the one"):
         load_credentials(settings, Role.PLANT)
     file.write_text("\n")
-    with pytest.raises(CertificateError, match="is empty"):
+    with pytest.raises(CertificateError, match="has 0 bytes"):
         load_credentials(settings, Role.PLANT)
 
 
@@ -385,3 +385,114 @@ def test_a_new_root_beside_the_old_one_lets_both_generations_in(authority: Autho
     both = [authority.root, other.root]
     for home, who in zip(homes, (KISO, ISE), strict=True):
         assert check_chain(chain(home, who.name), both, Role.PLANT, "it") == who
+
+
+# What goes wrong on the way
+
+
+def test_a_record_that_a_crash_cut_short_is_no_obstacle(authority: Authority, tmp_path: Path) -> None:
+    enrolled(authority, tmp_path / "kiso")
+    record = authority.folder / "issued.jsonl"
+    with record.open("a") as file:
+        file.write('{"serial": "12')
+    assert [one["name"] for one in read_record(authority.folder)] == ["kiso"]
+    enrolled(authority, tmp_path / "ise", ISE)
+    assert [one["name"] for one in read_record(authority.folder)] == ["kiso", "ise"]
+    assert len(revoke(authority, ["kiso", "ise"])) == 2
+
+
+def test_a_damaged_record_stops_revoking_by_name_and_not_renewing(authority: Authority) -> None:
+    (authority.folder / "issued.jsonl").write_text('{"name": "kiso"}\n')
+    with pytest.raises(CertificateError, match=r"issued\.jsonl is damaged"):
+        revoke(authority, ["kiso"])
+    revoke(authority)
+
+
+def test_what_the_root_revoked_stays_so_when_the_list_is_renewed(authority: Authority, tmp_path: Path) -> None:
+    """A rotation that was interrupted leaves the root's list behind the old CA's."""
+    old = chain(enrolled(authority, tmp_path / "kiso"))
+    revoke(authority)
+    replace_issuing(authority.folder, authority.folder / "ca.key", compromised=True)
+    revoke(authority)  # by the old CA, which has not gone yet
+    with pytest.raises(CertificateError, match=r"issuing .* is revoked"):
+        Revocations(authority.folder / "crl.pem", lambda: roots(authority)).check(old)
+
+
+def test_a_working_pair_is_not_replaced_by_one_of_a_ca_that_the_site_does_not_trust(
+    authority: Authority, tmp_path: Path
+) -> None:
+    home = enrolled(authority, tmp_path / "kiso")
+    before = load_credentials(files(home, "kiso"), Role.PLANT)
+    other = create_authority(tmp_path / "other", "other")
+    sign_request(other, KISO, request_certificate(KISO, home), tmp_path / "strange")
+    with pytest.raises(CertificateError, match="was not issued by the given CA"):
+        adopt_certificate(tmp_path / "strange" / "kiso.pem", other.folder / "ca.pem", KISO, home)
+    assert load_credentials(files(home, "kiso"), Role.PLANT) == before
+
+
+def test_a_key_whose_certificate_is_awaited_is_thrown_away_only_on_demand(tmp_path: Path) -> None:
+    first = request_certificate(KISO, tmp_path).read_bytes()
+    with pytest.raises(CertificateError, match=r"kiso\.next\.key still waits for its certificate"):
+        request_certificate(KISO, tmp_path)
+    assert (tmp_path / "kiso.csr").read_bytes() == first
+    assert request_certificate(KISO, tmp_path, again=True).read_bytes() != first
+
+
+def test_a_certificate_never_outlives_its_issuer(authority: Authority, tmp_path: Path) -> None:
+    issue(authority, KISO, tmp_path, life=timedelta(days=5000))
+    leaf, issuing = chain(tmp_path)
+    assert leaf.not_valid_after_utc <= issuing.not_valid_after_utc
+
+
+def test_a_request_for_a_wildcard_is_signed_only_if_the_operator_says_so(
+    authority: Authority, tmp_path: Path
+) -> None:
+    request = request_certificate(HUB, tmp_path, ("*.com",))
+    with pytest.raises(CertificateError, match=r"asks for the hosts \*\.com.*--host"):
+        sign_request(authority, HUB, request, tmp_path / "back")
+    sign_request(authority, HUB, request, tmp_path / "back", ("hub.example",))
+
+
+def test_a_key_that_is_mended_in_place_is_taken_up(authority: Authority, tmp_path: Path) -> None:
+    home, troubles = enrolled(authority, tmp_path / "kiso"), list[str]()
+    live = LiveCredentials(files(home, "kiso"), Role.PLANT, troubles.append)
+    issue(authority, KISO, home)
+    (home / "kiso.key").chmod(0o644)
+    assert not live.renew()
+    assert not live.renew()
+    assert [trouble for trouble in troubles if "chmod 600" in trouble] == troubles[:1] == troubles
+    (home / "kiso.key").chmod(0o600)
+    assert live.renew()
+
+
+def test_a_list_that_came_before_its_ca_counts_once_the_ca_is_there(authority: Authority, tmp_path: Path) -> None:
+    other = create_authority(tmp_path / "next", "test")
+    found, trusted = chain(enrolled(other, tmp_path / "kiso")), [authority.root]
+    revoke(authority)
+    path = tmp_path / "crl.pem"
+    path.write_bytes((authority.folder / "crl.pem").read_bytes())
+    revocations = Revocations(path, lambda: trusted)
+    revoke(other, ["kiso"])
+    path.write_bytes((other.folder / "crl.pem").read_bytes())
+    revocations.check(found)  # its CA is nobody here yet
+    trusted.append(other.root)
+    with pytest.raises(CertificateError, match="is revoked"):
+        revocations.check(found)
+
+
+@pytest.mark.parametrize("form", ["rsa", "authority"])
+def test_a_leaf_of_another_form_is_nobody(authority: Authority, form: str) -> None:
+    from fedsparse.security.authority import builder
+
+    key = rsa.generate_private_key(65537, 2048) if form == "rsa" else ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "kiso")])
+    leaf = (
+        builder(subject, authority.certificate.subject, key.public_key(), timedelta(days=1))  # type: ignore[arg-type]
+        .add_extension(x509.BasicConstraints(ca=form == "authority", path_length=None), critical=True)
+        .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.UniformResourceIdentifier(KISO.uri)]), critical=False)
+        .sign(authority.key, hashes.SHA256())
+    )
+    why = "another kind of key than P-256" if form == "rsa" else "is a CA's"
+    with pytest.raises(CertificateError, match=why):
+        check_chain([leaf, authority.certificate], roots(authority), Role.PLANT, "it")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import TypeVar
@@ -35,6 +36,7 @@ from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from google.protobuf.message import DecodeError, Message
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -44,6 +46,7 @@ from fedsparse.bundle import build_bundle, bundle_sha256
 from fedsparse.errors import DeltaError, ProcessError
 from fedsparse_client.gateway.desk import NODE_ID, Desk
 
+_log = logging.getLogger("gateway")
 _LONG_POLL_SECONDS = 15.0  # below the 30 s after which Flower's HTTP client gives up
 _Request = TypeVar("_Request", bound=Message)
 
@@ -65,6 +68,7 @@ class FleetApi:
     def application(self) -> Starlette:
         """Return the ASGI application."""
         return Starlette(
+            exception_handlers={404: _unknown, 405: _unknown},
             routes=[
                 self._route("register-node", RegisterNodeFleetRequest, self._register),
                 self._route("activate-node", ActivateNodeRequest, lambda _: ActivateNodeResponse(node_id=NODE_ID)),
@@ -88,7 +92,7 @@ class FleetApi:
                 self._route("get-fab", GetFabRequest, self._fab),
                 self._route("push-messages", PushMessagesRequest, self._push, self._desk.refuse_oversized),
                 self._route("push-object", PushObjectRequest, self._push_object, self._desk.refuse_oversized),
-            ]
+            ],
         )
 
     def _route(
@@ -104,11 +108,13 @@ class FleetApi:
                 body += chunk
                 if len(body) > self._max_bytes:
                     on_oversized()
-                    return Response(status_code=413)
+                    return _refused(name, 413, f"more than {self._max_bytes} bytes")
             try:
                 reply = await run_in_threadpool(answer, request_type.FromString(bytes(body)))
-            except (DecodeError, DeltaError, ProcessError):
-                return Response(status_code=400)
+            except DecodeError:
+                return _refused(name, 400, f"{len(body)} bytes that are no {request_type.__name__}")
+            except (DeltaError, ProcessError) as error:
+                return _refused(name, 400, str(error))
             return Response(reply.SerializeToString(), media_type=PROTOBUF_MEDIA_TYPE)
 
         return Route(f"/v1/fleet/{name}", endpoint, methods=["POST"])
@@ -154,4 +160,20 @@ class FleetApi:
         return PushMessagesResponse(objects_to_push=names, session_id="gateway")
 
     def _push_object(self, request: PushObjectRequest) -> PushObjectResponse:
-        return PushObjectResponse(stored=self._desk.receive(request.object_id, request.object_content))
+        stored = self._desk.receive(request.object_id, request.object_content)
+        if not stored:
+            _log.warning("refused push-object: %r is no object that is waited for", request.object_id[:64])
+        return PushObjectResponse(stored=stored)
+
+
+def _refused(call: str, status: int, why: str) -> Response:
+    """Refuse a call on loopback; why stands in the log alone."""
+    _log.warning("refused %s: %s", call, why)
+    return Response(status_code=status)
+
+
+async def _unknown(request: Request, error: Exception) -> Response:
+    status = error.status_code if isinstance(error, HTTPException) else 404
+    return _refused(
+        repr(request.url.path[:200]), status, f"no call of Flower's Fleet API by {request.method[:20]!r}"
+    )

@@ -55,7 +55,8 @@ class Gate:
         task_id = answer.task.task_id
         try:
             task = decode_task(answer.task.round_task, max_bytes=_MAX_TASK_BYTES)
-        except FedsparseError:  # the hub's fault: no round to name
+        except FedsparseError as error:  # the hub's fault: no round to name
+            _log.warning("refused the task %s of the hub: %s", task_id[:12], error)
             return self._record_reason(task_id, RoundUpdate.refusal(1, 0, Reason.TASK_MALFORMED))
         if answer.reason is Reason.REFUSED_BY_GATE:  # the desk stopped it before it was whole
             self._record_refused(task_id, task, b"", "bytes")

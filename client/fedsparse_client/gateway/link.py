@@ -15,13 +15,13 @@ import grpc
 
 from fedsparse.audit import Receipted, Recorded, check_receipt
 from fedsparse.errors import HubUnreachableError, LinkError, ReceiptError
-from fedsparse.security import LiveCredentials, Revocations, channel_credentials, probe
+from fedsparse.security import Daily, LiveCredentials, Revocations, channel_credentials, probe
 from fedsparse.v1 import link_pb2, link_pb2_grpc
 
 PROTOCOL = 1
 _PUSH_SECONDS = 60.0
 _FIRST_BACKOFF_SECONDS = 0.5
-_LAST_BACKOFF_SECONDS = 15.0
+_LAST_BACKOFF_SECONDS = 5.0  # well within the time for which the hub keeps an open task
 _WATCH_SECONDS = 2.0
 _MOST_HELD = 16
 _log = logging.getLogger("gateway")
@@ -103,7 +103,7 @@ class Link:
                 ("grpc.keepalive_time_ms", 10_000),
                 ("grpc.keepalive_timeout_ms", 10_000),
                 ("grpc.initial_reconnect_backoff_ms", 500),
-                ("grpc.max_reconnect_backoff_ms", 15_000),
+                ("grpc.max_reconnect_backoff_ms", 5_000),
                 ("grpc.use_local_subchannel_pool", 1),  # a new channel makes a new connection
                 ("grpc.enable_http_proxy", int(self._proxy is not None)),
                 *([("grpc.http_proxy", f"http://{self._proxy}")] if self._proxy else []),
@@ -122,6 +122,19 @@ class Link:
         """
         proxy = _host_and_port(self._proxy) if self._proxy else None
         probe(*_host_and_port(self._address), self._credentials.current, self._revocations, proxy)
+
+    def _check_again(self) -> None:
+        """Where the site has a revocation list, see once more whether the hub's certificate still counts.
+
+        gRPC asks nobody about it. This is another connection than the one that carries the calls: it tells a hub
+        that has not been given its new certificate, and not a thief who also answers in the hub's place.
+
+        Raises:
+            HubUnreachableError: it does not answer now.
+            LinkError: its certificate does not count.
+        """
+        if self._revocations.any_list:
+            self.check()
 
     def renew(self) -> bool:
         """Dial anew if there is another certificate, key or CA; return whether there is.
@@ -168,6 +181,7 @@ class Link:
             presence.dialling()
             channel = self._channel
             try:
+                self._check_again()
                 for task in self._attend_once(space, presence):
                     backoff = _FIRST_BACKOFF_SECONDS
                     yield task
@@ -180,6 +194,8 @@ class Link:
                 if error.code() in _FINAL:
                     raise LinkError(f"the hub at {self._address}: {_reason(error)}") from None
                 _log.warning("connection to the hub lost (%s); next try in %.1f s", _reason(error), backoff)
+            except HubUnreachableError as error:
+                _log.warning("%s; next try in %.1f s", error, backoff)
             except ValueError:  # gRPC's word for a channel that was closed meanwhile
                 if self._stop.is_set():
                     return
@@ -209,8 +225,11 @@ class Link:
                 self._held.remove(task_id)
 
     def _watch_files(self) -> None:
+        daily = Daily()
         while not self._stop.wait(_WATCH_SECONDS):
             try:
+                if due := daily.once(self._credentials.current.renewal_due):
+                    _log.warning("%s", due)
                 self.renew()
             except Exception:  # a thread that ends without a word would leave old keys in use for ever
                 _log.exception("the certificate files could not be looked at")
@@ -228,10 +247,13 @@ class Link:
         backoff = _FIRST_BACKOFF_SECONDS
         while not self._stop.is_set():
             try:
+                self._check_again()
                 with self._pushing:
                     receipt = self._stub.Push(update, timeout=_PUSH_SECONDS)
                 self._check_receipt(receipt, task_id, recorded)
                 return receipt
+            except HubUnreachableError as error:
+                _log.warning("update not delivered (%s); next try in %.1f s", error, backoff)
             except grpc.RpcError as error:
                 if error.code() not in _RETRYABLE:
                     raise LinkError(f"the hub at {self._address}: {_reason(error)}") from None
@@ -245,7 +267,7 @@ class Link:
         expected = Receipted(task_id, sha256(recorded.payload).digest(), recorded.entry_hash)
         data = receipt.SerializeToString(deterministic=True)
         now = self._credentials.current
-        problems = list(check_receipt(data, expected, now.authority, self._revocations))
+        problems = list(check_receipt(data, expected, now.authority, self._revocations, fresh=True))
         if receipt.body.plant != now.identity.name:
             problems.append(f"is for the plant {receipt.body.plant!r}")
         if problems:

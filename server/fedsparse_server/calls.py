@@ -1,0 +1,136 @@
+"""The hub's calls as gRPC sees them: whoever calls is admitted before a byte of the request is awaited or decoded.
+
+gRPC's generated code waits for the request first, for ever and in one of the hub's threads, answers unknown
+methods by itself, and logs neither with the caller's name. Here every call is taken as a stream of requests, of
+which the first counts; on the wire that is the same.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf.message import DecodeError
+
+from fedsparse_server.peers import Peer
+
+CALLS_AT_ONCE = 8
+"""Of one plant, streams of tasks included; each holds a thread of the hub's."""
+
+_REQUEST_SECONDS = 60.0  # in which a request must have come whole
+_log = logging.getLogger("hub")
+
+
+def refuse(context: grpc.ServicerContext, code: grpc.StatusCode, why: str) -> NoReturn:
+    """End the call; the same line is told on both ends."""
+    _log.warning("refused %s: %s", context.peer(), why)
+    context.abort(code, why)
+    raise AssertionError("abort returns never")
+
+
+@dataclass(frozen=True)
+class Method:
+    """What answers a call.
+
+    Attributes:
+        answer: gets who calls, the request and gRPC's context.
+        request: the message that it takes.
+        streams: whether it answers with a stream.
+    """
+
+    answer: Callable[[Peer, Any, grpc.ServicerContext], Any]
+    request: type[Any]
+    streams: bool = False
+
+
+class Calls(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the stubs alone
+    """Routes calls by the name of their method, and refuses all others.
+
+    Args:
+        admit: returns who calls, or ends the call.
+        methods: by name, "/package.Service/Method".
+    """
+
+    def __init__(self, admit: Callable[[grpc.ServicerContext], Peer], methods: Mapping[str, Method]) -> None:
+        self._admit = admit
+        self._methods = methods
+        self._open: Counter[str] = Counter()
+        self._lock = threading.Lock()
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """Return what answers a method."""
+        name = str(handler_call_details.method)
+        method = self._methods.get(name)
+        if method is None:
+            return grpc.stream_stream_rpc_method_handler(self._unknown(name))
+        if method.streams:
+            return grpc.stream_stream_rpc_method_handler(self._many(method), None, _data)
+        return grpc.stream_unary_rpc_method_handler(self._one(method), None, _data)
+
+    def _one(self, method: Method) -> Callable[[Iterator[bytes], grpc.ServicerContext], Any]:
+        def call(requests: Iterator[bytes], context: grpc.ServicerContext) -> Any:
+            peer = self._admit(context)
+            with self._counted(peer, context):
+                return method.answer(peer, _first(requests, method.request, peer, context), context)
+
+        return call
+
+    def _many(self, method: Method) -> Callable[[Iterator[bytes], grpc.ServicerContext], Iterator[Any]]:
+        def call(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[Any]:
+            peer = self._admit(context)
+            with self._counted(peer, context):
+                yield from method.answer(peer, _first(requests, method.request, peer, context), context)
+
+        return call
+
+    def _unknown(self, name: str) -> Callable[[Iterator[bytes], grpc.ServicerContext], Iterator[bytes]]:
+        def call(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+            what = f"{self._admit(context).name} calls {name[:80]!r}, which this hub does not serve"
+            refuse(context, grpc.StatusCode.UNIMPLEMENTED, what)
+
+        return call
+
+    @contextmanager
+    def _counted(self, peer: Peer, context: grpc.ServicerContext) -> Iterator[None]:
+        with self._lock:
+            self._open[peer.name] += 1
+            count = self._open[peer.name]
+        try:
+            if count > CALLS_AT_ONCE:
+                refuse(context, grpc.StatusCode.UNAVAILABLE, f"{peer.name} makes {count} calls at once")
+            yield
+        finally:
+            with self._lock:
+                self._open[peer.name] -= 1
+
+
+def _first(requests: Iterator[bytes], kind: type[Any], peer: Peer, context: grpc.ServicerContext) -> Any:
+    """Wait for the request, but not for ever, and decode it."""
+    timer = threading.Timer(_REQUEST_SECONDS, _give_up, (peer, context))
+    timer.daemon = True
+    timer.start()
+    try:
+        data = next(requests, b"")
+    finally:
+        timer.cancel()
+    try:
+        return kind.FromString(data)
+    except DecodeError:
+        what = f"{peer.name} sent {len(data)} bytes that are no {kind.__name__}"
+        refuse(context, grpc.StatusCode.INVALID_ARGUMENT, what)
+
+
+def _give_up(peer: Peer, context: grpc.ServicerContext) -> None:
+    _log.warning("refused %s: %s sent no request within %.0f s", context.peer(), peer.name, _REQUEST_SECONDS)
+    context.cancel()  # type: ignore[no-untyped-call]
+
+
+def _data(message: Any) -> bytes:
+    data: bytes = message.SerializeToString()
+    return data
