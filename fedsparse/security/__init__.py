@@ -1,7 +1,7 @@
 """Who may speak to whom: certificates, mutual TLS, signatures."""
 
 from fedsparse.security.authority import Authority, create_authority, load_authority, replace_issuing
-from fedsparse.security.chains import check_chain, read_der_chain, read_pem_chain
+from fedsparse.security.chains import check_chain, check_dates, read_der_chain, read_pem_chain
 from fedsparse.security.credentials import Credentials, Daily, LiveCredentials, load_credentials
 from fedsparse.security.enrolment import adopt_certificate, fingerprint, read_request, request_certificate
 from fedsparse.security.handshakes import watch_handshakes
@@ -23,6 +23,7 @@ __all__ = [
     "adopt_certificate",
     "channel_credentials",
     "check_chain",
+    "check_dates",
     "create_authority",
     "fingerprint",
     "identity_of",

@@ -105,6 +105,16 @@ def check_chain(chain: Chain, roots: Chain, role: Role, name: str, at: datetime 
     return identity
 
 
+def check_dates(chain: Chain, name: str) -> None:
+    """Check that every certificate of a chain is valid now.
+
+    Raises:
+        CertificateError: one is not; says which.
+    """
+    for certificate in chain:
+        _check_dates(certificate, name, datetime.now(UTC))
+
+
 def _check_form(leaf: x509.Certificate, name: str) -> None:
     """Check what only a leaf must be: no CA, with a key of the one kind that we sign and speak with."""
     try:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
+from functools import cached_property
 from pathlib import Path
 
 from cryptography import x509
@@ -40,20 +41,20 @@ class Credentials:
         """Name the identity and never the key."""
         return f"Credentials({self.identity.uri})"
 
-    @property
-    def chain(self) -> list[x509.Certificate]:
+    @cached_property
+    def chain(self) -> tuple[x509.Certificate, ...]:
         """The leaf, and the CAs that issued it."""
-        return read_pem_chain(self.certificate, "the certificate")
+        return tuple(read_pem_chain(self.certificate, "the certificate"))
 
     @property
     def der(self) -> bytes:
         """The chain as receipts and signed versions carry it."""
         return to_der_chain(self.chain)
 
-    @property
-    def roots(self) -> list[x509.Certificate]:
+    @cached_property
+    def roots(self) -> tuple[x509.Certificate, ...]:
         """The CA certificates that are trusted."""
-        return read_pem_chain(self.authority, "the CA certificate")
+        return tuple(read_pem_chain(self.authority, "the CA certificate"))
 
     def renewal_due(self) -> str:
         """Return a sentence where the certificate expires within three weeks, otherwise nothing."""

@@ -212,7 +212,6 @@ class Hub:
             lost = [task for task in session.outstanding.values() if task.task_id not in held]
         yield from map(_to_link, lost[-1:])  # of an older round nobody waits for an answer
         while is_open():
-            self._door.check(peer)
             session.wake.clear()
             if not is_open():  # the plant may have hung up just before the bell was silenced
                 return
@@ -290,7 +289,7 @@ def serve(settings: config.FederationConfig, superlink: str, events: EventLog) -
     identity, state = settings.hub.identity, settings.state
     credentials = LiveCredentials(identity, Role.HUB, _log.error)
 
-    def roots() -> list[x509.Certificate]:
+    def roots() -> tuple[x509.Certificate, ...]:
         return credentials.current.roots
 
     door = Door(settings.hub.plants, roots, Revocations(identity.revoked, roots))

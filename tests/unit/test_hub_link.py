@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
 from queue import Empty, Queue
@@ -41,6 +42,7 @@ from fedsparse.security import (
     revoke,
     verify,
 )
+from fedsparse.security import chains as chains_module
 from fedsparse.v1 import link_pb2, link_pb2_grpc
 from tests.unit.federation_samples import (
     SPACE,
@@ -449,6 +451,7 @@ def test_a_plant_that_is_revoked_while_it_is_present_is_turned_out_and_stays_out
     honest, other = bench.attend(bench.stub("ise"))
     revoke(bench.pki.authority, ["kiso"])
     (bench.folder / "crl.pem").write_bytes((bench.pki.folder / "ca" / "crl.pem").read_bytes())
+    bench.hub.turn_out()
     eventually(lambda: "kiso" not in bench.roster()["present"], "kiso's end")
     for call in (
         lambda: push(stub, update()),
@@ -474,6 +477,33 @@ def test_a_plant_that_calls_without_end_is_slowed_down_and_others_are_not(
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     assert f"kiso makes more than {CALLS_A_MINUTE} calls a minute" in caught.value.details()
     assert bench.stub("ise").Describe(question, timeout=10) == federation()
+
+
+def test_a_plant_whose_certificate_ends_or_whose_ca_is_taken_out_is_turned_out(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = Pki(tmp_path_factory.mktemp("other"))
+    for plant, change_ in (
+        ("kiso", lambda: monkeypatch.setattr(bench.door, "_roots", lambda: (other.authority.root,))),
+        ("ise", lambda: monkeypatch.setattr(chains_module, "datetime", Tomorrow)),
+    ):
+        stream, node = bench.attend(bench.stub(plant))
+        stream.initial_metadata()
+        eventually(lambda plant=plant: plant in bench.roster()["present"], "the presence")  # type: ignore[misc]
+        bench.hub.turn_out()
+        assert node.open
+        change_()
+        bench.hub.turn_out()
+        eventually(lambda plant=plant: plant not in bench.roster()["present"], "the end")  # type: ignore[misc]
+        monkeypatch.undo()
+
+
+class Tomorrow(datetime):
+    """A clock that is a year ahead."""
+
+    @classmethod
+    def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+        return datetime.now(tz) + timedelta(days=365)
 
 
 def test_a_plant_that_reads_nothing_is_turned_out_all_the_same_once_it_is_revoked(bench: Bench) -> None:
