@@ -171,12 +171,12 @@ def _http_2(path: str) -> Callable[[Stage], str]:
 
 
 def _methods() -> list[Attack]:
-    unknown, none = "UNIMPLEMENTED", "Method not found"
+    unknown, none = "UNIMPLEMENTED", "which this hub does not serve"
     broken = b"\xff" * 40
     return [
         *(
-            refused("INTERNAL", "Exception deserializing request", f"malformed protobuf for {method}",
-                    _by_name(raw.SERVICE + method, broken), "deserializing|DecodeError|refused")
+            refused("INVALID_ARGUMENT", "sent 40 bytes that are no", f"malformed protobuf for {method}",
+                    _by_name(raw.SERVICE + method, broken))
             for method in ("Describe", "Attend", "Push")
         ),
         refused(unknown, none, "an unknown method of the link", _by_name(raw.SERVICE + "Promote", b"")),

@@ -105,7 +105,7 @@ def _impostors(federation: Federation) -> list[tuple[str, str, Callable[[], _Ser
         ("a plant's certificate instead of a hub's", "(unsuitable|unsupported) certificate purpose",
          serve(lambda: pki.credentials(Role.PLANT, "posing", local)), local),
         ("a revoked hub's certificate", "is revoked", serve(gone), local),
-        ("a plant's name with the usage of a server and the hub's address", "is a plant's certificate",
+        ("a plant's name with the usage of a server and the hub's address", "a hub's is needed",
          serve(lambda: forged(Form(("urn:fedsparse:plant:posing",), ("localhost",), (SERVER,)))), "localhost"),
         ("a hub that speaks TLS 1.2 at most", "does not speak TLS 1.3|protocol version",
          lambda: BareHub(pki.credentials(Role.HUB, "old", local), ssl.TLSVersion.TLSv1_2), local),

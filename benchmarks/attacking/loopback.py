@@ -170,6 +170,6 @@ def _answers() -> list[Attack]:
         reason("an update of another round", "REFUSED_BY_GATE", f"{gate} wrong-task", answered(update(round=9))),
         reason("hidden data after an update", "REFUSED_BY_GATE", f"{gate} malformed",
                answered(update() + b"\x7a\x01x")),
-        reason("a malformed task from the hub, answered with an update", "TASK_MALFORMED", "malformed",
+        reason("a malformed task from the hub, answered with an update", "TASK_MALFORMED", "refused the task",
                answered(update(), b"\xff" * 40)),
     ]  # fmt: skip

@@ -115,6 +115,7 @@ class Hub:
                 yield from self._tasks(
                     peer, session, lambda: context.is_active() and session.is_carried_by(stream), held
                 )
+            self._door.check(peer)  # the plant is told where its certificate was the reason
         except RefusedError as refusal:
             refuse(context, refusal.code, str(refusal))
         except (httpx.HTTPError, OSError, FedsparseError) as error:
