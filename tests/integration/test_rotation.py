@@ -34,9 +34,8 @@ def _renew(federation: Federation, command: str, name: str, home: Path, *more: s
     identity, back = home / "identity", federation.folder / f"back-{name}"
     _fedsparse(command, "enroll", name, "--identity", identity, *more)
     role = "hub" if command == "server" else "plant"
-    _fedsparse(
-        "pki", "sign", role, name, identity / f"{name}.csr", "--ca", federation.folder / "pki", "--out", back
-    )
+    request, pki = identity / f"{name}.csr", federation.folder / "pki"
+    _fedsparse("pki", "sign", role, name, request, "--ca", pki, "--out", back, "--yes")
     _fedsparse(command, "adopt", name, back / f"{name}.pem", "--identity", identity)
 
 
