@@ -48,8 +48,7 @@ class _Bench:
         _console.print(f"certificates of {len(_FEW) + len(self._crowd)} plants at hand after {issued:.1f} s")
         with Operator(self._folder / "work" / "few", self._certificates, _FEW) as operator:
             self._few(operator)
-        bare = round_seconds(2, self._options.bare_rounds)
-        self._tell_rounds(bare)
+        self._tell_rounds(round_seconds(2, self._options.bare_rounds))
         self._many()
 
     def _few(self, operator: Operator) -> None:
@@ -89,6 +88,9 @@ class _Bench:
         down = [one for size in self._options.megabytes for one in messages.down(size * 1_000_000)]
         up = [one for tensors in self._options.tensors for one in messages.up(tensors)]
         self._table("large messages", [one.row() for one in [*down, *up]])
+        lost = [one for one in (*down, *up) if one.trouble]
+        if lost:
+            self._table("lost on the way", [{**one.row(), "why": one.trouble} for one in lost])
         stages = [one for one in (*down, *up) if one.stages]
         self._table(
             "where their time goes",
@@ -130,7 +132,8 @@ class _Bench:
         )
         self._table(f"{found.plants} plants, nothing to do", [one.row() for one in found.burdens])
         figures = {
-            "seconds until all were present": round(found.connect_seconds, 1),
+            "present once all were, or once that was given up": found.connected,
+            "seconds until then": round(found.connect_seconds, 1),
             "present after the quiet time": found.present,
             "online at Flower": found.online,
             "streams that broke": found.broken,
@@ -175,9 +178,9 @@ def main() -> None:
     parser.add_argument("--megabytes", type=int, nargs="+", default=[64, 200], help="of each large task")
     parser.add_argument("--tensors", type=int, nargs="+", default=[1, 3], help="of 67 MB, in each large update")
     parser.add_argument("--tasks", type=int, default=50)
-    parser.add_argument("--bare-tasks", type=int, default=10)
+    parser.add_argument("--bare-tasks", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=20)
-    parser.add_argument("--bare-rounds", type=int, default=8)
+    parser.add_argument("--bare-rounds", type=int, default=5)
     parser.add_argument("--plants", type=int, default=500)
     parser.add_argument("--quiet-seconds", type=float, default=60.0)
     options = parser.parse_args()

@@ -52,8 +52,8 @@ def unwrap(message: Message) -> bytes:
 
 def disassemble(message: Message) -> tuple[MessageProto, ObjectTree, dict[str, bytes]]:
     """Return ``message`` as Flower moves it: its header, the tree of its objects, and the objects by id."""
-    message.metadata.__dict__["_message_id"] = message.object_id
     with no_object_id_recompute():
+        message.metadata.__dict__["_message_id"] = message.object_id
         tree = get_object_tree(message)
         objects = {name: item.deflate() for name, item in get_all_nested_objects(message).items()}
         header = message_to_proto(remove_content_from_message(message))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -26,8 +26,9 @@ from benchmarks.linking.operator import Operator
 from benchmarks.linking.plant import Plant
 from benchmarks.linking.waiting import eventually
 from fedsparse.envelope import disassemble, object_ids, wrap
+from fedsparse.errors import FedsparseError
 
-_SECONDS = 180.0
+_SECONDS = 90.0
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,8 @@ class Moved:
         way: "down" or "up".
         by: "fedsparse" or "bare Flower".
         size: in bytes.
-        seconds: from end to end.
+        seconds: from end to end; infinite where it did not arrive.
+        trouble: why it did not.
         stages: seconds of each part of it.
     """
 
@@ -46,7 +48,8 @@ class Moved:
     by: str
     size: int
     seconds: float
-    stages: dict[str, float]
+    stages: dict[str, float] = field(default_factory=dict)
+    trouble: str = ""
 
     @property
     def rate(self) -> float:
@@ -59,7 +62,7 @@ class Moved:
             "way": self.way,
             "by": self.by,
             "megabytes": round(self.size / 1e6, 1),
-            "seconds": round(self.seconds, 3),
+            "seconds": None if self.trouble else round(self.seconds, 3),
             "mb_per_second": round(self.rate, 1),
         }
 
@@ -78,10 +81,10 @@ class _Node:
     def __exit__(self, *error: object) -> None:
         self._connection.__exit__(None, None, None)
 
-    def receive(self) -> tuple[Message, ObjectTree]:
-        """Wait for a message's header."""
+    def receive(self, given_up: threading.Event) -> tuple[Message, ObjectTree]:
+        """Wait for a message's header, unless its sender gives up."""
         end = time.monotonic() + _SECONDS
-        while time.monotonic() < end:
+        while time.monotonic() < end and not given_up.is_set():
             if (found := self._receive()) is not None:
                 return found
             time.sleep(0.01)
@@ -130,29 +133,42 @@ class LargeMessages:
     def down(self, size: int) -> list[Moved]:
         """Move a task of ``size`` bytes, each way of moving it."""
         payload = task(size)
-        ours = self._down_ours(payload)
-        return [ours, self._down_bare(payload)]
+        return [self._try("down", self._down_ours, payload), self._down_bare(payload)]
 
     def up(self, tensors: int) -> list[Moved]:
         """Move an update of so many whole tensors, each way of moving it."""
         payload = update(tensors)
-        return [self._up_ours(payload), self._up_bare(payload)]
+        return [self._try("up", self._up_ours, payload), self._up_bare(payload)]
+
+    def _try(self, way: str, move: Callable[[bytes], Moved], payload: bytes) -> Moved:
+        """Move it through hub and gateway; say so where it is lost on the way."""
+        try:
+            return move(payload)
+        except (FedsparseError, TimeoutError) as error:
+            return Moved(way, "fedsparse", len(payload), float("inf"), trouble=str(error))
+
+    @property
+    def _node(self) -> int:
+        """Flower's id of the plant now: one that was cut off and came again has another."""
+        return self._operator.node(self._plant.name)
 
     @contextmanager
-    def _sending(self, node: int, content: RecordDict) -> Iterator[None]:
+    def _sending(self, node: int, content: RecordDict) -> Iterator[threading.Event]:
         """Have the driver send to a node, and wait for its answer, while the block acts as the node."""
         errors: list[BaseException] = []
+        given_up = threading.Event()
 
         def drive() -> None:
             try:
                 self._operator.round({node: content}, _SECONDS)
             except BaseException as error:  # told below, in the thread that waits
                 errors.append(error)
+                given_up.set()
 
         thread = threading.Thread(target=drive, daemon=True)
         thread.start()
         try:
-            yield
+            yield given_up
         except TimeoutError as error:
             raise errors[0] if errors else error from None
         thread.join(_SECONDS)
@@ -162,8 +178,8 @@ class LargeMessages:
     def _down_ours(self, payload: bytes) -> Moved:
         hub = self._operator.folder / "hub.log"
         before = hub.stat().st_size
-        with _Node(self._plant.gateway) as node, self._sending(self._plant.node, wrap(payload)):
-            header, tree = node.receive()
+        with _Node(self._plant.gateway) as node, self._sending(self._node, wrap(payload)) as given_up:
+            header, tree = node.receive(given_up)
             desk = time.monotonic()
             message, there = node.fetch(header, tree)
             node.answer(message, wrap(refusal(1)))
@@ -177,17 +193,17 @@ class LargeMessages:
         return Moved("down", "fedsparse", len(payload), there - sent, stages)
 
     def _down_bare(self, payload: bytes) -> Moved:
-        with _Node(self._operator.superlink) as node, self._sending(node.node, _arrays(payload)):
+        with _Node(self._operator.superlink) as node, self._sending(node.node, _arrays(payload)) as given_up:
             eventually(lambda: self._operator.last.sent, "the task at the SuperLink", _SECONDS, 0.005)
-            message, there = node.fetch(*node.receive())
+            message, there = node.fetch(*node.receive(given_up))
             node.answer(message, wrap(refusal(1)))
-        return Moved("down", "bare Flower", len(payload), there - self._operator.last.sent, {})
+        return Moved("down", "bare Flower", len(payload), there - self._operator.last.sent)
 
     def _up_ours(self, payload: bytes) -> Moved:
         receipts = self._operator.state / "receipts" / f"{self._plant.name}.jsonl"
         before, log = _size(receipts), _size(self._plant.log)
-        with _Node(self._plant.gateway) as node, self._sending(self._plant.node, wrap(task())):
-            message, _ = node.fetch(*node.receive())
+        with _Node(self._plant.gateway) as node, self._sending(self._node, wrap(task())) as given_up:
+            message, _ = node.fetch(*node.receive(given_up))
             start, taken = node.answer(message, wrap(payload))
             eventually(lambda: _size(receipts) > before, "the hub's receipt", _SECONDS, 0.005)
             end = time.monotonic()
@@ -200,10 +216,10 @@ class LargeMessages:
         return Moved("up", "fedsparse", len(payload), end - start, stages)
 
     def _up_bare(self, payload: bytes) -> Moved:
-        with _Node(self._operator.superlink) as node, self._sending(node.node, wrap(task())):
-            message, _ = node.fetch(*node.receive())
+        with _Node(self._operator.superlink) as node, self._sending(node.node, wrap(task())) as given_up:
+            message, _ = node.fetch(*node.receive(given_up))
             start, end = node.answer(message, _arrays(payload))
-        return Moved("up", "bare Flower", len(payload), end - start, {})
+        return Moved("up", "bare Flower", len(payload), end - start)
 
 
 def _arrays(payload: bytes) -> RecordDict:

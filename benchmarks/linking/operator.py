@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import json
 import secrets
+import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
@@ -18,12 +20,11 @@ from fedsparse_server.grid import PromptGrid
 from flwr.app import Message, RecordDict
 from flwr.common.serde import fab_to_proto, run_from_proto
 from flwr.proto.control_pb2 import StartRunRequest
-from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest
+from flwr.proto.runtime_pb2 import AcquireTaskRequest, PullTaskInputRequest, SendTaskHeartbeatRequest
 from flwr.supercore.auth import load_superexec_auth_secret
 from flwr.supercore.constant import TaskType
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.fab import Fab
-from flwr.supercore.heartbeat import HeartbeatSender, make_task_heartbeat_fn_http
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.task_identity import TaskIdentity
@@ -40,6 +41,7 @@ from fedsparse.security.handshakes import VERBOSITY
 
 MAX_UPDATE_BYTES = 256 << 20
 _START_SECONDS = 120.0
+_BEAT_SECONDS = 10.0
 
 
 @dataclass
@@ -81,7 +83,7 @@ class Operator:
         self._certificates = certificates
         self._plants = plants
         self._children: list[Child] = []
-        self._heartbeat: HeartbeatSender | None = None
+        self._stopping = threading.Event()
 
     def __enter__(self) -> Self:
         try:
@@ -94,8 +96,7 @@ class Operator:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._heartbeat is not None:
-            self._heartbeat.stop()
+        self._stopping.set()
         stop_all(self._children)
 
     def spawn(self, name: str, command: list[str], environment: Mapping[str, str] | None = None) -> Child:
@@ -152,14 +153,19 @@ class Operator:
         control.close()
         grid = HttpGrid(self.superlink, insecure=True, token=self._acquire(secret))
         runtime = grid._runtime_client
-        self._heartbeat = HeartbeatSender(make_task_heartbeat_fn_http(runtime))
-        self._heartbeat.start()
+        threading.Thread(target=self._beat, args=(runtime,), daemon=True).start()
         given = runtime.PullTaskInput(PullTaskInputRequest())
         TaskIdentity.task_id, TaskIdentity.run_id = given.task_id, given.run.run_id
         TaskIdentity.node_id = given.context.node_id
         grid.set_run(run_from_proto(given.run))
         self._round = Round(0.0)
         self.grid = PromptGrid(grid, self._on_sent, self._on_reply)
+
+    def _beat(self, runtime: RuntimeHttpClient) -> None:
+        """Tell the SuperLink that the driver lives, and outlive one that does not hear it."""
+        while not self._stopping.wait(_BEAT_SECONDS):
+            with suppress(httpx.HTTPError, RuntimeError):
+                runtime.SendTaskHeartbeat(SendTaskHeartbeatRequest())
 
     def _acquire(self, secret: Path) -> str:
         client = RuntimeHttpClient.from_server_address(
@@ -230,7 +236,7 @@ class Operator:
     def node(self, plant: str) -> int:
         """Return the Flower node of a plant, once it is present."""
         eventually(lambda: plant in self.roster()["present"], f"{plant} in the roster", _START_SECONDS)
-        return max(int(node) for node, owner in self.roster()["nodes"].items() if owner == plant)
+        return [int(node) for node, owner in self.roster()["nodes"].items() if owner == plant][-1]  # the newest
 
     def lost(self) -> int:
         """Return how often the hub said that a plant has left."""

@@ -34,7 +34,8 @@ from fedsparse_server.superlink import PulledTask, SuperLinkNode
 
 PROTOCOL = 1
 _LINK = "/fedsparse.v1.Link"
-_CHECK_SECONDS = 2.0  # how often a stream looks for tasks that no bell announced, and whether it still may stand
+_POLL_SECONDS = 10.0  # how often a stream looks for tasks that no bell announced; each look costs the SuperLink
+_CHECK_SECONDS = 2.0  # how often it is seen who may no longer be in, and whether certificates have changed
 _TOKEN_BYTES = 16
 _MOST_HELD = 16  # tasks that a plant may say it holds; it works on one
 _SPARE_WORKERS = 32  # for callers who are turned away
@@ -222,7 +223,7 @@ class Hub:
                     session.forget_expired()
                     session.outstanding[task.task_id] = task
             if task is None:
-                session.wake.wait(_CHECK_SECONDS)
+                session.wake.wait(_POLL_SECONDS)
                 continue
             _log.info("task %s for %s, %d bytes", task.task_id[:12], peer.name, len(task.payload))
             yield _to_link(task)

@@ -182,7 +182,7 @@ def bench(pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     revoked = Revocations(tmp_path / "crl.pem", lambda: credentials.current.roots)
     door = Door(loaded.hub.plants, lambda: credentials.current.roots, revoked)
     sessions = Sessions(lambda: FakeNode(superlink), events, tmp_path / "roster.json", grace=GRACE)  # type: ignore[arg-type,return-value]
-    monkeypatch.setattr(hub_module, "_CHECK_SECONDS", 0.1)
+    monkeypatch.setattr(hub_module, "_POLL_SECONDS", 0.1)
     hub = Hub(loaded, federation(), door, sessions, receipts)
     server, port = listen(hub, loaded, credentials)
     bench = Bench(tmp_path, pki, superlink, port, receipts, door, sessions, hub)
@@ -424,7 +424,7 @@ def test_a_malformed_session_is_refused(bench: Bench, request_: link_pb2.AttendR
 
 
 def test_a_bell_brings_a_task_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_module, "_CHECK_SECONDS", 3600.0)
+    monkeypatch.setattr(hub_module, "_POLL_SECONDS", 3600.0)
     stream, node = bench.attend(bench.stub("kiso"))
     stream.initial_metadata()
     node.waiting.put(pulled_task())
