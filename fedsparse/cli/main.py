@@ -211,19 +211,22 @@ def client_enroll(
 
 
 @client.command("adopt")
-def client_adopt(
-    name: Annotated[str, typer.Argument(help="This plant's name.")],
+@server.command("adopt")
+def adopt(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(help="The plant's or the hub's name.")],
     certificate: SignedArgument,
     authority: TrustedOption = None,
     identity: IdentityOption = Path("identity"),
     passphrase_file: PassphraseOption = None,
 ) -> None:
-    """Put a certificate into use with the key that was made for it; a plant that runs takes it up by itself."""
+    """Put a certificate into use with the key that was made for it; what runs takes it up by itself."""
     from fedsparse.cli.enrol import run_adopt
     from fedsparse.security import Role
 
     trusted = authority or identity / "ca.pem"
-    run_adopt(Role.PLANT, name, certificate, trusted, identity, passphrase_file, Console())
+    role = Role.HUB if context.parent is not None and context.parent.info_name == "server" else Role.PLANT
+    run_adopt(role, name, certificate, trusted, identity, passphrase_file, Console())
 
 
 @server.command("enroll")
@@ -239,22 +242,6 @@ def server_enroll(
     from fedsparse.security import Role
 
     run_enroll(Role.HUB, name, identity, tuple(host or ()), passphrase_file, again=again, console=Console())
-
-
-@server.command("adopt")
-def server_adopt(
-    name: Annotated[str, typer.Argument(help="The hub's name.")],
-    certificate: SignedArgument,
-    authority: TrustedOption = None,
-    identity: IdentityOption = Path("identity"),
-    passphrase_file: PassphraseOption = None,
-) -> None:
-    """Put a certificate into use with the key that was made for it; a hub that runs takes it up by itself."""
-    from fedsparse.cli.enrol import run_adopt
-    from fedsparse.security import Role
-
-    trusted = authority or identity / "ca.pem"
-    run_adopt(Role.HUB, name, certificate, trusted, identity, passphrase_file, Console())
 
 
 @audit.command("verify")
