@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import click
+import fedsparse_client
+import fedsparse_server
 import pytest
 import typer.main
 import yaml  # type: ignore[import-untyped]  # comes with flwr
@@ -222,8 +224,8 @@ def test_a_containers_health_is_read_from_files_that_the_program_writes(role: st
     test = compose()["services"][role]["healthcheck"]["test"][1]
     written = "".join(
         path.read_text()
-        for folder in ("server", "client")
-        for path in (DEPLOY.parent / folder).rglob("*.py")
+        for package in (fedsparse_server, fedsparse_client)  # as installed, which may be from a wheel
+        for path in Path(package.__path__[0]).rglob("*.py")
         if "__pycache__" not in path.parts
     )
     names = re.findall(r"/var/lib/fedsparse/([a-z.]+)", test)
