@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-fast lint protos bench bench-demo bench-aggregate bench-federated bench-hostile bench-gradients bench-codec bench-train-tuning bench-train bench-link fuzz attacks clean
+.PHONY: help demo test test-fast lint protos bench bench-demo bench-aggregate bench-federated bench-hostile bench-gradients bench-codec bench-train-tuning bench-train bench-link bench-leakage fuzz attacks attacks-audit clean
 
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
@@ -36,7 +36,7 @@ lint: $(VENV)/.installed ## format, lint, types, import contracts, generated cod
 protos: $(VENV)/.installed ## regenerate fedsparse/v1 from protos/
 	$(BIN)/python scripts/generate_protos.py
 
-bench: bench-demo bench-aggregate bench-federated bench-hostile bench-gradients bench-codec bench-train-tuning bench-train bench-link ## every benchmark; each writes benchmarks/results/NAME.json
+bench: bench-demo bench-aggregate bench-federated bench-hostile bench-gradients bench-codec bench-train-tuning bench-train bench-link bench-leakage ## every benchmark; each writes benchmarks/results/NAME.json
 
 bench-demo: $(VENV)/.installed ## the demo's promises, and rounds of bare Flower beside it
 	$(BIN)/python -m benchmarks.demo
@@ -66,8 +66,14 @@ bench-train: $(VENV)/.installed ## sparse adapters beside PEFT's LoRA, full fine
 bench-link: $(VENV)/.installed ## the link between plants and hub beside bare Flower, and 500 plants on one hub; about eight minutes
 	$(BIN)/python -m benchmarks.link
 
+bench-leakage: $(VENV)/.installed ## what an update tells of its images, ours beside LoRA and all weights; about six minutes
+	$(BIN)/python -m benchmarks.leakage
+
 fuzz: $(VENV)/.installed ## a million mutated messages against everything that decodes what strangers send
 	$(BIN)/python -m benchmarks.fuzz
+
+attacks-audit: $(VENV)/.installed ## attacks on ledger, gate and witness: altered evidence, faults, kills, smuggled data
+	$(BIN)/python -m benchmarks.attacks_audit
 
 attacks: $(VENV)/.installed ## a hundred attacks on the link between plants and hub, against real processes; a few minutes
 	$(BIN)/python -m benchmarks.attacks

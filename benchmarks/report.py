@@ -56,12 +56,17 @@ def write_report(
     RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
     path.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    tell(claims)
+    Console(highlight=False, soft_wrap=True).print(f"written: {path}")
+    return path
+
+
+def tell(claims: Sequence[Claim]) -> None:
+    """Print each figure beside its aim."""
     console = Console(highlight=False, soft_wrap=True)
     for claim in claims:
         verdict = "[green]holds[/]" if claim.holds else "[bold red]FALLS SHORT[/]"
         console.print(f"{verdict}  {claim.name}: {claim.value:.4g} {claim.unit} (aim: {claim.aim})")
-    console.print(f"written: {path}")
-    return path
 
 
 def machine() -> dict[str, Any]:

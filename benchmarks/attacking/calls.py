@@ -33,8 +33,8 @@ def _attend(request: link_pb2.AttendRequest) -> Callable[[Stage], str]:
 
 def _protocol() -> list[Attack]:
     said = "speaks link protocol 2, this hub 1"
-    token = link_pb2.AttendRequest(protocol=1, space=SPACE.fingerprint, session=b"short")
-    held = link_pb2.AttendRequest(protocol=1, space=SPACE.fingerprint, held=["x"] * 17)
+    token = link_pb2.AttendRequest(protocol=2, space=SPACE.fingerprint, session=b"short")
+    held = link_pb2.AttendRequest(protocol=2, space=SPACE.fingerprint, held=["x"] * 17)
 
     def another(stage: Stage) -> str:
         try:
@@ -49,7 +49,7 @@ def _protocol() -> list[Attack]:
                 _attend(link_pb2.AttendRequest(protocol=2, space=SPACE.fingerprint))),
         refused("FAILED_PRECONDITION", "the base models or adapter settings differ",
                 "Attend with another adapter space",
-                _attend(link_pb2.AttendRequest(protocol=1, space=OTHER_SPACE.fingerprint))),
+                _attend(link_pb2.AttendRequest(protocol=2, space=OTHER_SPACE.fingerprint))),
         refused("INVALID_ARGUMENT", "malformed session", "Attend with a session token of 5 bytes",
                 _attend(token)),
         refused("INVALID_ARGUMENT", "malformed session", "Attend with 17 tasks held", _attend(held)),

@@ -17,7 +17,15 @@ from fedsparse.delta import (
     decode,
     encode,
 )
-from fedsparse.errors import CertificateError, DataError, DeltaError, RegistryError, SpaceMismatchError
+from fedsparse.errors import (
+    CertificateError,
+    DataError,
+    DeltaError,
+    EgressRefusedError,
+    RegistryError,
+    SpaceMismatchError,
+)
+from fedsparse_client.leakage import LeakageGuard
 from fedsparse_client.residual import Residual
 from fedsparse_client.versions import HeldVersion, VersionNotHeldError
 
@@ -31,6 +39,7 @@ _REASONS: tuple[tuple[type[Exception], Reason], ...] = (
     (RegistryError, Reason.VERSION_UNVERIFIED),
     (CertificateError, Reason.VERSION_UNVERIFIED),
     (DataError, Reason.DATA_UNAVAILABLE),
+    (EgressRefusedError, Reason.REFUSED_BY_GATE),
 )
 _log = logging.getLogger("trainer")
 
@@ -43,14 +52,23 @@ class RoundRunner:
         held: the adapter version that this plant holds.
         folder: where the error-feedback residual lies, see :class:`Residual`.
         metrics: names of those that this site lets out; no other is offered.
+        guard: probes updates before they are handed over, where the site wants that.
     """
 
-    def __init__(self, trainer: LocalTrainer, held: HeldVersion, folder: Path, metrics: Collection[str]) -> None:
+    def __init__(
+        self,
+        trainer: LocalTrainer,
+        held: HeldVersion,
+        folder: Path,
+        metrics: Collection[str],
+        guard: LeakageGuard | None = None,
+    ) -> None:
         self._trainer = trainer
         self._held = held
         self._space = trainer.space
         self._residual = Residual(folder, trainer.space)
         self._metrics = metrics
+        self._guard = guard
 
     def answer(self, task: RoundTask) -> RoundUpdate:
         """Return the update for ``task``; an exception's text stays in this process's log, a code leaves."""
@@ -85,6 +103,8 @@ class RoundRunner:
         rows = self._space if task.training.structure is Structure.ROW else None
         sent, residual = compensate(trained.delta, before, coding, most=most, rows=rows)
         data = encode(sent, self._space, coding)
+        if self._guard is not None:
+            self._guard.check(task.round, state, data)
         metrics = {
             "holdout_balanced_accuracy": trained.received.balanced_accuracy,
             "train_loss": trained.loss,

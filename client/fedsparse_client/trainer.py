@@ -26,10 +26,12 @@ from fedsparse.files import write_atomic
 from fedsparse.security import Revocations, Role, read_pem_chain, verify
 from fedsparse.v1 import link_pb2, trainer_pb2, trainer_pb2_grpc
 from fedsparse_client.agent import PROGRESS_FILE
+from fedsparse_client.leakage import build_guard
 from fedsparse_client.rounds import RoundRunner
 from fedsparse_client.versions import HeldVersion
 
 if TYPE_CHECKING:
+    from fedsparse.adapters import BaseModel
     from fedsparse.training import LocalTrainer
 
 _MAX_TASK_BYTES = 1 << 30
@@ -50,6 +52,11 @@ class _Service(trainer_pb2_grpc.TrainerServicer):
 
 
 def build_trainer(settings: config.SiteConfig, federation: link_pb2.Federation) -> LocalTrainer:
+    """Return the trainer alone; see :func:`open_site`."""
+    return open_site(settings, federation)[1]
+
+
+def open_site(settings: config.SiteConfig, federation: link_pb2.Federation) -> tuple[BaseModel, LocalTrainer]:
     """Load base model and data, and check both before anything is trained.
 
     Raises:
@@ -93,7 +100,7 @@ def build_trainer(settings: config.SiteConfig, federation: link_pb2.Federation) 
     torch.set_num_threads(settings.trainer.threads)
     folder = settings.state / "trainer"
     inputs = prepare(base, samples, folder, settings.augmentation, _progress_in(settings.state / PROGRESS_FILE))
-    return LocalTrainer(adapter, samples, inputs, settings.augmentation)
+    return base, LocalTrainer(adapter, samples, inputs, settings.augmentation)
 
 
 def _federation_settings(federation: link_pb2.Federation) -> config.FederationSettings:
@@ -181,7 +188,8 @@ def build_runner(settings: config.SiteConfig, trainer: LocalTrainer) -> RoundRun
 
     folder = settings.state / "trainer"
     held = HeldVersion(folder / "version", trainer.space, verify_manifest)
-    return RoundRunner(trainer, held, folder, settings.egress.metrics.keys())
+    guard = build_guard(settings.probe, trainer, folder)
+    return RoundRunner(trainer, held, folder, settings.egress.metrics.keys(), guard)
 
 
 def serve(settings: config.SiteConfig, federation: link_pb2.Federation) -> None:

@@ -6,14 +6,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
-from hashlib import sha256
 
 import numpy as np
 
 from fedsparse.delta import AdapterSpace, Reason, SparseDelta
 from fedsparse.v1 import ledger_pb2, round_pb2
 
-FORMAT = 1
+FORMAT = 2
 GENESIS = bytes(32)  # the hash before the first entry
 
 
@@ -25,6 +24,10 @@ class EntryKind(IntEnum):
     REFUSED = 3
     DESCRIBE = 4
     ATTEND = 5
+    OPENED = 6
+    POLICY = 7
+    ROUTE = 8
+    ERASED = 9
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,6 @@ def describe_delta(delta: SparseDelta, space: AdapterSpace) -> tuple[TensorFacts
         )
         for tensor in delta.tensors
     )
-
-
-def entry_hash(entry: bytes) -> bytes:
-    """Return SHA-256(0x00 || entry), the leaf hash of RFC 6962."""
-    return sha256(b"\x00" + entry).digest()
 
 
 def facts_to_proto(facts: Sequence[TensorFacts]) -> list[ledger_pb2.TensorFacts]:

@@ -8,9 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Protocol
 
 from google.protobuf.message import DecodeError
 
+from fedsparse.audit.notes import Checkpoint, check_cosignature
 from fedsparse.errors import CertificateError, LedgerError
 from fedsparse.security import Revocations, Role, verify
 from fedsparse.v1 import link_pb2
@@ -31,10 +33,26 @@ class Receipted:
     ledger_hash: bytes
 
 
+class Log(Protocol):
+    """The ledger that a receipt's witnessing is compared with."""
+
+    @property
+    def key(self) -> bytes:
+        """The public key of its checkpoints, 32 bytes."""
+
+    @property
+    def origin(self) -> str:
+        """The first line of its checkpoints."""
+
+    def root(self, size: int) -> bytes | None:
+        """Return its root when it had ``size`` entries; None where it never had."""
+
+
 def check_receipt(
     data: bytes,
     expected: Receipted,
     authority: bytes | None,
+    log: Log,
     revocations: Revocations | None = None,
     *,
     fresh: bool = False,
@@ -42,6 +60,7 @@ def check_receipt(
     """Yield what is wrong with a serialised Receipt, each as the end of the sentence "the receipt ...".
 
     Args:
+        log: the ledger that the receipt must have witnessed.
         authority: the federation's CA certificates, PEM; None leaves the signature unchecked.
         revocations: who no longer counts: of a fresh receipt, not of one filed before.
         fresh: the hub has just given it, so its certificate must be valid now, whatever date the receipt bears.
@@ -57,8 +76,26 @@ def check_receipt(
     body = receipt.body
     if Receipted(body.task_id, body.payload_sha256, body.ledger_hash) != expected:
         yield "speaks of another payload, entry or task"
+    yield from _check_witnessing(receipt, log)
     if authority is not None:
         yield from _check_signature(receipt, authority, revocations, fresh)
+
+
+def _check_witnessing(receipt: link_pb2.Receipt, log: Log) -> Iterator[str]:
+    body = receipt.body
+    if (body.origin, body.ledger_key) != (log.origin, log.key):
+        yield f"witnesses another ledger, {body.origin!r}"
+        return
+    try:
+        checkpoint = Checkpoint(body.origin, body.checkpoint_size, body.checkpoint_root)
+        check_cosignature(receipt.cosignature, checkpoint, body.witness_key)
+    except LedgerError as error:
+        yield f"has a cosignature that does not count: {error}"
+
+
+def agrees(body: link_pb2.ReceiptBody, log: Log) -> bool:
+    """Tell whether the ledger had, at the size that a receipt witnesses, the entries that the hub saw."""
+    return log.root(body.checkpoint_size) == body.checkpoint_root
 
 
 def _check_signature(

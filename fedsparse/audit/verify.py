@@ -1,23 +1,28 @@
-"""Checking a ledger without trusting whoever kept it: chain, payloads, facts, receipts."""
+"""Checking a ledger without trusting whoever kept it: tree, checkpoints, payloads, facts, receipts."""
 
 from __future__ import annotations
 
-import sqlite3
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 
 from google.protobuf.message import DecodeError
 
-from fedsparse.audit.entry import FORMAT, GENESIS, EntryKind, describe_delta, entry_hash, facts_to_proto
-from fedsparse.audit.receipt import Receipted, check_receipt, read_receipts
-from fedsparse.delta import AdapterSpace, Reason, decode, decode_update, header_of
-from fedsparse.errors import FedsparseError, LedgerError
-from fedsparse.v1 import ledger_pb2
+from fedsparse.audit import merkle
+from fedsparse.audit.entry import FORMAT, GENESIS, EntryKind
+from fedsparse.audit.evidence import Evidence, Row, read_folder
+from fedsparse.audit.notes import Checkpoint, check_note
+from fedsparse.audit.opening import read_openings
+from fedsparse.audit.receipt import Receipted, agrees, check_receipt, read_receipts
+from fedsparse.audit.said import check_payload, erasures
+from fedsparse.errors import LedgerError
+from fedsparse.v1 import ledger_pb2, link_pb2
 
-_UNLIMITED = 1 << 40
-_LEFT = (int(EntryKind.UPDATE), int(EntryKind.REASON))
+LEFT = frozenset(map(int, (EntryKind.UPDATE, EntryKind.REASON)))
+"""Kinds of entries about something that left in answer to a task, for which the hub gives a receipt."""
+_KINDS = frozenset(map(int, EntryKind))
+_MOST_NAMED = 1 << 20  # a forged receipt may bear any number
 
 
 @dataclass(frozen=True)
@@ -29,7 +34,11 @@ class Verdict:
         updates: deltas that left.
         refusals: things the gate stopped.
         receipts: receipts filed.
+        erased: payloads that were deleted, and recorded to be.
         missing_receipts: sequences of what left without a receipt; the last one may still be under way.
+        witnessed: size of the largest checkpoint that the hub has cosigned; what comes later nobody else has seen.
+        unfiled: numbers below the last receipt's that no filed one has: the hub gave them for something that this
+            ledger does not have, or they were lost on their way.
         problems: every contradiction, each naming its entry.
     """
 
@@ -37,7 +46,10 @@ class Verdict:
     updates: int
     refusals: int
     receipts: int
+    erased: int
     missing_receipts: tuple[int, ...]
+    witnessed: int
+    unfiled: tuple[int, ...]
     problems: tuple[str, ...]
 
     @property
@@ -46,88 +58,86 @@ class Verdict:
         return self.entries > 0 and not self.problems
 
 
-def verify_ledger(folder: Path, authority: bytes | None, hub_receipts: Path | None = None) -> Verdict:
-    """Check every entry, payload and receipt.
+@dataclass(frozen=True)
+class Roots:
+    """A ledger's name and key, and its roots; what receipts are compared with."""
+
+    key: bytes
+    origin: str
+    by_size: Mapping[int, bytes]
+
+    def root(self, size: int) -> bytes | None:
+        """Return its root when it had ``size`` entries; None where it never had."""
+        return self.by_size.get(size)
+
+
+def verify_ledger(
+    folder: Path, authority: bytes | None, hub_receipts: Path | None = None, payload_key: bytes | None = None
+) -> Verdict:
+    """Check every entry, checkpoint, payload and receipt in a ledger's folder.
 
     Args:
         folder: the ledger's folder, or a copy of it.
         authority: the federation's CA certificate, PEM; None leaves receipts' signatures unchecked.
         hub_receipts: what the hub kept of this plant; None leaves a shortened ledger unnoticed.
+        payload_key: what payloads are sealed with.
 
     Raises:
         LedgerError: there is no readable ledger.
     """
-    rows, receipts = _read(folder)
-    spaces = _read_spaces(folder / "spaces")
-    problems: list[str] = []
-    kinds: list[EntryKind] = []
+    receipts = None if hub_receipts is None else read_receipts(hub_receipts)
+    return verify_evidence(read_folder(folder, payload_key), authority, receipts)
+
+
+def verify_evidence(
+    evidence: Evidence, authority: bytes | None, hub_receipts: Iterable[link_pb2.Receipt] | None = None
+) -> Verdict:
+    """Check every entry, checkpoint, payload and receipt; arguments as for :func:`verify_ledger`."""
+    problems: list[str] = list(evidence.problems)
+    kinds: Counter[int] = Counter()
     sent: dict[int, Receipted] = {}
+    entries = [parse_entry(row.entry) for row in evidence.rows]
+    erased = erasures(entries, evidence.payload)
+    openings = list(read_openings(entries, evidence.payload))
+    leaves: list[bytes] = []
     previous = GENESIS
-    for expected, (sequence, data, stored_hash) in enumerate(rows, start=1):
-        found = list(_check_place(expected, sequence, data, stored_hash, previous))
-        entry = _parse(data)
-        if entry is None:
-            found.append("its bytes are no ledger entry")
-        else:
-            found += _check_entry(entry, sequence, folder / "payloads", spaces)
-            if int(entry.kind) in _LEFT:
-                sent[sequence] = Receipted(entry.task_id, entry.payload_sha256, entry_hash(data))
-            if int(entry.kind) in set(map(int, EntryKind)):
-                kinds.append(EntryKind(entry.kind))
-        problems += [f"entry {sequence}: {problem}" for problem in found]
-        previous = entry_hash(data)
-    for sequence, receipt in receipts.items():
-        if sequence not in sent:
-            problems.append(f"entry {sequence}: its receipt is for nothing that left")
-            continue
-        found = list(check_receipt(receipt, sent[sequence], authority))
-        problems += [f"entry {sequence}: its receipt {problem}" for problem in found]
+    for expected, (row, entry) in enumerate(zip(evidence.rows, entries, strict=True), start=1):
+        hashed = merkle.leaf_hash(row.entry)
+        leaves.append(hashed)
+        found = list(_check_place(expected, row, entry, hashed, previous))
+        if entry is not None:
+            found += check_payload(entry, evidence, erased)
+            kinds[entry.kind] += 1
+            if entry.kind in LEFT:
+                sent[row.sequence] = Receipted(entry.task_id, entry.payload_sha256, hashed)
+        problems += [f"entry {row.sequence}: {problem}" for problem in found]
+        previous = hashed
+    problems += [f"entry {one.sequence}: {problem}" for one in openings for problem in one.check(authority)]
+    key, origin = (openings[0].opening.ledger_key, openings[0].opening.origin) if openings else (b"", "")
+    sizes = {len(leaves), *map(_size_in, evidence.receipts.values())}
+    kept = tuple(hub_receipts or ())
+    sizes |= {receipt.body.checkpoint_size for receipt in kept}
+    roots = Roots(key, origin, merkle.roots_at(leaves, sizes))
+    problems += _check_checkpoint(evidence.checkpoint, roots, len(leaves))
+    problems += _check_history([*map(_body_of, evidence.receipts.values()), *(r.body for r in kept)], roots)
+    problems += _check_filed(evidence.receipts, sent, roots, authority)
     if hub_receipts is not None:
-        problems += _check_hub_receipts(hub_receipts, sent, authority)
+        problems += _check_hub_receipts(kept, sent, roots, authority)
     return Verdict(
-        entries=len(rows),
-        updates=kinds.count(EntryKind.UPDATE),
-        refusals=kinds.count(EntryKind.REFUSED),
-        receipts=len(receipts),
-        missing_receipts=tuple(sorted(set(sent) - set(receipts))),
+        entries=len(evidence.rows),
+        updates=kinds[EntryKind.UPDATE],
+        refusals=kinds[EntryKind.REFUSED],
+        receipts=len(evidence.receipts),
+        erased=len(erased),
+        missing_receipts=tuple(sorted(set(sent) - set(evidence.receipts))),
+        witnessed=max((_size_in(one) for one in evidence.receipts.values()), default=0),
+        unfiled=_unfiled(evidence.receipts),
         problems=tuple(problems),
     )
 
 
-def _read(folder: Path) -> tuple[list[tuple[int, bytes, bytes]], dict[int, bytes]]:
-    path = folder / "ledger.db"
-    if not path.exists():
-        raise LedgerError(f"{folder} holds no ledger", "Name a folder with a ledger.db")
-    try:
-        # Evidence is only read. Where nobody writes, SQLite needs no files of its own beside it.
-        mode = "mode=ro" if path.with_name("ledger.db-wal").exists() else "mode=ro&immutable=1"
-        database = sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True)
-        try:
-            rows = database.execute("SELECT sequence, entry, hash FROM entries ORDER BY sequence").fetchall()
-            receipts = database.execute("SELECT sequence, receipt FROM receipts").fetchall()
-        finally:
-            database.close()
-    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter from a damaged schema
-        raise LedgerError(f"the ledger {folder} cannot be read: {error}", "Copy it to a writable disk") from None
-    for row in (*rows, *receipts):
-        if not isinstance(row[0], int) or not all(isinstance(cell, bytes) for cell in row[1:]):
-            raise LedgerError(f"the ledger {folder} holds a row that no fedsparse wrote, at {row[0]!r}")
-    return rows, dict(receipts)
-
-
-def _read_spaces(folder: Path) -> dict[bytes, AdapterSpace]:
-    """Return the spaces that payloads decode against, by fingerprint."""
-    spaces = {}
-    for path in sorted(folder.glob("*.json")):
-        try:
-            space = AdapterSpace.from_json(path.read_bytes())
-        except (OSError, FedsparseError) as error:
-            raise LedgerError(f"{path} does not describe an adapter space: {error}") from None
-        spaces[space.fingerprint] = space
-    return spaces
-
-
-def _parse(data: bytes) -> ledger_pb2.LedgerEntry | None:
+def parse_entry(data: bytes) -> ledger_pb2.LedgerEntry | None:
+    """Return an entry from its bytes; None where they are not one in canonical form."""
     try:
         entry = ledger_pb2.LedgerEntry.FromString(data)
     except DecodeError:
@@ -137,73 +147,111 @@ def _parse(data: bytes) -> ledger_pb2.LedgerEntry | None:
     return entry if canonical and entry.format == FORMAT else None
 
 
-def _check_place(expected: int, sequence: int, data: bytes, stored_hash: bytes, previous: bytes) -> Iterator[str]:
-    if sequence != expected:
+def _check_place(
+    expected: int, row: Row, entry: ledger_pb2.LedgerEntry | None, hashed: bytes, previous: bytes
+) -> Iterator[str]:
+    if row.sequence != expected:
         yield f"follows entry {expected - 1}: what stood between is gone"
-    if entry_hash(data) != stored_hash:
+    if hashed != row.hash:
         yield "was altered: its bytes do not give its hash"
-    entry = _parse(data)
-    if entry is not None and entry.previous_hash != previous:
-        yield "does not continue the chain: the entry before it is another than when it was written"
-
-
-def _check_entry(
-    entry: ledger_pb2.LedgerEntry, sequence: int, payloads: Path, spaces: Mapping[bytes, AdapterSpace]
-) -> Iterator[str]:
-    if entry.sequence != sequence:
-        yield f"says that it is entry {entry.sequence}"
-    if int(entry.kind) not in set(map(int, EntryKind)):
-        yield f"is of the unknown kind {entry.kind}"
-    payload = b""
-    if entry.payload_bytes:
-        try:
-            payload = (payloads / entry.payload_sha256.hex()).read_bytes()
-        except OSError:
-            yield "its payload is gone"
-            return
-    if sha256(payload).digest() != entry.payload_sha256 or len(payload) != entry.payload_bytes:
-        yield "its payload was altered"
-    elif int(entry.kind) in _LEFT:
-        yield from _check_facts(entry, payload, spaces)
-
-
-def _check_facts(
-    entry: ledger_pb2.LedgerEntry, payload: bytes, spaces: Mapping[bytes, AdapterSpace]
-) -> Iterator[str]:
-    """Decode what left again, and compare it with what the entry says."""
-    try:
-        update = decode_update(payload, max_bytes=_UNLIMITED)
-        facts = []
-        if update.delta:
-            space = spaces.get(header_of(update.delta).space)
-            if space is None:
-                yield "cannot be decoded: the file of its adapter space is gone from spaces/"
-                return
-            facts = facts_to_proto(describe_delta(decode(update.delta, space, max_bytes=_UNLIMITED), space))
-    except FedsparseError as error:
-        yield f"its payload does not decode: {error}"
+    if entry is None:
+        yield "its bytes are no ledger entry"
         return
-    said = {metric.name: metric.value for metric in entry.metrics}
-    if (entry.round, entry.version, entry.samples) != (update.round, update.version, update.samples):
-        yield "round, version or samples are others than in its payload"
-    if said != dict(update.metrics):
-        yield "metrics are others than in its payload"
-    if list(entry.tensors) != facts or int(entry.reason) != update.reason:
-        yield "tensors or reason are others than in its payload"
-    if (int(entry.kind) == EntryKind.UPDATE) != (update.reason is Reason.NONE):
-        yield "its kind is another than its payload's"
+    if entry.previous_hash != previous:
+        yield "does not continue the chain: the entry before it is another than when it was written"
+    if entry.sequence != row.sequence:
+        yield f"says that it is entry {entry.sequence}"
+    if entry.kind not in _KINDS:
+        yield f"is of the unknown kind {entry.kind}"
 
 
-def _check_hub_receipts(path: Path, sent: Mapping[int, Receipted], authority: bytes | None) -> Iterator[str]:
+def _check_checkpoint(note: bytes, roots: Roots, size: int) -> Iterator[str]:
+    """Compare the ledger's own signature with the entries: whoever changed them and has its key not is found."""
+    if size == 0:
+        return
+    if not roots.key:
+        yield "entry 1: no entry says whose ledger this is, and which key signs for it"
+        return
+    try:
+        checkpoint = check_note(note, roots.key)
+    except LedgerError as error:
+        yield f"entry {size}: the ledger's checkpoint does not count: {error}"
+        return
+    if checkpoint != Checkpoint(roots.origin, size, roots.by_size.get(size, merkle.EMPTY_ROOT)):
+        yield (
+            f"entry {size}: the ledger signed for {checkpoint.size} entries under another root: "
+            "entries were altered, added or cut off by somebody without its key"
+        )
+
+
+def _check_history(bodies: Iterable[link_pb2.ReceiptBody | None], roots: Roots) -> Iterator[str]:
+    """Compare what the hub has witnessed with the entries: the first root that differs tells where to look."""
+    seen = 0
+    ours = [body for body in bodies if body and (body.origin, body.ledger_key) == (roots.origin, roots.key)]
+    for body in sorted(ours, key=lambda body: body.checkpoint_size):
+        if not agrees(body, roots):
+            yield (
+                f"entry {body.checkpoint_size}: the hub witnessed another history: "
+                f"from {seen + 1} to {body.checkpoint_size}, an entry is not what the hub saw"
+            )
+            return
+        seen = body.checkpoint_size
+
+
+def _check_filed(
+    receipts: Mapping[int, bytes], sent: Mapping[int, Receipted], roots: Roots, authority: bytes | None
+) -> Iterator[str]:
+    """Check the receipts that the plant has filed; the hub numbers them without gaps."""
+    numbers: dict[int, int] = {}
+    for sequence, receipt in sorted(receipts.items()):
+        if sequence not in sent:
+            yield f"entry {sequence}: its receipt is for nothing that left"
+            continue
+        found = list(check_receipt(receipt, sent[sequence], authority, roots))
+        yield from (f"entry {sequence}: its receipt {problem}" for problem in found)
+        number = _number_in(receipt)
+        if number in numbers:
+            yield f"entry {sequence}: its receipt has the number {number}, as that of entry {numbers[number]}"
+        numbers[number] = sequence
+
+
+def _check_hub_receipts(
+    receipts: Iterable[link_pb2.Receipt], sent: Mapping[int, Receipted], roots: Roots, authority: bytes | None
+) -> Iterator[str]:
     """Compare with the hub's own record: a log by itself cannot show that nothing is missing from its end."""
     by_entry = {expected.ledger_hash: expected for expected in sent.values()}
-    for number, receipt in enumerate(read_receipts(path), start=1):
+    for number, receipt in enumerate(receipts, start=1):
         where = f"the hub's receipt {number}"
         if receipt.body.sequence != number:
             yield f"{where} has the number {receipt.body.sequence}: what stood between is gone"
         expected = by_entry.get(receipt.body.ledger_hash)
         if expected is None:
-            yield f"{where} is for an update that this ledger does not have: entries are gone, or never were"
+            yield (
+                f"{where} is for one of the first {receipt.body.checkpoint_size} entries of a ledger, which "
+                "this one does not have: entries are gone, or never were"
+            )
             continue
         data = receipt.SerializeToString(deterministic=True)
-        yield from (f"{where} {problem}" for problem in check_receipt(data, expected, authority))
+        yield from (f"{where} {problem}" for problem in check_receipt(data, expected, authority, roots))
+
+
+def _unfiled(receipts: Mapping[int, bytes]) -> tuple[int, ...]:
+    numbers = set(map(_number_in, receipts.values()))
+    return tuple(number for number in range(1, min(max(numbers, default=0), _MOST_NAMED)) if number not in numbers)
+
+
+def _size_in(receipt: bytes) -> int:
+    body = _body_of(receipt)
+    return body.checkpoint_size if body else 0
+
+
+def _number_in(receipt: bytes) -> int:
+    body = _body_of(receipt)
+    return body.sequence if body else 0
+
+
+def _body_of(receipt: bytes) -> link_pb2.ReceiptBody | None:
+    try:
+        return link_pb2.Receipt.FromString(receipt).body
+    except DecodeError:
+        return None

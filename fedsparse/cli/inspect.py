@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -9,14 +10,17 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fedsparse.audit import verify_ledger
+from fedsparse.audit import read_receipts, verify_evidence
+from fedsparse.cli.audit_evidence import open_evidence
 from fedsparse.errors import CertificateError
 from fedsparse.registry import Registry
 
 _NAMED_AT_MOST = 10
 
 
-def verify(ledger: Path, authority: Path | None, hub_receipts: Path | None, console: Console) -> bool:
+def verify(
+    ledger: Path, authority: Path | None, hub_receipts: Path | None, payload_key: Path | None, console: Console
+) -> bool:
     """Print a ledger's verdict; return whether it verifies."""
     pem = None
     if authority is not None:
@@ -24,18 +28,28 @@ def verify(ledger: Path, authority: Path | None, hub_receipts: Path | None, cons
             pem = authority.read_bytes()
         except OSError as error:
             raise CertificateError(f"cannot read the CA certificate {authority}: {error.strerror}") from None
-    verdict = verify_ledger(ledger, pem, hub_receipts)
+    kept = None if hub_receipts is None else read_receipts(hub_receipts)
+    verdict = verify_evidence(open_evidence(ledger, payload_key), pem, kept)
     console.print(
         f"{verdict.entries} entries: {verdict.updates} updates left, {verdict.refusals} were refused, "
         f"{verdict.receipts} receipts filed",
         highlight=False,
     )
-    if verdict.missing_receipts:
-        more = ", …" if len(verdict.missing_receipts) > _NAMED_AT_MOST else ""
-        numbers = ", ".join(map(str, verdict.missing_receipts[:_NAMED_AT_MOST])) + more
+    console.print(
+        f"the hub has witnessed the first {verdict.witnessed} entries"
+        + (f"; {verdict.erased} payloads were deleted, as recorded" if verdict.erased else ""),
+        highlight=False,
+    )
+    if verdict.unfiled:
         console.print(
-            f"no receipt for {numbers}: under way, never delivered, or the hub's word was lost; "
-            "the hub's own record tells",
+            f"the hub's receipts {_some(verdict.unfiled)} are not filed here: lost on their way, or for another "
+            "ledger of this plant",
+            highlight=False,
+        )
+    if verdict.missing_receipts:
+        console.print(
+            f"no receipt for {_some(verdict.missing_receipts)}: under way, never delivered, or the hub's word was "
+            "lost; the hub's own record tells",
             highlight=False,
         )
     if pem is None:
@@ -46,6 +60,11 @@ def verify(ledger: Path, authority: Path | None, hub_receipts: Path | None, cons
         console.print(f"  {problem}", style="red", markup=False, highlight=False)
     console.print("verified" if verdict.verified else "CONTRADICTED", style="bold")
     return verdict.verified
+
+
+def _some(numbers: Sequence[int]) -> str:
+    more = ", …" if len(numbers) > _NAMED_AT_MOST else ""
+    return ", ".join(map(str, numbers[:_NAMED_AT_MOST])) + more
 
 
 def list_versions(folder: Path, console: Console) -> None:

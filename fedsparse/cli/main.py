@@ -185,6 +185,54 @@ def client_approve(
     run_approve(config, yes=yes, console=Console())
 
 
+@client.command("erase")
+def client_erase(
+    entry: Annotated[int, typer.Argument(min=1, help="Number of the entry, as fedsparse audit show has it.")],
+    config: ConfigOption = Path("site.toml"),
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> None:
+    """Delete the bytes that an entry of the ledger keeps; the entry stays and says so. Stop the plant first."""
+    from fedsparse.cli.erase import run_erase
+
+    run_erase(config, entry, yes=yes, console=Console())
+
+
+@client.command("probe")
+def client_probe(
+    config: ConfigOption = Path("site.toml"),
+    update: Annotated[
+        Path | None, typer.Option(help="File with an update's bytes, as the ledger keeps them under payloads/.")
+    ] = None,
+    entry: Annotated[
+        int | None, typer.Option(min=1, help="Entry of the ledger; by default the last update that left.")
+    ] = None,
+    limit: Annotated[
+        float | None,
+        typer.Option(
+            min=0, max=1, help="Exit with 1 where the membership advantage may be above, or cannot be told."
+        ),
+    ] = None,
+    samples: Annotated[
+        int, typer.Option(min=20, help="Samples trained on, and held out, that are looked at, at most.")
+    ] = 512,
+    attempts: Annotated[
+        int, typer.Option(min=0, max=64, help="Images to seek in the update; 0 leaves that out.")
+    ] = 8,
+    steps: Annotated[int, typer.Option(min=1, help="Of each attempt.")] = 150,
+    output: Annotated[
+        Path | None, typer.Option(help="JSON file; by default probe.json in the site's state folder.")
+    ] = None,
+) -> None:
+    """Measure what an update tells of single samples here: membership, and attempts at reconstruction.
+
+    Everything stays on this machine. Base model and data are loaded a second time where the plant runs.
+    """
+    from fedsparse.cli.probe import Options, run_probe
+
+    if not run_probe(Options(config, update, entry, limit, samples, attempts, steps, output), Console()):
+        raise typer.Exit(1)
+
+
 IdentityOption = Annotated[Path, typer.Option(help="Folder of certificate and key.")]
 AgainOption = Annotated[
     bool, typer.Option("--again", help="Throw a key away whose certificate is still awaited, and make another.")
@@ -244,9 +292,63 @@ def server_enroll(
     run_enroll(Role.HUB, name, identity, tuple(host or ()), passphrase_file, again=again, console=Console())
 
 
+EvidenceArgument = Annotated[Path, typer.Argument(help="A plant's ledger folder, or an evidence bundle.")]
+PayloadKeyOption = Annotated[
+    Path | None, typer.Option(help="The key of sealed payloads, site.payload_key; a bundle needs none.")
+]
+
+
+@audit.command("export")
+def audit_export(
+    ledger: Annotated[Path, typer.Argument(help="A plant's ledger folder; its gateway may run meanwhile.")],
+    out: Annotated[Path, typer.Argument(help="New file, e.g. kiso-2026-11.evidence.tar.")],
+    payload_key: PayloadKeyOption = None,
+) -> None:
+    """Write a ledger into one file that verifies on any machine, offline."""
+    from fedsparse.cli.audit_evidence import export
+
+    export(ledger, out, payload_key, Console())
+
+
+@audit.command("show")
+def audit_show(
+    ledger: EvidenceArgument,
+    entry: Annotated[int, typer.Argument(min=1, help="Number of the entry.")],
+    payload_key: PayloadKeyOption = None,
+) -> None:
+    """Show one entry, decoding the exact bytes that left: tensors, distributions, metrics."""
+    from fedsparse.cli.audit_evidence import show
+
+    show(ledger, entry, payload_key, Console())
+
+
+@audit.command("prove")
+def audit_prove(
+    ledger: EvidenceArgument, entry: Annotated[int, typer.Argument(min=1, help="Number of the entry.")]
+) -> None:
+    """Print the proof (RFC 6962) that one entry is in the ledger, as JSON: for somebody who may see no other."""
+    from fedsparse.cli.audit_evidence import prove
+
+    prove(ledger, entry, Console())
+
+
+@audit.command("compare")
+def audit_compare(
+    ledger: EvidenceArgument,
+    hub_receipts: Annotated[
+        Path, typer.Argument(help="The hub's record of this plant, state/receipts/NAME.jsonl.")
+    ],
+) -> None:
+    """Compare what a plant says it sent with what the hub says it received; name every disagreement."""
+    from fedsparse.cli.audit_evidence import compare
+
+    if not compare(ledger, hub_receipts, Console()):
+        raise typer.Exit(1)
+
+
 @audit.command("verify")
 def audit_verify(
-    ledger: Annotated[Path, typer.Argument(help="A plant's ledger folder.")],
+    ledger: EvidenceArgument,
     authority: Annotated[
         Path | None, typer.Option("--ca", help="The federation's CA certificate, to check receipts.")
     ] = None,
@@ -254,11 +356,12 @@ def audit_verify(
         Path | None,
         typer.Option(help="The hub's own record of this plant, state/receipts/NAME.jsonl: shows missing entries."),
     ] = None,
+    payload_key: PayloadKeyOption = None,
 ) -> None:
-    """Check a ledger: chain, payloads, what the entries say of them, and the hub's receipts."""
+    """Check a ledger: tree, checkpoint, payloads, what the entries say of them, and the hub's receipts."""
     from fedsparse.cli.inspect import verify
 
-    if not verify(ledger, authority, hub_receipts, Console()):
+    if not verify(ledger, authority, hub_receipts, payload_key, Console()):
         raise typer.Exit(1)
 
 

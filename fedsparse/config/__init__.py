@@ -16,8 +16,16 @@ from fedsparse.config.identity import IdentitySettings
 from fedsparse.config.loading import Config, from_options, load
 from fedsparse.config.model import BUILT_IN_MODELS, DENSITY_BY_KIND, AdapterSettings, BaseModelSettings
 from fedsparse.config.names import Address, Column, Name
+from fedsparse.config.probe import ProbeSettings
 from fedsparse.config.simulate import PlantSettings, SimulateConfig, SimulatedTask
-from fedsparse.config.site import EgressSettings, MetricLimits, SiteConfig, SiteSettings, TrainerSettings
+from fedsparse.config.site import (
+    EgressSettings,
+    MetricLimits,
+    RouteSettings,
+    SiteConfig,
+    SiteSettings,
+    TrainerSettings,
+)
 from fedsparse.config.solo import LANGUAGE_METRICS, TaskSettings, TrainConfig
 from fedsparse.config.training import (
     AutomaticSettings,
@@ -56,7 +64,9 @@ __all__ = [
     "Name",
     "ObjectiveSettings",
     "PlantSettings",
+    "ProbeSettings",
     "RoundSettings",
+    "RouteSettings",
     "RuleName",
     "ServerSettings",
     "SimulateConfig",

@@ -3,14 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fedsparse.config.data import AugmentationSettings, DataSettings
 from fedsparse.config.identity import IdentitySettings
 from fedsparse.config.model import BaseModelSettings
 from fedsparse.config.names import Address, Name, Settings
+from fedsparse.config.probe import ProbeSettings
+
+
+class RouteSettings(Settings):
+    """Where the system counts what is sent to the hub; one of the two.
+
+    Attributes:
+        interface: a network interface that carries nothing else.
+        counter: a file that holds what `nft -j list counters` prints, kept fresh by somebody who may ask nftables.
+        name: of the counter in it.
+    """
+
+    interface: Annotated[str, Field(pattern=r"^[\w.@-]{1,15}$")] | None = None
+    counter: Path | None = None
+    name: str = "fedsparse_hub"
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.interface is None) == (self.counter is None):
+            raise ValueError("name either interface or counter")
+        return self
 
 
 class SiteSettings(Settings):
@@ -22,6 +43,10 @@ class SiteSettings(Settings):
         identity: certificate, key and CA.
         approved: folder of the Flower app bundles that may run here, filled by `fedsparse client approve`; None
             lets the installed one run without that.
+        payload_key: file of mode 0600 with 64 hex digits, under which the ledger's payloads are sealed on disk.
+        retain_days: days after which the ledger's payloads are deleted; None keeps them. Entries and proofs stay.
+        route: counters that the ledger is weighed against; without them nobody can tell whether all that was sent
+            is in it.
         proxy: "HOST:PORT" of an HTTP proxy that tunnels to the hub (CONNECT, RFC 9110); TLS passes it unopened.
     """
 
@@ -30,6 +55,9 @@ class SiteSettings(Settings):
     identity: IdentitySettings
     approved: Path | None = None
     proxy: Address | None = None
+    payload_key: Path | None = None
+    retain_days: Annotated[int, Field(ge=1, le=36500)] | None = None
+    route: RouteSettings | None = None
 
 
 class TrainerSettings(Settings):
@@ -73,4 +101,5 @@ class SiteConfig(Settings):
     augmentation: AugmentationSettings = AugmentationSettings()
     trainer: TrainerSettings = TrainerSettings()
     egress: EgressSettings = EgressSettings()
+    probe: ProbeSettings = ProbeSettings()
     state: Path = Path("state")

@@ -1,7 +1,7 @@
 """Who may speak to whom: certificates, mutual TLS, signatures."""
 
 from fedsparse.security.authority import Authority, create_authority, load_authority, replace_issuing
-from fedsparse.security.chains import check_chain, check_dates, read_der_chain, read_pem_chain
+from fedsparse.security.chains import check_chain, check_dates, read_der_chain, read_pem_chain, to_der_chain
 from fedsparse.security.credentials import Credentials, Daily, LiveCredentials, load_credentials
 from fedsparse.security.enrolment import adopt_certificate, fingerprint, read_request, request_certificate
 from fedsparse.security.handshakes import watch_handshakes
@@ -42,6 +42,7 @@ __all__ = [
     "sign",
     "sign_request",
     "signed_by",
+    "to_der_chain",
     "verify",
     "watch_handshakes",
 ]

@@ -25,7 +25,7 @@ class DescribeRequest(_message.Message):
 
     PROTOCOL_FIELD_NUMBER: _builtins.int
     protocol: _builtins.int
-    """1"""
+    """2"""
     def __init__(
         self,
         *,
@@ -159,25 +159,79 @@ class Update(_message.Message):
     TASK_ID_FIELD_NUMBER: _builtins.int
     ROUND_UPDATE_FIELD_NUMBER: _builtins.int
     LEDGER_HASH_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     round_update: _builtins.bytes
     """RoundUpdate"""
     ledger_hash: _builtins.bytes
     """32 bytes: the plant's ledger entry for this update"""
+    @_builtins.property
+    def checkpoint(self) -> Global___Checkpoint: ...
     def __init__(
         self,
         *,
         task_id: _builtins.str = ...,
         round_update: _builtins.bytes = ...,
         ledger_hash: _builtins.bytes = ...,
+        checkpoint: Global___Checkpoint | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ledger_hash", b"ledger_hash", "round_update", b"round_update", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "ledger_hash", b"ledger_hash", "round_update", b"round_update", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Update: _TypeAlias = Update  # noqa: Y015
+
+@_typing.final
+class Checkpoint(_message.Message):
+    """The plant's ledger as it stands, for the hub to witness (C2SP tlog-witness)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NOTE_FIELD_NUMBER: _builtins.int
+    LEDGER_KEY_FIELD_NUMBER: _builtins.int
+    KEY_SIGNATURE_FIELD_NUMBER: _builtins.int
+    ENTRY_FIELD_NUMBER: _builtins.int
+    INCLUSION_FIELD_NUMBER: _builtins.int
+    OLD_SIZE_FIELD_NUMBER: _builtins.int
+    CONSISTENCY_FIELD_NUMBER: _builtins.int
+    note: _builtins.bytes
+    """signed checkpoint (C2SP tlog-checkpoint)"""
+    ledger_key: _builtins.bytes
+    """Ed25519, 32 bytes"""
+    key_signature: _builtins.bytes
+    """by the plant's certificate over the statement in docs/ledger.md"""
+    entry: _builtins.int
+    """number of the entry whose hash is ledger_hash, from 1"""
+    old_size: _builtins.int
+    """of the last checkpoint that the hub is known to have witnessed"""
+    @_builtins.property
+    def inclusion(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """RFC 6962 audit path of that entry"""
+
+    @_builtins.property
+    def consistency(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """RFC 6962 proof from there"""
+
+    def __init__(
+        self,
+        *,
+        note: _builtins.bytes = ...,
+        ledger_key: _builtins.bytes = ...,
+        key_signature: _builtins.bytes = ...,
+        entry: _builtins.int = ...,
+        inclusion: _abc.Iterable[_builtins.bytes] | None = ...,
+        old_size: _builtins.int = ...,
+        consistency: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["consistency", b"consistency", "entry", b"entry", "inclusion", b"inclusion", "key_signature", b"key_signature", "ledger_key", b"ledger_key", "note", b"note", "old_size", b"old_size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Checkpoint: _TypeAlias = Checkpoint  # noqa: Y015
 
 @_typing.final
 class Receipt(_message.Message):
@@ -188,10 +242,13 @@ class Receipt(_message.Message):
     BODY_FIELD_NUMBER: _builtins.int
     SIGNATURE_FIELD_NUMBER: _builtins.int
     HUB_CERTIFICATE_FIELD_NUMBER: _builtins.int
+    COSIGNATURE_FIELD_NUMBER: _builtins.int
     signature: _builtins.bytes
     """ECDSA P-256, SHA-256, DER, over the serialised body"""
     hub_certificate: _builtins.bytes
     """DER, the leaf and then the CAs below the root, one after the other"""
+    cosignature: _builtins.bytes
+    """line of a signed note, "cosignature/v1" (C2SP tlog-cosignature)"""
     @_builtins.property
     def body(self) -> Global___ReceiptBody: ...
     def __init__(
@@ -200,10 +257,11 @@ class Receipt(_message.Message):
         body: Global___ReceiptBody | None = ...,
         signature: _builtins.bytes = ...,
         hub_certificate: _builtins.bytes = ...,
+        cosignature: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["body", b"body"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "hub_certificate", b"hub_certificate", "signature", b"signature"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["body", b"body", "cosignature", b"cosignature", "hub_certificate", b"hub_certificate", "signature", b"signature"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -219,6 +277,11 @@ class ReceiptBody(_message.Message):
     LEDGER_HASH_FIELD_NUMBER: _builtins.int
     SEQUENCE_FIELD_NUMBER: _builtins.int
     RECEIVED_UNIX_MS_FIELD_NUMBER: _builtins.int
+    ORIGIN_FIELD_NUMBER: _builtins.int
+    LEDGER_KEY_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_SIZE_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_ROOT_FIELD_NUMBER: _builtins.int
+    WITNESS_KEY_FIELD_NUMBER: _builtins.int
     plant: _builtins.str
     task_id: _builtins.str
     payload_sha256: _builtins.bytes
@@ -227,6 +290,15 @@ class ReceiptBody(_message.Message):
     sequence: _builtins.int
     """per plant, from 1, without gaps"""
     received_unix_ms: _builtins.int
+    origin: _builtins.str
+    """of the checkpoint that the hub has witnessed"""
+    ledger_key: _builtins.bytes
+    """that signed it"""
+    checkpoint_size: _builtins.int
+    checkpoint_root: _builtins.bytes
+    """32 bytes"""
+    witness_key: _builtins.bytes
+    """Ed25519, 32 bytes: of the hub's cosignatures"""
     def __init__(
         self,
         *,
@@ -236,10 +308,15 @@ class ReceiptBody(_message.Message):
         ledger_hash: _builtins.bytes = ...,
         sequence: _builtins.int = ...,
         received_unix_ms: _builtins.int = ...,
+        origin: _builtins.str = ...,
+        ledger_key: _builtins.bytes = ...,
+        checkpoint_size: _builtins.int = ...,
+        checkpoint_root: _builtins.bytes = ...,
+        witness_key: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["ledger_hash", b"ledger_hash", "payload_sha256", b"payload_sha256", "plant", b"plant", "received_unix_ms", b"received_unix_ms", "sequence", b"sequence", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_root", b"checkpoint_root", "checkpoint_size", b"checkpoint_size", "ledger_hash", b"ledger_hash", "ledger_key", b"ledger_key", "origin", b"origin", "payload_sha256", b"payload_sha256", "plant", b"plant", "received_unix_ms", b"received_unix_ms", "sequence", b"sequence", "task_id", b"task_id", "witness_key", b"witness_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -31,8 +31,9 @@ from fedsparse_server.peers import Door, Peer, RefusedError
 from fedsparse_server.receipts import ReceiptBook
 from fedsparse_server.sessions import Session, Sessions
 from fedsparse_server.superlink import PulledTask, SuperLinkNode
+from fedsparse_server.witness import Witness
 
-PROTOCOL = 1
+PROTOCOL = 2
 _LINK = "/fedsparse.v1.Link"
 _POLL_SECONDS = 10.0  # how often a stream looks for tasks that no bell announced; each look costs the SuperLink
 _CHECK_SECONDS = 2.0  # how often it is seen who may no longer be in, and whether certificates have changed
@@ -51,6 +52,7 @@ class Hub:
         door: who is let in.
         sessions: who is present.
         receipts: where the hub's word for what it received is kept.
+        events: told of ledgers that cannot be witnessed.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class Hub:
         door: Door,
         sessions: Sessions,
         receipts: ReceiptBook,
+        events: EventLog,
     ) -> None:
         self._settings = settings
         self._federation = federation
@@ -67,6 +70,7 @@ class Hub:
         self._door = door
         self._sessions = sessions
         self._receipts = receipts
+        self._witness = Witness(receipts, events)
         self._pushing = {plant: threading.Lock() for plant in settings.hub.plants}
         self._attending: dict[grpc.ServicerContext, Peer] = {}
         self._lock = threading.Lock()
@@ -133,7 +137,7 @@ class Hub:
             refuse(context, grpc.StatusCode.UNAVAILABLE, f"another update of {plant} is being taken just now")
         try:
             if (earlier := self._receipts.find(plant, request.task_id)) is None:
-                return self._take(plant, request, context)
+                return self._take(peer, request, context)
         except (httpx.HTTPError, RuntimeError, FedsparseError) as error:
             # RuntimeError: the plant dialled again meanwhile, and the older node's client is closed.
             refuse(context, grpc.StatusCode.UNAVAILABLE, f"cannot take the update now: {error}")
@@ -144,8 +148,9 @@ class Hub:
             _refuse_other_bytes(plant, request, context)
         return earlier
 
-    def _take(self, plant: str, request: link_pb2.Update, context: grpc.ServicerContext) -> link_pb2.Receipt:
+    def _take(self, peer: Peer, request: link_pb2.Update, context: grpc.ServicerContext) -> link_pb2.Receipt:
         """Check an update that has no receipt yet, hand it to Flower once, and issue its receipt."""
+        plant = peer.name
         if (found := self._sessions.task(plant, request.task_id)) is None:
             refuse(context, grpc.StatusCode.NOT_FOUND, f"{plant} has no open task {request.task_id[:12]!r}")
         session, task = found
@@ -155,13 +160,14 @@ class Hub:
             refuse(context, grpc.StatusCode.INVALID_ARGUMENT, f"update from {plant}: {error}")
         if len(request.ledger_hash) != 32:
             refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "ledger_hash must have 32 bytes")
+        checkpoint = self._witness.check(peer, request, context)
         digest = sha256(request.round_update).digest()
         if session.delivered.get(request.task_id, digest) != digest:
             _refuse_other_bytes(plant, request, context)
         if request.task_id not in session.delivered:
             self._deliver(session, task, request, context)
             session.delivered[request.task_id] = digest
-        receipt = self._receipts.issue(plant, request.task_id, request.round_update, request.ledger_hash)
+        receipt = self._receipts.issue(plant, request, checkpoint)
         session.outstanding.pop(request.task_id, None)
         session.delivered.pop(request.task_id, None)
         session.wake.set()
@@ -300,7 +306,7 @@ def serve(settings: config.FederationConfig, superlink: str, events: EventLog) -
     )
     receipts = ReceiptBook(state / "receipts", lambda: credentials.current)
     federation = link_pb2.Federation.FromString((state / "federation.pb").read_bytes())
-    hub = Hub(settings, federation, door, sessions, receipts)
+    hub = Hub(settings, federation, door, sessions, receipts, events)
     server, _ = listen(hub, settings, credentials)
     _log.info("listening on %s", settings.hub.listen)
     stop = threading.Event()

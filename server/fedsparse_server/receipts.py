@@ -8,7 +8,16 @@ from collections.abc import Callable
 from hashlib import sha256
 from pathlib import Path
 
-from fedsparse.audit import read_receipts, receipt_line
+from fedsparse.audit import (
+    Checkpoint,
+    Seen,
+    check_checkpoint,
+    cosign,
+    load_key,
+    public_bytes,
+    read_receipts,
+    receipt_line,
+)
 from fedsparse.errors import LedgerError
 from fedsparse.files import append_line
 from fedsparse.security import Credentials, sign
@@ -18,8 +27,11 @@ from fedsparse.v1 import link_pb2
 class ReceiptBook:
     """Numbers, signs and keeps the receipts of every plant; one JSON line each, synced before it is handed out.
 
+    In each the hub witnesses the plant's ledger as well: it cosigns a checkpoint only if it continues the one in
+    the receipt before, and only once the receipt that says so is on disk.
+
     Args:
-        folder: one file per plant lies here.
+        folder: one file per plant lies here, and the key of the hub's cosignatures.
         signer: returns the hub's credentials as they are now.
     """
 
@@ -29,6 +41,7 @@ class ReceiptBook:
         self._signer = signer
         self._lock = threading.Lock()
         self._known: dict[str, dict[str, link_pb2.Receipt]] = {}
+        self._key = load_key(folder / "witness.key", create=True)
 
     def find(self, plant: str, task_id: str) -> link_pb2.Receipt | None:
         """Return the receipt already given to ``plant`` for ``task_id``, so that a retry changes nothing.
@@ -39,33 +52,67 @@ class ReceiptBook:
         with self._lock:
             return self._of(plant).get(task_id)
 
-    def issue(self, plant: str, task_id: str, payload: bytes, ledger_hash: bytes) -> link_pb2.Receipt:
+    def check(self, plant: str, update: link_pb2.Update) -> Checkpoint:
+        """Return the checkpoint that an update comes with, if the hub may cosign it.
+
+        Raises:
+            StaleCheckpointError: its proof begins elsewhere than at the last one cosigned.
+            LedgerError: it is wrong, or the plant's history was rewritten.
+        """
+        with self._lock:
+            seen = self._seen(plant, update.checkpoint.ledger_key)
+        return check_checkpoint(update.checkpoint, plant, update.ledger_hash, seen)
+
+    def ledgers(self, plant: str) -> list[bytes]:
+        """Return the keys of the ledgers that a plant has shown so far, the first one first."""
+        with self._lock:
+            return list(dict.fromkeys(receipt.body.ledger_key for receipt in self._of(plant).values()))
+
+    def issue(self, plant: str, update: link_pb2.Update, checkpoint: Checkpoint) -> link_pb2.Receipt:
         """Return a new receipt, kept on disk first; a task that has one already keeps that one.
+
+        Args:
+            checkpoint: as :meth:`check` returned it.
 
         Raises:
             LedgerError: it cannot be written; then nothing was received.
         """
         with self._lock:
             known = self._of(plant)
-            if task_id in known:
-                return known[task_id]
+            if update.task_id in known:
+                return known[update.task_id]
+            now = time.time_ns()
+            hub = self._signer()
             body = link_pb2.ReceiptBody(
                 plant=plant,
-                task_id=task_id,
-                payload_sha256=sha256(payload).digest(),
-                ledger_hash=ledger_hash,
+                task_id=update.task_id,
+                payload_sha256=sha256(update.round_update).digest(),
+                ledger_hash=update.ledger_hash,
                 sequence=len(known) + 1,
-                received_unix_ms=time.time_ns() // 1_000_000,
+                received_unix_ms=now // 1_000_000,
+                origin=checkpoint.origin,
+                ledger_key=update.checkpoint.ledger_key,
+                checkpoint_size=checkpoint.size,
+                checkpoint_root=checkpoint.root,
+                witness_key=public_bytes(self._key),
             )
-            hub = self._signer()
             receipt = link_pb2.Receipt(
                 body=body,
                 signature=sign(hub.key, body.SerializeToString(deterministic=True)),
                 hub_certificate=hub.der,
+                cosignature=cosign(checkpoint, f"fedsparse/{hub.identity.name}", self._key, now // 1_000_000_000),
             )
             self._append(plant, receipt)
-            known[task_id] = receipt
+            known[update.task_id] = receipt
             return receipt
+
+    def _seen(self, plant: str, key: bytes) -> Seen | None:
+        """Return the last checkpoint of this ledger that was cosigned."""
+        bodies = [receipt.body for receipt in self._of(plant).values() if receipt.body.ledger_key == key]
+        if not bodies:
+            return None
+        last = bodies[-1]
+        return Seen(Checkpoint(last.origin, last.checkpoint_size, last.checkpoint_root), key)
 
     def _path(self, plant: str) -> Path:
         return self._folder / f"{plant}.jsonl"

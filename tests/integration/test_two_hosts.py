@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -15,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from fedsparse.audit import verify_ledger
-from fedsparse.cli.demo_site import lay_out
+from tests.integration.hosts import HUB, PLANT, enrol, fedsparse, run, settle, two_hosts
 
 pytestmark = [
     pytest.mark.processes,
@@ -24,85 +23,15 @@ pytestmark = [
         os.geteuid() != 0 or shutil.which("ip") is None, reason="needs root and iproute2, for network namespaces"
     ),
 ]
-HUB, PLANT = "10.231.77.1", "10.231.77.2"
-_MORE = """
-[adapter]
-image_size = 32
-
-[training]
-density = 0.02
-"""
-
-
-def _run(*command: object) -> str:
-    result = subprocess.run(list(map(str, command)), capture_output=True, text=True, timeout=90, check=False)
-    assert result.returncode == 0, f"{command}: {result.stdout}{result.stderr}"
-    return result.stdout
 
 
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[dict[str, tuple[str, ...]]]:
-    """Yield, for "hub" and "plant", the command that runs another on that machine."""
-    names = {who: f"fs-{who}-{os.getpid()}" for who in ("hub", "plant")}
-    cable = f"fs{os.getpid()}"[:12]
     try:
-        for name in names.values():
-            _run("ip", "netns", "add", name)
-        _run("ip", "link", "add", f"{cable}a", "netns", names["hub"], "type", "veth", "peer", "name", f"{cable}b",
-             "netns", names["plant"])  # fmt: skip
-        for who, end, address in (("hub", "a", HUB), ("plant", "b", PLANT)):
-            inside = ("ip", "-n", names[who])
-            _run(*inside, "addr", "add", f"{address}/24", "dev", f"{cable}{end}")
-            _run(*inside, "link", "set", f"{cable}{end}", "up")
-            _run(*inside, "link", "set", "lo", "up")
-            other = PLANT if who == "hub" else HUB
-            _run(*inside, "route", "add", "default", "via", other)  # whatever else is dialled shows on the cable
-            resolver = Path("/etc/netns") / names[who] / "resolv.conf"
-            resolver.parent.mkdir(parents=True)
-            resolver.write_text(f"nameserver {other}\n")  # and whoever asks for a name as well
-        yield {who: ("ip", "netns", "exec", name) for who, name in names.items()}
-    except AssertionError as error:
+        with two_hosts() as names:
+            yield names
+    except RuntimeError as error:
         pytest.skip(f"no network namespaces here: {error}")
-    finally:
-        for name in names.values():
-            subprocess.run(["ip", "netns", "delete", name], capture_output=True, check=False)
-            shutil.rmtree(Path("/etc/netns") / name, ignore_errors=True)
-
-
-def _fedsparse(*arguments: object) -> tuple[object, ...]:
-    return (str(Path(sys.executable).parent / "fedsparse"), *arguments)
-
-
-def _settle(folder: Path) -> tuple[Path, Path]:
-    """Lay out two machines' folders with data and settings, but without any certificate."""
-    layout = lay_out(folder / "made", 2, thin=24, more=_MORE)
-    hub, plant = folder / "hub", folder / "kiso"
-    for source, home in ((layout.federation.parent, hub), (layout.sites["kiso"].parent, plant)):
-        shutil.copytree(source, home, ignore=shutil.ignore_patterns("identity", "approved"))
-    shutil.copy(folder / "made" / "test.csv", folder)
-    address = f"{HUB}:9443"
-    federation, site = hub / "federation.toml", plant / "site.toml"
-    told = re.sub('listen = ".*"', f'listen = "{address}"', federation.read_text())
-    federation.write_text(told.replace("count = 2", "count = 2\nmin_plants = 1").replace("gather_", "# gather_"))
-    site.write_text(re.sub('hub = ".*"', f'hub = "{address}"', site.read_text()))
-    return hub, plant
-
-
-def _enrol(hosts: dict[str, tuple[str, ...]], folder: Path, hub: Path, plant: Path) -> None:
-    """Make the certificates as the README says; files are carried between machines by hand."""
-    ca, signed = folder / "ca-machine" / "pki", folder / "ca-machine" / "signed"
-    _run(*_fedsparse("pki", "init", ca, "--name", "solar-cells"))
-    _run(*hosts["hub"], *_fedsparse("server", "enroll", "hub", "--host", HUB, "--identity", hub / "identity"))
-    _run(*hosts["plant"], *_fedsparse("client", "enroll", "kiso", "--identity", plant / "identity"))
-    for role, name, home in (("hub", "hub", hub), ("plant", "kiso", plant)):
-        request = shutil.copy(home / "identity" / f"{name}.csr", folder / "ca-machine")
-        _run(*_fedsparse("pki", "sign", role, name, request, "--ca", ca, "--out", signed, "--yes"))
-        for file in (f"{name}.pem", "ca.pem"):
-            shutil.copy(signed / file, home)
-        command = "server" if role == "hub" else "client"
-        adopt = _fedsparse(command, "adopt", name, home / f"{name}.pem", "--ca", home / "ca.pem")
-        _run(*hosts[role], *adopt, "--identity", home / "identity")
-    shutil.copy(ca / "crl.pem", hub / "identity")
 
 
 def _addressees(log: Path) -> list[str]:
@@ -120,9 +49,9 @@ def _wait_for(path: Path) -> None:
 def test_a_hub_and_a_plant_on_two_machines_run_rounds_by_the_readmes_commands(
     hosts: dict[str, tuple[str, ...]], tmp_path: Path
 ) -> None:
-    hub, plant = _settle(tmp_path)
-    _enrol(hosts, tmp_path, hub, plant)
-    _run(*hosts["plant"], *_fedsparse("client", "approve", "--config", plant / "site.toml", "--yes"))
+    hub, plant = settle(tmp_path)
+    enrol(hosts, tmp_path, hub, plant)
+    run(*hosts["plant"], *fedsparse("client", "approve", "--config", plant / "site.toml", "--yes"))
     with contextlib.ExitStack() as stack:
         started = {}
         for who in hosts:
@@ -140,7 +69,7 @@ def test_a_hub_and_a_plant_on_two_machines_run_rounds_by_the_readmes_commands(
         ):
             log = stack.enter_context((tmp_path / f"{who}.out").open("wb"))
             started[who] = subprocess.Popen(
-                [*hosts[who], *map(str, _fedsparse(command, "up", "--config", settings))], stdout=log, stderr=log
+                [*hosts[who], *map(str, fedsparse(command, "up", "--config", settings))], stdout=log, stderr=log
             )
             stack.callback(started[who].wait, 60)
             stack.callback(started[who].terminate)

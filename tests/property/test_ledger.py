@@ -12,7 +12,7 @@ from fedsparse.audit import verify_ledger
 from fedsparse.errors import LedgerError
 from tests.unit.samples import LEFT, SPACE, Hub, cell, fill_ledger, tamper
 
-CELLS = [("entries", column, sequence) for column in ("entry", "hash") for sequence in range(1, 6)]
+CELLS = [("entries", column, sequence) for column in ("entry", "hash") for sequence in range(1, 7)]
 CELLS += [("receipts", "receipt", sequence) for sequence in LEFT]
 
 

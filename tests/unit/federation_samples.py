@@ -18,12 +18,15 @@ from pathlib import Path
 import numpy as np
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 from fedsparse_server.superlink import PulledTask
 from flwr.app import Message
 from flwr.app.message import make_message
 from flwr.app.metadata import Metadata
 
+from fedsparse.audit import Checkpoint, merkle, origin_of, public_bytes, statement
+from fedsparse.audit.notes import sign_checkpoint
 from fedsparse.bundle import bundle_sha256
 from fedsparse.config import IdentitySettings
 from fedsparse.delta import (
@@ -52,6 +55,7 @@ from fedsparse.security import (
     create_authority,
     issue,
     revoke,
+    sign,
 )
 from fedsparse.security.handshakes import VERBOSITY
 from fedsparse.security.keys import read_key
@@ -163,7 +167,54 @@ authority = "identity/ca.pem"
 
 
 def federation(space: AdapterSpace = SPACE) -> link_pb2.Federation:
-    return link_pb2.Federation(protocol=1, name="test", space=space.to_proto(), classes=["good", "bad"])
+    return link_pb2.Federation(protocol=2, name="test", space=space.to_proto(), classes=["good", "bad"])
+
+
+class PlantLog:
+    """A plant's ledger as the hub sees it: leaf hashes under signed checkpoints.
+
+    Args:
+        plant: its name.
+    """
+
+    def __init__(self, plant: str) -> None:
+        self.plant = plant
+        self.key = Ed25519PrivateKey.generate()
+        self.leaves: list[bytes] = []
+        self.witnessed = 0
+
+    @property
+    def origin(self) -> str:
+        return origin_of(self.plant, public_bytes(self.key))
+
+    def node(self, level: int, place: int) -> bytes:
+        if level == 0:
+            return self.leaves[place]
+        return merkle.node_hash(self.node(level - 1, 2 * place), self.node(level - 1, 2 * place + 1))
+
+    def checkpoint(self, entry_hash: bytes, signer: Credentials) -> link_pb2.Checkpoint:
+        """Return the checkpoint over all leaves, with proofs for one that joins them unless it is there."""
+        if entry_hash not in self.leaves:
+            self.leaves.append(entry_hash)
+        size, index, public = len(self.leaves), self.leaves.index(entry_hash), public_bytes(self.key)
+        whole = Checkpoint(self.origin, size, merkle.root(self.node, size))
+        return link_pb2.Checkpoint(
+            note=sign_checkpoint(whole, self.key),
+            ledger_key=public,
+            key_signature=sign(signer.key, statement(self.origin, public)),
+            entry=index + 1,
+            inclusion=merkle.inclusion_proof(self.node, index, size),
+            old_size=self.witnessed,
+            consistency=merkle.consistency_proof(self.node, self.witnessed, size),
+        )
+
+    def update(self, payload: bytes, task_id: str, entry_hash: bytes, signer: Credentials) -> link_pb2.Update:
+        return link_pb2.Update(
+            task_id=task_id,
+            round_update=payload,
+            ledger_hash=entry_hash,
+            checkpoint=self.checkpoint(entry_hash, signer),
+        )
 
 
 def round_task(round: int = 1, version: int = 0) -> bytes:

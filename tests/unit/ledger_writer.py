@@ -18,7 +18,7 @@ folder = Path(sys.argv[1])
 if len(sys.argv) > 2:  # what a full disk does, without filling one
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]),) * 2)
-with Ledger(folder, bytes(32)) as ledger:
+with Ledger(folder, bytes(32), "ise") as ledger:
     for number in range(1, 10_000):
         reason = Reason.TRAINING_FAILED
         payload = encode_update(RoundUpdate.refusal(number, 0, reason))

@@ -7,17 +7,30 @@ import sqlite3
 import time
 from collections.abc import Mapping
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 
 import numpy as np
 from cryptography import x509
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from fedsparse.aggregation import Admitted, admit
-from fedsparse.audit import EntryDraft, EntryKind, Ledger, Recorded, describe_delta
+from fedsparse.audit import (
+    CLOCK_UNKNOWN,
+    Checkpoint,
+    EntryDraft,
+    EntryKind,
+    Ledger,
+    Recorded,
+    cosign,
+    describe_delta,
+    make_opening,
+    public_bytes,
+)
+from fedsparse.config import IdentitySettings
 from fedsparse.delta import (
     AdapterSpace,
     Operation,
@@ -32,7 +45,7 @@ from fedsparse.delta import (
     encode_update,
 )
 from fedsparse.delta.codec import decode
-from fedsparse.security import Identity, Role, create_authority, issue, sign
+from fedsparse.security import Credentials, Identity, Role, create_authority, issue, load_credentials, sign
 from fedsparse.v1 import link_pb2
 
 SPACE = AdapterSpace(
@@ -93,21 +106,29 @@ class Hub:
         authority: the CA certificate, PEM.
         certificate: the hub's and its issuer's, DER.
         key: the hub's, PEM.
+        witness: signs checkpoints.
+        plant: one that the same CA knows.
     """
 
     authority: bytes
     certificate: bytes
     key: bytes
+    witness: Ed25519PrivateKey = field(default_factory=Ed25519PrivateKey.generate)
+    plant: Credentials | None = None
 
     @classmethod
     def create(cls, folder: Path, role: Role = Role.HUB) -> Hub:
-        identity = Identity(role, "hub")
-        issue(create_authority(folder, "test"), identity, folder)
+        authority = create_authority(folder, "test")
+        for identity in (Identity(role, "hub"), Identity(Role.PLANT, "ise")):
+            issue(authority, identity, folder)
+        files = {name: folder / f"ise.{name}" for name in ("pem", "key")}
+        plant = IdentitySettings(certificate=files["pem"], key=files["key"], authority=folder / "ca.pem")
         chain = x509.load_pem_x509_certificates((folder / "hub.pem").read_bytes())
         return cls(
             (folder / "ca.pem").read_bytes(),
             b"".join(certificate.public_bytes(Encoding.DER) for certificate in chain),
             (folder / "hub.key").read_bytes(),
+            plant=load_credentials(plant, Role.PLANT),
         )
 
     def sign(self, data: bytes) -> bytes:
@@ -115,23 +136,32 @@ class Hub:
 
     def receipt(
         self,
+        ledger: Ledger,
         recorded: Recorded,
-        task_id: str,
-        payload: bytes | None = None,
+        number: int,
         age: timedelta = timedelta(),
     ) -> bytes:
+        """Return the receipt ``number`` for what ``ledger`` recorded last, serialised."""
+        checkpoint = Checkpoint(ledger.origin, ledger.size, ledger.root(ledger.size) or b"")
+        now = time.time_ns() // 1_000_000 - age // timedelta(milliseconds=1)
         body = link_pb2.ReceiptBody(
             plant="ise",
-            task_id=task_id,
-            payload_sha256=sha256(recorded.payload if payload is None else payload).digest(),
+            task_id=recorded.task_id,
+            payload_sha256=sha256(recorded.payload).digest(),
             ledger_hash=recorded.entry_hash,
-            sequence=recorded.sequence,
-            received_unix_ms=time.time_ns() // 1_000_000 - age // timedelta(milliseconds=1),
+            sequence=number,
+            received_unix_ms=now,
+            origin=checkpoint.origin,
+            ledger_key=ledger.key,
+            checkpoint_size=checkpoint.size,
+            checkpoint_root=checkpoint.root,
+            witness_key=public_bytes(self.witness),
         )
         return link_pb2.Receipt(
             body=body,
             signature=self.sign(body.SerializeToString(deterministic=True)),
             hub_certificate=self.certificate,
+            cosignature=cosign(checkpoint, "fedsparse/hub", self.witness, now // 1000),
         ).SerializeToString(deterministic=True)
 
 
@@ -160,13 +190,25 @@ def call_draft(kind: EntryKind = EntryKind.DESCRIBE) -> EntryDraft:
 
 REFUSED_PAYLOAD = update(delta({1: {0: 9.0}}))
 REASON_PAYLOAD = encode_update(RoundUpdate.refusal(4, 2, Reason.REFUSED_BY_GATE))
+OWNERLESS = "entry 1: no entry says whose ledger this is, and which key signs for it"
+"""What verifying says of a ledger that no gateway has opened."""
 LEFT = {2: "task-a", 4: "task-b", 5: "task-c"}
 """What left in :func:`fill_ledger`: task ids by sequence."""
 
 
+def open_as(ledger: Ledger, hub: Hub) -> None:
+    """Record that the plant, whom the hub's CA knows, writes this ledger."""
+    assert hub.plant is not None
+    opening = make_opening(ledger.origin, ledger.key, hub.plant, "0", "00" * 32, CLOCK_UNKNOWN)
+    ledger.append_note(EntryKind.OPENED, opening)
+
+
 def fill_ledger(folder: Path, hub: Hub) -> None:
-    """Record a call, an update, a refusal with its reason, and another update; all that left has a receipt."""
-    with Ledger(folder, sha256(hub.authority).digest()) as ledger:
+    """Record a call, an update, a refusal with its reason, another update, and whose ledger it is.
+
+    All that left has a receipt.
+    """
+    with Ledger(folder, sha256(hub.authority).digest(), "ise") as ledger:
         ledger.set_space(SPACE)
         ledger.append(call_draft(), b"")
         for payload, task_id, kind in (
@@ -178,15 +220,18 @@ def fill_ledger(folder: Path, hub: Hub) -> None:
             rule = "density" if kind is EntryKind.REFUSED else ""
             recorded = ledger.append(draft_of(payload, task_id, kind, rule), payload)
             if recorded.sequence in LEFT:
-                ledger.file_receipt(recorded.sequence, hub.receipt(recorded, task_id))
+                number = [*LEFT].index(recorded.sequence) + 1
+                ledger.file_receipt(recorded.sequence, hub.receipt(ledger, recorded, number))
+        open_as(ledger, hub)
 
 
 def tamper(folder: Path, statement: str, *values: object) -> None:
     """Do to a ledger what somebody with a SQLite tool and no scruples can do."""
     with closing(sqlite3.connect(folder / "ledger.db")) as database, database:
         database.execute("PRAGMA synchronous=OFF")  # it need not survive a power cut
-        for trigger in ("entries_keep", "entries_stay", "receipts_keep", "receipts_stay"):
-            database.execute(f"DROP TRIGGER IF EXISTS {trigger}")
+        for table in ("entries", "nodes", "receipts"):
+            for trigger in ("keep", "stay"):
+                database.execute(f"DROP TRIGGER IF EXISTS {table}_{trigger}")
         database.execute(statement, values)
 
 

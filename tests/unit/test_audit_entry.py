@@ -4,7 +4,7 @@ import math
 from hashlib import sha256
 
 from fedsparse.audit import EntryKind, TensorFacts, describe_delta
-from fedsparse.audit.entry import entry_hash
+from fedsparse.audit.merkle import leaf_hash
 from fedsparse.delta import SparseDelta
 from fedsparse.v1 import ledger_pb2
 from tests.unit.samples import NOTHING, SPACE, delta
@@ -37,8 +37,8 @@ def test_a_norm_of_the_largest_values_is_finite() -> None:
 
 
 def test_the_hash_of_an_entry_is_the_leaf_hash_of_rfc_6962() -> None:
-    assert entry_hash(b"") == bytes.fromhex("6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d")
-    assert entry_hash(b"entry") == sha256(b"\x00entry").digest()
+    assert leaf_hash(b"") == bytes.fromhex("6e340b9cffb37a989ca544e6bb780a2c78901d3fb33738768511a30617afa01d")
+    assert leaf_hash(b"entry") == sha256(b"\x00entry").digest()
 
 
 def test_the_kinds_are_those_of_the_protocol() -> None:

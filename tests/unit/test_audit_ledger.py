@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 
 from fedsparse.audit import EntryKind, Ledger, Recorded, verify_ledger
-from fedsparse.audit.entry import entry_hash
+from fedsparse.audit.merkle import leaf_hash as entry_hash
 from fedsparse.delta import AdapterSpace
 from fedsparse.errors import LedgerError
-from fedsparse.v1 import ledger_pb2
-from tests.unit.samples import REASON_PAYLOAD, SPACE, call_draft, cell, draft_of, update
+from fedsparse.v1 import ledger_pb2, link_pb2
+from tests.unit.samples import OWNERLESS, REASON_PAYLOAD, SPACE, call_draft, cell, draft_of, update
 
 PEER = sha256(b"authority").digest()
 WRITER = Path(__file__).with_name("ledger_writer.py")
@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def ledger(folder: Path) -> Iterator[Ledger]:
-    with Ledger(folder, PEER) as opened:
+    with Ledger(folder, PEER, "ise") as opened:
         opened.set_space(SPACE)
         yield opened
 
@@ -60,7 +60,7 @@ def test_an_entry_says_all_that_is_known_of_what_left(ledger: Ledger, folder: Pa
         == entry_hash(cell(folder, "entries", "entry", 1))
         == cell(folder, "entries", "hash", 1)
     )
-    assert (entry.format, entry.sequence, entry.kind, entry.previous_hash) == (1, 1, EntryKind.UPDATE, bytes(32))
+    assert (entry.format, entry.sequence, entry.kind, entry.previous_hash) == (2, 1, EntryKind.UPDATE, bytes(32))
     assert (entry.peer, entry.peer_fingerprint, entry.task_id) == ("hub.example:9443", PEER, "task-a")
     assert (entry.round, entry.version, entry.samples, entry.reason) == (3, 2, 40, 0)
     assert (entry.payload_bytes, entry.payload_sha256) == (len(payload), sha256(payload).digest())
@@ -72,7 +72,7 @@ def test_an_entry_says_all_that_is_known_of_what_left(ledger: Ledger, folder: Pa
 def test_entries_form_a_chain_that_goes_on_after_a_restart(folder: Path) -> None:
     hashes = []
     for _ in range(2):
-        with Ledger(folder, PEER) as ledger:
+        with Ledger(folder, PEER, "ise") as ledger:
             hashes += [record(ledger).entry_hash for _ in range(2)]
     assert [entry_at(folder, n).previous_hash for n in range(1, 5)] == [bytes(32), *hashes[:3]]
     assert [entry_at(folder, n).sequence for n in range(1, 5)] == [1, 2, 3, 4]
@@ -96,14 +96,14 @@ def test_threads_record_without_gaps(ledger: Ledger, folder: Path) -> None:
     for thread in threads:
         thread.join()
     verdict = verify_ledger(folder, None)
-    assert (verdict.entries, verdict.problems) == (20, ())
+    assert (verdict.entries, verdict.problems) == (20, (OWNERLESS,))
 
 
 def test_a_second_writer_is_refused_until_the_first_is_done(ledger: Ledger, folder: Path) -> None:
     with pytest.raises(LedgerError, match="another process writes to the ledger"):
-        Ledger(folder, PEER)
+        Ledger(folder, PEER, "ise")
     ledger.__exit__(None, None, None)
-    with Ledger(folder, PEER) as next_one:
+    with Ledger(folder, PEER, "ise") as next_one:
         assert record(next_one).sequence == 1
 
 
@@ -117,16 +117,16 @@ def test_a_ledger_that_is_read_meanwhile_can_be_written(ledger: Ledger, folder: 
 def test_a_file_in_place_of_the_folder_is_told_as_a_ledger_error(tmp_path: Path) -> None:
     (tmp_path / "ledger").write_bytes(b"")
     with pytest.raises(LedgerError, match="cannot be opened"):
-        Ledger(tmp_path / "ledger", PEER)
+        Ledger(tmp_path / "ledger", PEER, "ise")
 
 
 def test_a_database_that_is_none_is_refused_and_the_lock_is_given_back(folder: Path) -> None:
     folder.mkdir()
     (folder / "ledger.db").write_bytes(b"no database at all" * 100)
     with pytest.raises(LedgerError, match="cannot be opened") as caught:
-        Ledger(folder, PEER)
+        Ledger(folder, PEER, "ise")
     (folder / "ledger.db").unlink()
-    with Ledger(folder, PEER) as ledger:
+    with Ledger(folder, PEER, "ise") as ledger:
         assert record(ledger).sequence == 1
     assert caught.value.__cause__ is not None  # holds the failed ledger alive, and with it anything it still locks
 
@@ -150,9 +150,9 @@ def test_the_database_refuses_to_change_or_delete(ledger_folder: Path, statement
 
 def test_a_second_receipt_for_an_entry_is_refused(ledger: Ledger) -> None:
     sequence = record(ledger).sequence
-    ledger.file_receipt(sequence, b"receipt")
+    ledger.file_receipt(sequence, b"")
     with pytest.raises(LedgerError, match="cannot be written"):
-        ledger.file_receipt(sequence, b"another")
+        ledger.file_receipt(sequence, link_pb2.Receipt(cosignature=b"x").SerializeToString())
 
 
 def test_a_full_disk_records_nothing_and_the_chain_goes_on_when_there_is_space(
@@ -167,7 +167,7 @@ def test_a_full_disk_records_nothing_and_the_chain_goes_on_when_there_is_space(
             ledger.set_space(SPACE)
     assert verify_ledger(folder, None).entries == 1
     assert record(ledger).sequence == 2
-    assert verify_ledger(folder, None).problems == ()
+    assert verify_ledger(folder, None).problems == (OWNERLESS,)
 
 
 def test_a_database_that_cannot_be_written_records_nothing(ledger: Ledger, folder: Path) -> None:
@@ -179,7 +179,7 @@ def test_a_database_that_cannot_be_written_records_nothing(ledger: Ledger, folde
     with closing(sqlite3.connect(folder / "ledger.db")) as database, database:
         database.execute("DROP TRIGGER broken")
     assert record(ledger).sequence == 2
-    assert verify_ledger(folder, None).problems == ()
+    assert verify_ledger(folder, None).problems == (OWNERLESS,)
 
 
 def test_a_disk_that_fills_up_refuses_and_keeps_exactly_what_it_recorded(folder: Path) -> None:
@@ -189,8 +189,8 @@ def test_a_disk_that_fills_up_refuses_and_keeps_exactly_what_it_recorded(folder:
     assert (done.returncode, last.split()[0]) == (3, "refused"), done.stderr
     assert recorded == [str(number) for number in range(1, len(recorded) + 1)]
     verdict = verify_ledger(folder, None)
-    assert (verdict.entries, verdict.problems) == (len(recorded), ())
-    with Ledger(folder, PEER) as ledger:
+    assert (verdict.entries, verdict.problems) == (len(recorded), (OWNERLESS,))
+    with Ledger(folder, PEER, "ise") as ledger:
         assert record(ledger).sequence == len(recorded) + 1
 
 
@@ -204,12 +204,12 @@ def test_a_killed_writer_leaves_a_ledger_that_verifies_and_goes_on(folder: Path)
         said += [int(line) for line in writer.communicate()[0].splitlines() if line.endswith(tuple("0123456789"))]
         assert said[0] == known + 1
         verdict = verify_ledger(folder, None)
-        assert verdict.problems == ()
+        assert verdict.problems == (OWNERLESS,)
         assert verdict.entries in (said[-1], said[-1] + 1)  # the last one recorded may not have been said
         known = verdict.entries
-    with Ledger(folder, PEER) as ledger:
+    with Ledger(folder, PEER, "ise") as ledger:
         assert record(ledger).sequence == known + 1
-    assert verify_ledger(folder, None).verified
+    assert verify_ledger(folder, None).problems == (OWNERLESS,)
 
 
 def test_what_a_crash_left_half_written_does_no_harm(ledger: Ledger, folder: Path) -> None:
@@ -217,13 +217,13 @@ def test_what_a_crash_left_half_written_does_no_harm(ledger: Ledger, folder: Pat
     (folder / "payloads" / f".{digest}.tmp").write_bytes(b"half")
     record(ledger)
     assert (folder / "payloads" / digest).read_bytes() == REASON_PAYLOAD
-    assert verify_ledger(folder, None).problems == ()
+    assert verify_ledger(folder, None).problems == (OWNERLESS,)
 
 
 def test_nobody_makes_a_recorded_payload_by_hand(ledger: Ledger) -> None:
-    with pytest.raises(TypeError, match=r"only Ledger\.append"):
-        Recorded(b"secret", 1, bytes(32), object())
-    with pytest.raises(TypeError, match=r"only Ledger\.append"):
+    with pytest.raises(TypeError, match="only a Ledger"):
+        Recorded(b"secret", "task", 1, bytes(32), object())
+    with pytest.raises(TypeError, match="only a Ledger"):
         replace(record(ledger), door=None)
 
 

@@ -7,8 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from fedsparse.audit import EntryKind, Ledger, receipt_line, verify_ledger
-from fedsparse.audit.entry import entry_hash
+from fedsparse.audit import (
+    Checkpoint,
+    EntryKind,
+    Ledger,
+    load_key,
+    origin_of,
+    public_bytes,
+    receipt_line,
+    verify_ledger,
+)
+from fedsparse.audit.merkle import completed, root
+from fedsparse.audit.merkle import leaf_hash as entry_hash
+from fedsparse.audit.notes import sign_checkpoint
 from fedsparse.delta import encode_update
 from fedsparse.delta.rounds import Reason, RoundUpdate
 from fedsparse.errors import LedgerError
@@ -18,6 +29,7 @@ from tests.unit.federation_samples import MINUTE, Pki
 from tests.unit.samples import (
     LEFT,
     OTHER_SPACE,
+    OWNERLESS,
     REASON_PAYLOAD,
     REFUSED_PAYLOAD,
     SPACE,
@@ -26,6 +38,7 @@ from tests.unit.samples import (
     cell,
     delta,
     draft_of,
+    open_as,
     tamper,
     update,
 )
@@ -39,9 +52,14 @@ def problems(folder: Path, hub: Hub) -> tuple[str, ...]:
     return verdict.problems
 
 
+def by_itself(found: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the problems of single entries, without what follows from them for the whole tree."""
+    return tuple(one for one in found if "under another root" not in one and "another history" not in one)
+
+
 def named(found: tuple[str, ...]) -> set[int]:
-    """Return the entries that problems name."""
-    return {int(problem.split(":")[0].removeprefix("entry ")) for problem in found}
+    """Return the entries that have a problem of their own."""
+    return {int(problem.split(":")[0].removeprefix("entry ")) for problem in by_itself(found)}
 
 
 def flipped(data: bytes, position: int) -> bytes:
@@ -73,12 +91,13 @@ def forge(folder: Path, at: int, /, **changes: object) -> None:
 def test_an_honest_ledger_verifies_and_is_counted(ledger_folder: Path, hub: Hub) -> None:
     verdict = verify_ledger(ledger_folder, hub.authority)
     assert verdict.verified
-    assert (verdict.entries, verdict.updates, verdict.refusals, verdict.receipts) == (5, 2, 1, 3)
+    assert (verdict.entries, verdict.updates, verdict.refusals, verdict.receipts) == (6, 2, 1, 3)
+    assert (verdict.witnessed, verdict.unfiled, verdict.erased) == (5, (), 0)
     assert verdict.missing_receipts == ()
 
 
 def test_an_empty_ledger_proves_nothing(tmp_path: Path) -> None:
-    with Ledger(tmp_path, bytes(32)):
+    with Ledger(tmp_path, bytes(32), "ise"):
         pass
     verdict = verify_ledger(tmp_path, None)
     assert (verdict.entries, verdict.problems, verdict.verified) == (0, (), False)
@@ -127,7 +146,10 @@ def test_a_chain_rewritten_from_an_entry_on_contradicts_the_receipts(
     forge(ledger_folder, sequence, time_unix_ms=1)
     found = problems(ledger_folder, hub)
     assert named(found) == {number for number in LEFT if number >= sequence}
-    assert all("its receipt speaks of another payload, entry or task" in problem for problem in found)
+    assert all("its receipt speaks of another payload, entry or task" in one for one in by_itself(found))
+    whole = "\n".join(set(found) - set(by_itself(found)))
+    assert "entry 6: the ledger signed for 6 entries under another root" in whole
+    assert f"entry {sequence}: the hub witnessed another history" in whole
 
 
 @pytest.mark.parametrize(
@@ -141,12 +163,12 @@ def test_a_chain_rewritten_from_an_entry_on_contradicts_the_receipts(
         ({"kind": 99}, "is of the unknown kind 99"),
         ({"kind": 0}, "is of the unknown kind 0"),
         ({"kind": EntryKind.REFUSED}, "its receipt is for nothing that left"),
-        ({"payload_bytes": 1}, "its payload was altered"),
-        ({"payload_bytes": 0}, "its payload was altered"),
+        ({"payload_bytes": 1}, "bytes, not 1"),
+        ({"payload_bytes": 0}, "has no payload, but the digest of one"),
         ({"payload_sha256": bytes(32)}, "its payload is gone"),
-        ({"payload_sha256": sha256(REFUSED_PAYLOAD).digest()}, "its payload was altered"),
+        ({"payload_sha256": sha256(REFUSED_PAYLOAD).digest()}, "its payload has "),
         ({"sequence": 9}, "says that it is entry 9"),
-        ({"format": 2}, "its bytes are no ledger entry"),
+        ({"format": 1}, "its bytes are no ledger entry"),
         ({"task_id": "other"}, "its receipt speaks of another payload, entry or task"),
     ],
 )
@@ -194,15 +216,15 @@ def test_two_swapped_entries_are_found(ledger_folder: Path, hub: Hub) -> None:
 
 def test_a_tail_cut_off_is_found_by_the_receipts_left_over(ledger_folder: Path, hub: Hub) -> None:
     tamper(ledger_folder, "DELETE FROM entries WHERE sequence >= 4")
-    assert problems(ledger_folder, hub) == tuple(
-        f"entry {sequence}: its receipt is for nothing that left" for sequence in (4, 5)
-    )
+    found = problems(ledger_folder, hub)
+    assert found[0] == OWNERLESS
+    assert found[-2:] == tuple(f"entry {sequence}: its receipt is for nothing that left" for sequence in (4, 5))
 
 
 def test_an_inserted_entry_is_found(ledger_folder: Path, hub: Hub) -> None:
     data = cell(ledger_folder, "entries", "entry", 5)
-    tamper(ledger_folder, "INSERT INTO entries VALUES (6, ?, ?)", data, entry_hash(data))
-    assert named(problems(ledger_folder, hub)) == {6}
+    tamper(ledger_folder, "INSERT INTO entries VALUES (7, ?, ?)", data, entry_hash(data))
+    assert named(problems(ledger_folder, hub)) == {7}
 
 
 @pytest.mark.parametrize("sequence", PAYLOADS)
@@ -246,9 +268,10 @@ def test_a_receipt_of_another_federation_is_found(ledger_folder: Path, hub: Hub,
 
 def test_a_receipt_signed_by_a_plant_is_found(tmp_path: Path) -> None:
     plant = Hub.create(tmp_path / "plant", Role.PLANT)
-    with Ledger(tmp_path / "ledger", bytes(32)) as ledger:
+    with Ledger(tmp_path / "ledger", bytes(32), "ise") as ledger:
         recorded = ledger.append(draft_of(REASON_PAYLOAD, "task", EntryKind.REASON), REASON_PAYLOAD)
-        ledger.file_receipt(1, plant.receipt(recorded, "task"))
+        ledger.file_receipt(1, plant.receipt(ledger, recorded, 1))
+        open_as(ledger, plant)
     [problem] = problems(tmp_path / "ledger", plant)
     assert "is a plant's certificate, a hub's is needed" in problem
 
@@ -320,7 +343,7 @@ def test_a_damaged_schema_is_told(ledger_folder: Path) -> None:
     with pytest.raises(LedgerError, match="cannot be read"):
         verify_ledger(ledger_folder, None)
     with pytest.raises(LedgerError, match="cannot be opened"):
-        Ledger(ledger_folder, bytes(32))
+        Ledger(ledger_folder, bytes(32), "ise")
 
 
 @pytest.mark.parametrize("value", [None, "text", 5])
@@ -334,36 +357,38 @@ def test_a_row_of_another_type_is_told(ledger_folder: Path, value: object) -> No
 
 def test_what_leaves_in_the_wrong_form_is_found(tmp_path: Path) -> None:
     """A gateway that was changed records honestly what it should not have sent."""
-    with Ledger(tmp_path, bytes(32)) as ledger:
+    with Ledger(tmp_path, bytes(32), "ise") as ledger:
         ledger.set_space(SPACE)
         ledger.append(draft_of(REASON_PAYLOAD, "task", EntryKind.UPDATE), REASON_PAYLOAD)
         ledger.append(draft_of(REASON_PAYLOAD, "task", EntryKind.REASON), REASON_PAYLOAD + b"\xfa\x01\x01x")
         ledger.append(call_draft(EntryKind.UPDATE), encode_update(RoundUpdate(1, 0, 1, b"no delta", Reason.NONE)))
     found = verify_ledger(tmp_path, None).problems
+    assert found[3:] == (OWNERLESS,)
     assert found[0] == "entry 1: its kind is another than its payload's"
     assert found[1].startswith("entry 2: its payload does not decode: ")
     assert found[2].startswith("entry 3: its payload does not decode: ")
 
 
 def test_what_left_without_a_receipt_is_counted_but_no_contradiction(tmp_path: Path) -> None:
-    with Ledger(tmp_path, bytes(32)) as ledger:
+    with Ledger(tmp_path, bytes(32), "ise") as ledger:
         ledger.set_space(SPACE)
         payload = update(delta({0: {1: 1.0}}))
         ledger.append(draft_of(payload, "task"), payload)
     verdict = verify_ledger(tmp_path, None)
-    assert (verdict.verified, verdict.missing_receipts) == (True, (1,))
+    assert (verdict.problems, verdict.missing_receipts) == ((OWNERLESS,), (1,))
 
 
 def test_a_receipt_stays_valid_when_the_certificate_that_signed_it_has_expired(tmp_path: Path) -> None:
     pki = Pki(tmp_path)
     issued = pki.dated(pki.credentials(Role.HUB, "hub", "127.0.0.1"), -4 * MINUTE, -2 * MINUTE)
     der = issued.der
-    hub = Hub(pki.ca.read_bytes(), der, issued.key)
-    with Ledger(tmp_path / "ledger", bytes(32)) as ledger:
+    hub = Hub(pki.ca.read_bytes(), der, issued.key, plant=pki.credentials(Role.PLANT, "ise"))
+    with Ledger(tmp_path / "ledger", bytes(32), "ise") as ledger:
         ledger.set_space(SPACE)
         for sequence, age in ((1, 3 * MINUTE), (2, 1 * MINUTE)):  # the CA itself is 5 minutes old
             recorded = ledger.append(draft_of(update(), f"task-{sequence}"), update())
-            ledger.file_receipt(sequence, hub.receipt(recorded, f"task-{sequence}", age=age))
+            ledger.file_receipt(sequence, hub.receipt(ledger, recorded, sequence, age=age))
+        open_as(ledger, hub)
     (problem,) = verify_ledger(tmp_path / "ledger", hub.authority).problems
     assert problem.startswith("entry 2: its receipt is not the hub's: the signer's certificate expired")
 
@@ -387,14 +412,34 @@ def test_a_ledger_that_the_hubs_record_confirms_verifies(ledger_folder: Path, hu
     assert verify_ledger(ledger_folder, None, hub_receipts).problems == ()
 
 
-def test_a_tail_cut_off_with_its_receipts_is_found_by_the_hubs_record(
-    ledger_folder: Path, hub_receipts: Path
-) -> None:
+def cut_off(folder: Path, size: int, hub: Hub) -> None:
+    """Do what a dishonest plant can do: shorten the ledger, and sign for what is left."""
     for table in ("receipts", "entries"):
-        tamper(ledger_folder, f"DELETE FROM {table} WHERE sequence = 5")  # noqa: S608
-    assert verify_ledger(ledger_folder, None).verified
-    (problem,) = verify_ledger(ledger_folder, None, hub_receipts).problems
-    assert problem.startswith("the hub's receipt 3 is for an update that this ledger does not have")
+        tamper(folder, f"DELETE FROM {table} WHERE sequence > ?", size)  # noqa: S608
+    tamper(folder, "DELETE FROM nodes")
+    nodes: dict[tuple[int, int], bytes] = {}
+    for number in range(size):
+        hashed = entry_hash(cell(folder, "entries", "entry", number + 1))
+        for level, place, node in list(completed(lambda *at: nodes[at], number, hashed)):
+            nodes[level, place] = node
+            tamper(folder, "INSERT INTO nodes VALUES (?, ?, ?)", level, place, node)
+    key = load_key(folder / "ledger.key", create=False)
+    whole = Checkpoint(origin_of("ise", public_bytes(key)), size, root(lambda *at: nodes[at], size))
+    tamper(folder, "UPDATE checkpoint SET note = ?", sign_checkpoint(whole, key))
+    with Ledger(folder, bytes(32), "ise") as ledger:
+        open_as(ledger, hub)
+
+
+def test_a_tail_cut_off_with_its_receipts_is_found_by_the_hubs_record(
+    ledger_folder: Path, hub: Hub, hub_receipts: Path
+) -> None:
+    cut_off(ledger_folder, 4, hub)
+    assert verify_ledger(ledger_folder, hub.authority).verified  # it is the plant's own key that signed
+    history, problem = verify_ledger(ledger_folder, None, hub_receipts).problems
+    assert history.startswith("entry 5: the hub witnessed another history: from 5 to 5")
+    assert problem.startswith(
+        "the hub's receipt 3 is for one of the first 5 entries of a ledger, which this one does"
+    )
 
 
 def test_a_gap_in_the_hubs_record_is_found(ledger_folder: Path, hub_receipts: Path) -> None:

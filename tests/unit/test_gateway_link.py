@@ -12,13 +12,24 @@ from pathlib import Path
 
 import grpc
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from fedsparse_client.gateway import link as link_module
 from fedsparse_client.gateway.link import Link
 
-from fedsparse.audit import EntryDraft, EntryKind, Ledger, Recorded
+from fedsparse.audit import (
+    Checkpoint,
+    EntryDraft,
+    EntryKind,
+    Ledger,
+    Recorded,
+    check_checkpoint,
+    cosign,
+    public_bytes,
+    statement,
+)
 from fedsparse.errors import HubUnreachableError, LinkError
 from fedsparse.processes import free_port
-from fedsparse.security import Credentials, Role, server_credentials, sign
+from fedsparse.security import Credentials, Role, server_credentials, sign, signed_by
 from fedsparse.v1 import link_pb2, link_pb2_grpc
 from tests.unit.federation_samples import Fixed, Pki, federation, link_task, nobody_revoked
 
@@ -110,9 +121,14 @@ def dial(pki: Pki, kiso: Credentials) -> Iterator[Dial]:
 
 
 @pytest.fixture
-def recorded(tmp_path: Path) -> Recorded:
-    with Ledger(tmp_path / "ledger", peer_fingerprint=bytes(32)) as ledger:
-        return ledger.append(EntryDraft(kind=EntryKind.REASON, peer="hub:1", policy_sha256=b""), b"payload")
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger(tmp_path / "ledger", bytes(32), "kiso") as ledger:
+        yield ledger
+
+
+@pytest.fixture
+def recorded(ledger: Ledger) -> Recorded:
+    return ledger.append(EntryDraft(EntryKind.REASON, "hub:1", b"", task_id="task"), b"payload")
 
 
 def test_the_handshake_can_be_checked_by_itself(dial: Dial) -> None:
@@ -124,7 +140,7 @@ def test_the_handshake_can_be_checked_by_itself(dial: Dial) -> None:
 def test_the_plant_asks_with_its_protocol_and_hears_what_is_trained(dial: Dial) -> None:
     hub = ScriptedHub(federation())
     assert dial(hub).describe() == federation()
-    assert hub.heard == [link_pb2.DescribeRequest(protocol=1)]
+    assert hub.heard == [link_pb2.DescribeRequest(protocol=2)]
 
 
 def test_a_refusal_is_told_in_the_hubs_own_words(dial: Dial) -> None:
@@ -155,7 +171,7 @@ def test_presence_survives_a_lost_connection_and_each_loss_is_told(dial: Dial, l
     assert losses.count("lost") == 3  # twice with an error, once because the hub ended the stream
     assert losses.count("dialling") == 4
     requests = [one for one in hub.heard if isinstance(one, link_pb2.AttendRequest)]
-    assert {(one.protocol, one.space) for one in requests} == {(1, b"s" * 32)}
+    assert {(one.protocol, one.space) for one in requests} == {(2, b"s" * 32)}
     assert len({one.session for one in requests}) == 1  # the hub may know it again
     assert len(requests[0].session) == 16
     assert [list(one.held) for one in requests] == [[], [], ["1" * 64], ["1" * 64]]
@@ -179,9 +195,10 @@ Sign = Callable[..., link_pb2.Receipt]
 
 
 @pytest.fixture
-def signed(pki: Pki, recorded: Recorded) -> Sign:
+def signed(pki: Pki, recorded: Recorded, ledger: Ledger) -> Sign:
     """Return a function that gives the hub's receipt for ``recorded``, with some of its facts changed."""
-    hub = pki.credentials(Role.HUB, "hub")
+    hub, witness = pki.credentials(Role.HUB, "hub"), Ed25519PrivateKey.generate()
+    whole = Checkpoint(ledger.origin, ledger.size, ledger.root(ledger.size) or b"")
 
     def receipt(signer: Credentials = hub, **changes: object) -> link_pb2.Receipt:
         facts = {
@@ -191,69 +208,96 @@ def signed(pki: Pki, recorded: Recorded) -> Sign:
             "ledger_hash": recorded.entry_hash,
             "sequence": 1,
             "received_unix_ms": time.time_ns() // 1_000_000,
+            "origin": whole.origin,
+            "ledger_key": ledger.key,
+            "checkpoint_size": whole.size,
+            "checkpoint_root": whole.root,
+            "witness_key": public_bytes(witness),
         }
         body = link_pb2.ReceiptBody(**(facts | changes))  # type: ignore[arg-type]
         return link_pb2.Receipt(
             body=body,
             signature=sign(signer.key, body.SerializeToString(deterministic=True)),
             hub_certificate=signer.der,
+            cosignature=cosign(whole, "fedsparse/hub", witness, 1),
         )
 
     return receipt
 
 
 @pytest.mark.parametrize(
-    "changes", [{"plant": "ise"}, {"task_id": "other"}, {"payload_sha256": bytes(32)}, {"ledger_hash": bytes(32)}]
+    "changes",
+    [
+        {"plant": "ise"},
+        {"task_id": "other"},
+        {"payload_sha256": bytes(32)},
+        {"ledger_hash": bytes(32)},
+        {"origin": "fedsparse/ise/0"},
+        {"ledger_key": bytes(32)},
+        {"checkpoint_root": bytes(32)},
+        {"checkpoint_size": 2},
+        {"witness_key": bytes(32)},
+    ],
 )
 def test_a_receipt_for_something_else_is_refused(
-    dial: Dial, recorded: Recorded, signed: Sign, changes: dict[str, object]
+    dial: Dial, recorded: Recorded, signed: Sign, changes: dict[str, object], ledger: Ledger
 ) -> None:
-    with pytest.raises(LinkError, match=r"receipt that (speaks of another|is for the plant)"):
-        dial(ScriptedHub(signed(**changes))).push("task", recorded)
+    why = r"receipt that (speaks of another|is for the plant|witnesses another|has a cosignature that)"
+    with pytest.raises(LinkError, match=why):
+        dial(ScriptedHub(signed(**changes))).push(recorded, ledger)
 
 
 def test_a_receipt_that_a_plant_signed_is_refused(
-    dial: Dial, recorded: Recorded, signed: Sign, kiso: Credentials
+    dial: Dial, recorded: Recorded, signed: Sign, kiso: Credentials, ledger: Ledger
 ) -> None:
     with pytest.raises(LinkError, match="receipt that is not the hub's"):
-        dial(ScriptedHub(signed(kiso))).push("task", recorded)
+        dial(ScriptedHub(signed(kiso))).push(recorded, ledger)
 
 
 def test_what_is_pushed_is_what_was_recorded_and_the_receipt_comes_back(
-    dial: Dial, recorded: Recorded, signed: Sign
+    dial: Dial, recorded: Recorded, signed: Sign, ledger: Ledger, kiso: Credentials
 ) -> None:
     hub = ScriptedHub(receipt := signed())
-    assert dial(hub).push("task", recorded) == receipt
-    assert hub.heard == [link_pb2.Update(task_id="task", round_update=b"payload", ledger_hash=recorded.entry_hash)]
+    assert dial(hub).push(recorded, ledger) == receipt
+    (heard,) = hub.heard
+    assert isinstance(heard, link_pb2.Update)
+    assert (heard.task_id, heard.round_update, heard.ledger_hash) == ("task", b"payload", recorded.entry_hash)
+    checkpoint = check_checkpoint(heard.checkpoint, "kiso", recorded.entry_hash, None)
+    assert (checkpoint.size, checkpoint.root) == (ledger.size, ledger.root(ledger.size))
+    said = statement(ledger.origin, ledger.key)
+    assert signed_by(kiso.der, said, heard.checkpoint.key_signature)
 
 
 def test_a_push_is_tried_again_with_the_same_bytes_while_the_hub_is_away(
-    dial: Dial, recorded: Recorded, signed: Sign
+    dial: Dial, recorded: Recorded, signed: Sign, ledger: Ledger
 ) -> None:
     away = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNAVAILABLE)
     hub = ScriptedHub(*away, receipt := signed())
-    assert dial(hub).push("task", recorded) == receipt
+    assert dial(hub).push(recorded, ledger) == receipt
     assert len(hub.heard) == 4
-    assert all(heard == hub.heard[0] for heard in hub.heard)
+    updates = [heard for heard in hub.heard if isinstance(heard, link_pb2.Update)]
+    assert {(one.task_id, one.round_update, one.ledger_hash) for one in updates} == {
+        ("task", b"payload", recorded.entry_hash)
+    }
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.NOT_FOUND, grpc.StatusCode.RESOURCE_EXHAUSTED])
 def test_a_push_that_the_hub_refuses_is_not_tried_again(
-    dial: Dial, recorded: Recorded, code: grpc.StatusCode
+    dial: Dial, recorded: Recorded, code: grpc.StatusCode, ledger: Ledger
 ) -> None:
     hub = ScriptedHub(code)
     with pytest.raises(LinkError, match="the hub's own words"):
-        dial(hub).push("task", recorded)
+        dial(hub).push(recorded, ledger)
     assert len(hub.heard) == 1
 
 
-def test_a_push_on_a_link_that_was_closed_says_so(dial: Dial, recorded: Recorded) -> None:
+def test_a_push_on_a_link_that_was_closed_says_so(dial: Dial, recorded: Recorded, ledger: Ledger) -> None:
     link = dial(ScriptedHub(link_pb2.Receipt()))
     link.close()
     with pytest.raises(LinkError, match="the gateway is stopping"):
-        link.push("task", recorded)
+        link.push(recorded, ledger)
 
 
 def test_nothing_can_be_pushed_that_no_ledger_recorded() -> None:
-    with pytest.raises(TypeError, match=r"only Ledger\.append\(\) records"):
-        Recorded(b"payload", 1, bytes(32), object())
+    with pytest.raises(TypeError, match="only a Ledger records"):
+        Recorded(b"payload", "task", 1, bytes(32), object())

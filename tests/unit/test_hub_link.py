@@ -29,10 +29,12 @@ from fedsparse_server.sessions import MAX_STREAMS, Sessions
 from fedsparse_server.superlink import PulledTask
 
 from fedsparse import config
+from fedsparse.audit import STALE_SIZE, Checkpoint, check_cosignature
 from fedsparse.delta import AdapterSpace, Operation, Reason, RoundUpdate, encode_update
 from fedsparse.errors import LinkError
 from fedsparse.events import EventLog
 from fedsparse.security import (
+    Credentials,
     Identity,
     LiveCredentials,
     Revocations,
@@ -48,6 +50,7 @@ from tests.unit.federation_samples import (
     SPACE,
     Fixed,
     Pki,
+    PlantLog,
     change,
     eventually,
     federation,
@@ -59,7 +62,7 @@ from tests.unit.federation_samples import (
 GRACE = 2.0
 HASH = b"h" * 32
 TASK = "a" * 64
-ATTEND = link_pb2.AttendRequest(protocol=1, space=SPACE.fingerprint)
+ATTEND = link_pb2.AttendRequest(protocol=2, space=SPACE.fingerprint)
 
 
 class FakeSuperLink:
@@ -117,6 +120,18 @@ class FakeNode:
         self._superlink.answers.append((self.node_id, task.task_id, payload))
 
 
+class PlantStub(link_pb2_grpc.LinkStub):
+    """A plant's connection.
+
+    Attributes:
+        log: the ledger that it shows.
+        credentials: what it dials with.
+    """
+
+    log: PlantLog
+    credentials: Credentials
+
+
 @dataclass
 class Bench:
     """A hub that serves, and plants that dial it."""
@@ -129,18 +144,21 @@ class Bench:
     door: Door
     sessions: Sessions
     hub: Hub
+    logs: dict[str, PlantLog] = field(default_factory=dict)
     channels: list[grpc.Channel] = field(default_factory=list)
     streams: list[Any] = field(default_factory=list)  # a stream that nobody holds is cancelled
 
-    def stub(self, plant: str) -> link_pb2_grpc.LinkStub:
+    def stub(self, plant: str) -> PlantStub:
         """Return a connection of its own."""
         credentials = self.pki.credentials(Role.PLANT, plant)
         options = [("grpc.use_local_subchannel_pool", 1)]
         channel = grpc.secure_channel(f"127.0.0.1:{self.port}", channel_credentials(credentials), options)
         self.channels.append(channel)
-        return link_pb2_grpc.LinkStub(channel)
+        stub = PlantStub(channel)
+        stub.log, stub.credentials = self.logs.setdefault(plant, PlantLog(plant)), credentials
+        return stub
 
-    def attend(self, stub: link_pb2_grpc.LinkStub) -> tuple[Any, FakeNode]:
+    def attend(self, stub: PlantStub) -> tuple[Any, FakeNode]:
         """Return a stream of tasks, once the hub holds a new node for it."""
         before = len(self.superlink.nodes)
         stream = stub.Attend(ATTEND)
@@ -148,7 +166,7 @@ class Bench:
         eventually(lambda: len(self.superlink.nodes) > before, "a node")
         return stream, self.superlink.nodes[-1]
 
-    def with_task(self, plant: str = "kiso", task_id: str = TASK) -> link_pb2_grpc.LinkStub:
+    def with_task(self, plant: str = "kiso", task_id: str = TASK) -> PlantStub:
         """Return the connection of a plant that has been given a task."""
         stub = self.stub(plant)
         stream, node = self.attend(stub)
@@ -183,7 +201,7 @@ def bench(pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     door = Door(loaded.hub.plants, lambda: credentials.current.roots, revoked)
     sessions = Sessions(lambda: FakeNode(superlink), events, tmp_path / "roster.json", grace=GRACE)  # type: ignore[arg-type,return-value]
     monkeypatch.setattr(hub_module, "_POLL_SECONDS", 0.1)
-    hub = Hub(loaded, federation(), door, sessions, receipts)
+    hub = Hub(loaded, federation(), door, sessions, receipts, events)
     server, port = listen(hub, loaded, credentials)
     bench = Bench(tmp_path, pki, superlink, port, receipts, door, sessions, hub)
     yield bench
@@ -195,13 +213,13 @@ def bench(pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     eventually(lambda: not superlink.present(), "every node's end")
 
 
-def push(
-    stub: link_pb2_grpc.LinkStub, payload: bytes, task_id: str = TASK, hash: bytes = HASH
-) -> link_pb2.Receipt:
-    return stub.Push(link_pb2.Update(task_id=task_id, round_update=payload, ledger_hash=hash), timeout=30)
+def push(stub: PlantStub, payload: bytes, task_id: str = TASK, hash: bytes = HASH) -> link_pb2.Receipt:
+    receipt = stub.Push(stub.log.update(payload, task_id, hash, stub.credentials), timeout=30)
+    stub.log.witnessed = max(stub.log.witnessed, receipt.body.checkpoint_size)
+    return receipt
 
 
-def refused(stub: link_pb2_grpc.LinkStub, payload: bytes, **more: Any) -> tuple[grpc.StatusCode, str]:
+def refused(stub: PlantStub, payload: bytes, **more: Any) -> tuple[grpc.StatusCode, str]:
     with pytest.raises(grpc.RpcError) as caught:
         push(stub, payload, **more)
     return caught.value.code(), caught.value.details() or ""
@@ -211,14 +229,14 @@ def refused(stub: link_pb2_grpc.LinkStub, payload: bytes, **more: Any) -> tuple[
 
 
 def test_every_plant_is_told_the_same_of_what_is_trained(bench: Bench) -> None:
-    told = [bench.stub(p).Describe(link_pb2.DescribeRequest(protocol=1), timeout=10) for p in ("kiso", "ise")]
+    told = [bench.stub(p).Describe(link_pb2.DescribeRequest(protocol=2), timeout=10) for p in ("kiso", "ise")]
     assert told == [federation(), federation()]
 
 
-@pytest.mark.parametrize("protocol", [0, 2])
+@pytest.mark.parametrize("protocol", [0, 1])
 def test_another_protocol_is_refused_naming_both_on_both_calls(bench: Bench, protocol: int) -> None:
     stub = bench.stub("kiso")
-    said = f"the plant speaks link protocol {protocol}, this hub 1: update the older side"
+    said = f"the plant speaks link protocol {protocol}, this hub 2: update the older side"
     with pytest.raises(grpc.RpcError, match=said):
         stub.Describe(link_pb2.DescribeRequest(protocol=protocol), timeout=10)
     with pytest.raises(grpc.RpcError, match=said):
@@ -228,7 +246,7 @@ def test_another_protocol_is_refused_naming_both_on_both_calls(bench: Bench, pro
 def test_a_plant_with_another_adapter_space_is_refused_naming_both_fingerprints(bench: Bench) -> None:
     other = AdapterSpace(bytes(32), SPACE.tensors).fingerprint
     with pytest.raises(grpc.RpcError) as caught:
-        next(bench.stub("kiso").Attend(link_pb2.AttendRequest(protocol=1, space=other), timeout=10))
+        next(bench.stub("kiso").Attend(link_pb2.AttendRequest(protocol=2, space=other), timeout=10))
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert other.hex()[:16] in caught.value.details()
     assert SPACE.fingerprint.hex()[:16] in caught.value.details()
@@ -328,7 +346,7 @@ def test_the_roster_does_not_grow_with_every_connection_of_a_plant(bench: Bench,
 
 
 def resuming(token: bytes = b"t" * 16, held: tuple[str, ...] = ()) -> link_pb2.AttendRequest:
-    return link_pb2.AttendRequest(protocol=1, space=SPACE.fingerprint, session=token, held=held)
+    return link_pb2.AttendRequest(protocol=2, space=SPACE.fingerprint, session=token, held=held)
 
 
 def begun(bench: Bench, token: bytes = b"t" * 16) -> tuple[Any, FakeNode]:
@@ -455,7 +473,7 @@ def test_a_plant_that_is_revoked_while_it_is_present_is_turned_out_and_stays_out
     eventually(lambda: "kiso" not in bench.roster()["present"], "kiso's end")
     for call in (
         lambda: push(stub, update()),
-        lambda: stub.Describe(link_pb2.DescribeRequest(protocol=1), timeout=10),
+        lambda: stub.Describe(link_pb2.DescribeRequest(protocol=2), timeout=10),
         lambda: next(stub.Attend(ATTEND, timeout=10)),
     ):
         with pytest.raises(grpc.RpcError) as caught:
@@ -470,7 +488,7 @@ def test_a_plant_that_is_revoked_while_it_is_present_is_turned_out_and_stays_out
 def test_a_plant_that_calls_without_end_is_slowed_down_and_others_are_not(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    question = link_pb2.DescribeRequest(protocol=1)
+    question = link_pb2.DescribeRequest(protocol=2)
     greedy = bench.stub("kiso")
     with pytest.raises(grpc.RpcError) as caught:
         [greedy.Describe(question, timeout=30) for _ in range(2 * CALLS_A_MINUTE)]
@@ -536,7 +554,7 @@ def test_calls_whose_request_never_comes_keep_nobody_else_out(
         bench.channels.append(channel)
         push_ = channel.stream_unary("/fedsparse.v1.Link/Push")
         halves += [push_.future(iter(threading.Event().wait, True)) for _ in range(8)]  # type: ignore[arg-type]
-    question = link_pb2.DescribeRequest(protocol=1)
+    question = link_pb2.DescribeRequest(protocol=2)
     assert bench.stub("ise").Describe(question, timeout=10) == federation()
     codes = {one.exception(timeout=20).code() for one in halves}
     expected = {grpc.StatusCode.PERMISSION_DENIED} if plant == "stranger" else {
@@ -658,6 +676,69 @@ def test_a_wrong_or_malformed_update_is_refused_and_the_task_stays_open(
     assert why in told
     assert bench.superlink.answers == []
     assert push(stub, update()).body.sequence == 1
+
+
+def test_each_receipt_witnesses_the_plants_ledger(bench: Bench) -> None:
+    stub = bench.with_task()
+    receipt = push(stub, update())
+    body = receipt.body
+    checkpoint = Checkpoint(stub.log.origin, body.checkpoint_size, body.checkpoint_root)
+    assert (body.origin, body.checkpoint_size) == (stub.log.origin, 1)
+    assert check_cosignature(receipt.cosignature, checkpoint, body.witness_key)[0] == "fedsparse/hub"
+
+
+def test_a_plant_that_missed_a_receipt_is_told_from_where_to_prove(bench: Bench) -> None:
+    stub = bench.with_task()
+    push(stub, update())
+    stub.log.witnessed = 0  # the receipt did not arrive
+    bench.superlink.nodes[-1].waiting.put(pulled_task("b" * 64))
+    with pytest.raises(grpc.RpcError) as caught:
+        eventually(lambda: _taken(stub), "the second task")
+    assert caught.value.code() is grpc.StatusCode.ABORTED
+    assert dict(caught.value.trailing_metadata())[STALE_SIZE] == "1"
+    stub.log.witnessed = 1
+    assert push(stub, update(), "b" * 64, b"i" * 32).body.checkpoint_size == 2
+
+
+def _taken(stub: PlantStub) -> bool:
+    """Push for the second task, once the plant has been given it."""
+    try:
+        stub.Push(stub.log.update(update(), "b" * 64, b"i" * 32, stub.credentials), timeout=30)
+    except grpc.RpcError as error:
+        if error.code() is grpc.StatusCode.NOT_FOUND:
+            return False
+        raise
+    return True
+
+
+def test_a_plant_that_rewrites_its_history_gets_no_receipt_and_the_operator_is_told(bench: Bench) -> None:
+    stub = bench.with_task()
+    push(stub, update())
+    stub.log.leaves[0] = b"x" * 32
+    stub.log.leaves.append(b"y" * 32)
+    bench.superlink.nodes[-1].waiting.put(pulled_task("b" * 64))
+    with pytest.raises(grpc.RpcError, match="its history was rewritten") as caught:
+        eventually(lambda: _taken(stub), "the second task")
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert len(bench.superlink.answers) == 1
+    assert ("ledger_contradicted", "kiso") in bench.events()
+
+
+def test_another_ledger_of_a_plant_is_taken_and_the_operator_is_told(bench: Bench) -> None:
+    stub = bench.with_task()
+    push(stub, update())
+    stub.log = PlantLog("kiso")
+    bench.superlink.nodes[-1].waiting.put(pulled_task("b" * 64))
+    eventually(lambda: _taken(stub), "the second task")
+    assert ("ledger_replaced", "kiso") in bench.events()
+
+
+def test_a_ledger_key_that_the_plant_did_not_sign_for_is_refused(bench: Bench) -> None:
+    stub = bench.with_task()
+    stub.credentials = bench.pki.credentials(Role.PLANT, "ise")
+    code, told = refused(stub, update())
+    assert (code, told) == (grpc.StatusCode.INVALID_ARGUMENT, "kiso did not sign for the key of its ledger")
+    assert bench.superlink.answers == []
 
 
 @pytest.mark.parametrize("length", [0, 31, 33])
@@ -785,6 +866,8 @@ def test_an_address_that_is_taken_is_an_error_with_a_remedy(bench: Bench, pki: P
     folder.mkdir()
     loaded = config.load(settings(folder, listen=f"127.0.0.1:{bench.port}"), config.FederationConfig)
     credentials = Fixed(pki.credentials(Role.HUB, "hub", "127.0.0.1"))
-    second = Hub(loaded, federation(), bench.door, bench.sessions, bench.receipts)
+    second = Hub(
+        loaded, federation(), bench.door, bench.sessions, bench.receipts, EventLog(tmp_path / "events.jsonl")
+    )
     with pytest.raises(LinkError, match=rf"cannot listen on 127\.0\.0\.1:{bench.port}.*Free the port"):
         listen(second, loaded, credentials)

@@ -12,11 +12,14 @@ from tempfile import TemporaryDirectory
 import pytest
 from fedsparse_server.receipts import ReceiptBook
 
+from fedsparse.audit import Checkpoint
 from fedsparse.errors import LedgerError
 from fedsparse.security import Credentials, Role, verify
+from fedsparse.v1 import link_pb2
 from tests.unit.federation_samples import Pki
 
 HASH = bytes(32)
+CHECKPOINT = Checkpoint("fedsparse/kiso/0", 1, HASH)  # nothing here looks at it
 
 
 def _signer() -> Credentials:
@@ -36,13 +39,18 @@ def book(folder: Path) -> ReceiptBook:
     return ReceiptBook(folder, lambda: SIGNER)
 
 
+def give(receipts: ReceiptBook, plant: str, task_id: str, payload: bytes, ledger_hash: bytes) -> link_pb2.Receipt:
+    update = link_pb2.Update(task_id=task_id, round_update=payload, ledger_hash=ledger_hash)
+    return receipts.issue(plant, update, CHECKPOINT)
+
+
 def sequences(folder: Path, plant: str = "kiso") -> list[int]:
     return [json.loads(line)["sequence"] for line in (folder / f"{plant}.jsonl").read_text().splitlines()]
 
 
 def test_a_receipt_says_what_was_received_and_verifies(tmp_path: Path, hub: Credentials) -> None:
     receipts = ReceiptBook(tmp_path, lambda: hub)
-    receipt = receipts.issue("kiso", "task", b"payload", b"h" * 32)
+    receipt = give(receipts, "kiso", "task", b"payload", b"h" * 32)
     body = receipt.body
     assert (body.plant, body.task_id, body.sequence) == ("kiso", "task", 1)
     assert (body.payload_sha256, body.ledger_hash) == (sha256(b"payload").digest(), b"h" * 32)
@@ -53,22 +61,22 @@ def test_a_receipt_says_what_was_received_and_verifies(tmp_path: Path, hub: Cred
 
 def test_each_plant_counts_from_one_without_gaps(tmp_path: Path) -> None:
     receipts = book(tmp_path)
-    counted = [receipts.issue(p, f"t{i}", b"", HASH).body.sequence for i in range(3) for p in ("kiso", "ise")]
+    counted = [give(receipts, p, f"t{i}", b"", HASH).body.sequence for i in range(3) for p in ("kiso", "ise")]
     assert counted == [1, 1, 2, 2, 3, 3]
 
 
 def test_a_task_that_has_a_receipt_keeps_it(tmp_path: Path) -> None:
     receipts = book(tmp_path)
-    first = receipts.issue("kiso", "task", b"one", HASH)
-    assert receipts.issue("kiso", "task", b"two", HASH) == first
+    first = give(receipts, "kiso", "task", b"one", HASH)
+    assert give(receipts, "kiso", "task", b"two", HASH) == first
     assert receipts.find("kiso", "task") == first
-    assert receipts.issue("kiso", "next", b"", HASH).body.sequence == 2
+    assert give(receipts, "kiso", "next", b"", HASH).body.sequence == 2
     assert sequences(tmp_path) == [1, 2]
 
 
 def test_a_receipt_is_found_only_for_its_own_plant(tmp_path: Path) -> None:
     receipts = book(tmp_path)
-    receipts.issue("kiso", "task", b"", HASH)
+    give(receipts, "kiso", "task", b"", HASH)
     assert receipts.find("ise", "task") is None
 
 
@@ -77,7 +85,7 @@ def test_many_threads_get_one_receipt_per_task_and_no_gaps(tmp_path: Path) -> No
 
     def issue_all(_: int) -> list[bytes]:
         start.wait()
-        return [receipts.issue("kiso", f"t{i}", b"", HASH).signature for i in range(10)]
+        return [give(receipts, "kiso", f"t{i}", b"", HASH).signature for i in range(10)]
 
     with ThreadPoolExecutor(8) as pool:
         seen = list(pool.map(issue_all, range(8)))
@@ -86,24 +94,24 @@ def test_many_threads_get_one_receipt_per_task_and_no_gaps(tmp_path: Path) -> No
 
 
 def test_a_restarted_hub_goes_on_counting_and_knows_what_it_gave(tmp_path: Path) -> None:
-    given = [book(tmp_path).issue("kiso", f"t{i}", b"", HASH) for i in range(3)]
+    given = [give(book(tmp_path), "kiso", f"t{i}", b"", HASH) for i in range(3)]
     again = book(tmp_path)
     assert [again.find("kiso", f"t{i}") for i in range(3)] == given
-    assert again.issue("kiso", "t3", b"", HASH).body.sequence == 4
+    assert give(again, "kiso", "t3", b"", HASH).body.sequence == 4
     assert sequences(tmp_path) == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize("kept", [1, 30, -1])
 def test_a_last_line_cut_short_by_a_crash_was_never_given(tmp_path: Path, kept: int) -> None:
     receipts = book(tmp_path)
-    receipts.issue("kiso", "t0", b"", HASH)
+    give(receipts, "kiso", "t0", b"", HASH)
     path = tmp_path / "kiso.jsonl"
     whole = path.read_bytes()
-    receipts.issue("kiso", "t1", b"", HASH)
+    give(receipts, "kiso", "t1", b"", HASH)
     path.write_bytes(whole + path.read_bytes()[len(whole) :][:kept])
     again = book(tmp_path)
     assert again.find("kiso", "t1") is None
-    assert again.issue("kiso", "t1", b"", HASH).body.sequence == 2
+    assert give(again, "kiso", "t1", b"", HASH).body.sequence == 2
     assert sequences(tmp_path) == [1, 2]
 
 
@@ -111,21 +119,21 @@ def test_a_last_line_cut_short_by_a_crash_was_never_given(tmp_path: Path, kept: 
     "line", ["{}", "no json", "[]", '{"receipt": "!"}', '{"receipt": 1}', '{"receipt": "/////w=="}']
 )
 def test_a_spoilt_line_is_an_error_with_the_files_name_and_not_a_new_count(tmp_path: Path, line: str) -> None:
-    book(tmp_path).issue("kiso", "t0", b"", HASH)
+    give(book(tmp_path), "kiso", "t0", b"", HASH)
     path = tmp_path / "kiso.jsonl"
     path.write_text(line + "\n" + path.read_text())
     again = book(tmp_path)
     with pytest.raises(LedgerError, match=r"kiso\.jsonl are unreadable.*backup"):
         again.find("kiso", "t0")
     with pytest.raises(LedgerError):
-        again.issue("kiso", "t1", b"", HASH)
+        give(again, "kiso", "t1", b"", HASH)
 
 
 def test_where_nothing_can_be_written_nothing_is_received(tmp_path: Path) -> None:
     receipts = book(tmp_path)
     (tmp_path / "kiso.jsonl").symlink_to(tmp_path / "gone" / "kiso.jsonl")
     with pytest.raises(LedgerError, match="cannot keep a receipt for kiso"):
-        receipts.issue("kiso", "t0", b"", HASH)
+        give(receipts, "kiso", "t0", b"", HASH)
     assert receipts.find("kiso", "t0") is None
 
 
@@ -136,20 +144,20 @@ import resource, signal
 from pathlib import Path
 from fedsparse.errors import LedgerError
 from fedsparse_server.receipts import ReceiptBook
-from tests.unit.test_hub_receipts import SIGNER
+from tests.unit.test_hub_receipts import SIGNER, give
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 folder = Path({str(tmp_path)!r})
 receipts = ReceiptBook(folder, lambda: SIGNER)
-receipts.issue("kiso", "t0", b"", bytes(32))
+give(receipts, "kiso", "t0", b"", bytes(32))
 size = (folder / "kiso.jsonl").stat().st_size
 resource.setrlimit(resource.RLIMIT_FSIZE, (size + 20, resource.RLIM_INFINITY))
 try:
-    receipts.issue("kiso", "t1", b"", bytes(32))
+    give(receipts, "kiso", "t1", b"", bytes(32))
     raise SystemExit("the limit had no effect")
 except LedgerError:
     print((folder / "kiso.jsonl").stat().st_size - size, receipts.find("kiso", "t1"))
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-print(receipts.issue("kiso", "t1", b"", bytes(32)).body.sequence)
+print(give(receipts, "kiso", "t1", b"", bytes(32)).body.sequence)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert (result.stdout.split(), result.stderr) == (["0", "None", "2"], "")

@@ -13,12 +13,13 @@ from typing import Protocol, Self
 
 import grpc
 
-from fedsparse.audit import Receipted, Recorded, check_receipt
+from fedsparse.audit import STALE_SIZE, Ledger, Receipted, Recorded, agrees, check_receipt, statement
 from fedsparse.errors import HubUnreachableError, LinkError, ReceiptError
-from fedsparse.security import Daily, LiveCredentials, Revocations, channel_credentials, probe
+from fedsparse.security import Daily, LiveCredentials, Revocations, channel_credentials, probe, sign
 from fedsparse.v1 import link_pb2, link_pb2_grpc
 
-PROTOCOL = 1
+PROTOCOL = 2
+SESSION_BYTES = 16
 _PUSH_SECONDS = 60.0
 _FIRST_BACKOFF_SECONDS = 0.5
 _LAST_BACKOFF_SECONDS = 5.0  # well within the time for which the hub keeps an open task
@@ -59,6 +60,7 @@ class Link:
         revocations: whose word no longer counts.
         proxy: "host:port" of an HTTP proxy that tunnels to the hub; what the environment says of proxies is not
             heeded.
+        session: 16 random bytes that an earlier gateway of this plant may have dialled with; empty for new ones.
     """
 
     def __init__(
@@ -68,13 +70,14 @@ class Link:
         max_bytes: int,
         revocations: Revocations,
         proxy: str | None = None,
+        session: bytes = b"",
     ) -> None:
         self._address = address
         self._proxy = proxy
+        self._session = session or secrets.token_bytes(SESSION_BYTES)
         self._credentials = credentials
         self._max_bytes = max_bytes
         self._revocations = revocations
-        self._session = secrets.token_bytes(16)
         self._held: deque[str] = deque(maxlen=_MOST_HELD)  # tasks that the hub need not send again
         self._channel = self._dial()
         self._attending: grpc.Call | None = None
@@ -234,27 +237,39 @@ class Link:
             except Exception:  # a thread that ends without a word would leave old keys in use for ever
                 _log.exception("the certificate files could not be looked at")
 
-    def push(self, task_id: str, recorded: Recorded) -> link_pb2.Receipt:
+    def hold(self, tasks: Iterable[str]) -> None:
+        """Note tasks that the hub need not send: what answers them is recorded already."""
+        self._held.extend(tasks)
+
+    def push(self, recorded: Recorded, ledger: Ledger) -> link_pb2.Receipt:
         """Send what the ledger has recorded; try again while the hub is out of reach.
 
         A retry is harmless: the hub answers the same task with the same receipt.
 
+        Args:
+            ledger: the one that recorded it; the hub witnesses it.
+
         Raises:
             ReceiptError: it was sent, but the receipt for it is wrong.
+            LedgerError: the hub has seen this ledger longer than it is.
             LinkError: the hub refused it, or this gateway is stopping.
         """
-        update = link_pb2.Update(task_id=task_id, round_update=recorded.payload, ledger_hash=recorded.entry_hash)
+        witnessed = ledger.witnessed
         backoff = _FIRST_BACKOFF_SECONDS
         while not self._stop.is_set():
             try:
                 self._check_again()
+                update = self._update(recorded, ledger, witnessed)
                 with self._pushing:
                     receipt = self._stub.Push(update, timeout=_PUSH_SECONDS)
-                self._check_receipt(receipt, task_id, recorded)
+                self._check_receipt(receipt, recorded, ledger)
                 return receipt
             except HubUnreachableError as error:
                 _log.warning("update not delivered (%s); next try in %.1f s", error, backoff)
             except grpc.RpcError as error:
+                if (size := _stale_size(error)) is not None and witnessed == ledger.witnessed != size:
+                    witnessed = size  # a receipt that did not arrive witnessed more than this plant knows of
+                    continue  # once: a hub that says another size every time is not answered for ever
                 if error.code() not in _RETRYABLE:
                     raise LinkError(f"the hub at {self._address}: {_reason(error)}") from None
                 _log.warning("update not delivered (%s); next try in %.1f s", _reason(error), backoff)
@@ -262,12 +277,26 @@ class Link:
             backoff = min(2 * backoff, _LAST_BACKOFF_SECONDS)
         raise LinkError("the gateway is stopping; the update was recorded but not delivered")
 
-    def _check_receipt(self, receipt: link_pb2.Receipt, task_id: str, recorded: Recorded) -> None:
+    def _update(self, recorded: Recorded, ledger: Ledger, witnessed: int) -> link_pb2.Update:
+        """Return what the hub is sent: the bytes, and proof that the ledger has them and goes on as it was."""
+        checkpoint = ledger.prove(recorded, witnessed)
+        said = statement(ledger.origin, ledger.key)
+        checkpoint.key_signature = sign(self._credentials.current.key, said)
+        return link_pb2.Update(
+            task_id=recorded.task_id,
+            round_update=recorded.payload,
+            ledger_hash=recorded.entry_hash,
+            checkpoint=checkpoint,
+        )
+
+    def _check_receipt(self, receipt: link_pb2.Receipt, recorded: Recorded, ledger: Ledger) -> None:
         """Refuse a wrong receipt: in the ledger it would contradict an honest record for ever."""
-        expected = Receipted(task_id, sha256(recorded.payload).digest(), recorded.entry_hash)
+        expected = Receipted(recorded.task_id, sha256(recorded.payload).digest(), recorded.entry_hash)
         data = receipt.SerializeToString(deterministic=True)
         now = self._credentials.current
-        problems = list(check_receipt(data, expected, now.authority, self._revocations, fresh=True))
+        problems = list(check_receipt(data, expected, now.authority, ledger, self._revocations, fresh=True))
+        if not agrees(receipt.body, ledger):
+            problems.append("witnesses another history than this ledger's")
         if receipt.body.plant != now.identity.name:
             problems.append(f"is for the plant {receipt.body.plant!r}")
         if problems:
@@ -277,6 +306,13 @@ class Link:
 def _host_and_port(address: str) -> tuple[str, int]:
     host, _, port = address.rpartition(":")
     return host.strip("[]"), int(port)
+
+
+def _stale_size(error: grpc.RpcError) -> int | None:
+    """Return the size from which on the hub needs a proof, where that is why it refused."""
+    trailing: Iterable[tuple[str, str | bytes]] = error.trailing_metadata() or ()  # type: ignore[assignment]
+    size = str(dict(trailing).get(STALE_SIZE, ""))
+    return int(size) if error.code() is grpc.StatusCode.ABORTED and size.isdecimal() else None
 
 
 def _reason(error: grpc.RpcError) -> str:

@@ -3,32 +3,35 @@
 from __future__ import annotations
 
 import argparse
-import hashlib
 import logging
 import os
+import secrets
 import sys
 import threading
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import uvicorn
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from fedsparse import config
 from fedsparse.approval import require_approved
-from fedsparse.audit import EgressPolicy, EntryKind, Ledger
+from fedsparse.audit import EgressPolicy, EntryKind, Ledger, Recorded
 from fedsparse.bundle import bundle_sha256
 from fedsparse.delta import AdapterSpace, Reason
 from fedsparse.errors import FedsparseError, HubUnreachableError, LinkError, ProcessError
 from fedsparse.files import write_atomic
 from fedsparse.security import LiveCredentials, Revocations, Role
+from fedsparse_client.gateway.books import Books, open_ledger
 from fedsparse_client.gateway.desk import Answer, Desk
 from fedsparse_client.gateway.fleet import FleetApi
 from fedsparse_client.gateway.gate import Gate
-from fedsparse_client.gateway.link import Link
+from fedsparse_client.gateway.link import SESSION_BYTES, Link
 
 _MAX_TASK_BYTES = 1 << 30
 _DIAL_SECONDS = 2.0
+_MOST_UNDELIVERED = 16  # what is older answers tasks that nobody waits for
 _log = logging.getLogger("gateway")
 
 
@@ -47,12 +50,16 @@ class Gateway:
         self._link = link
         self._ledger = ledger
         self._port = port
+        self._books = Books(settings, ledger)
+        self._undelivered = ledger.undelivered(_MOST_UNDELIVERED)
+        link.hold(recorded.task_id for recorded in self._undelivered)
         self._desk = Desk(settings.egress.max_update_bytes + (1 << 16))
         self._state = settings.state
 
     def run(self) -> None:
         """Serve until stopped; exits the process with EX_NOPERM when the hub refuses this plant."""
         gate = Gate(EgressPolicy(self._settings.egress), self._ledger, self._settings.site.hub)
+        self._books.begin()
         gate.record_call(EntryKind.DESCRIBE)
         federation = self._link.describe()
         space = AdapterSpace.from_proto(federation.space)
@@ -96,18 +103,26 @@ class Gateway:
 
     def _send(self, gate: Gate, space: AdapterSpace) -> None:
         """Pass every answer through the gate, and on to the hub only what the ledger has recorded."""
+        for recorded in self._undelivered:
+            self._guarded(partial(self._deliver, gate, recorded))
         while True:
             answer = self._desk.answers.get()
-            try:
-                recorded = gate.decide(answer, space)
-                receipt = self._link.push(answer.task.task_id, recorded)
-                gate.file_receipt(recorded, receipt)
-            except LinkError as error:
-                _log.warning("%s", error)
-            except FedsparseError as error:  # where the ledger cannot record, nothing leaves
-                _log.error("the update or its receipt could not be recorded: %s", error)
-            except Exception:
-                _stop_on_bug()
+            self._guarded(lambda: self._deliver(gate, gate.decide(answer, space)))  # noqa: B023 # called at once
+
+    def _deliver(self, gate: Gate, recorded: Recorded) -> None:
+        try:
+            gate.file_receipt(recorded, self._link.push(recorded, self._ledger))
+            self._books.delivered()
+        except LinkError as error:
+            _log.warning("entry %d was not delivered: %s", recorded.sequence, error)
+
+    def _guarded(self, step: Callable[[], object]) -> None:
+        try:
+            step()
+        except FedsparseError as error:  # where the ledger cannot record, nothing leaves
+            _log.error("nothing left, or its receipt could not be filed: %s", error)
+        except Exception:
+            _stop_on_bug()
 
 
 class _Presence:
@@ -154,6 +169,19 @@ def _wait_for_hub(link: Link) -> None:
             time.sleep(_DIAL_SECONDS)
 
 
+def _session(settings: config.SiteConfig) -> bytes:
+    """Return what this plant dials with; a gateway that was killed and started anew takes up where it was."""
+    path = settings.state / "session"
+    try:
+        token = path.read_bytes()
+    except OSError:
+        token = b""
+    if len(token) != SESSION_BYTES:
+        token = secrets.token_bytes(SESSION_BYTES)
+        write_atomic(path, token, 0o600)
+    return token
+
+
 def main() -> None:
     """Run as a process of the agent's."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -165,11 +193,17 @@ def main() -> None:
     identity = settings.site.identity
     try:
         credentials = LiveCredentials(identity, Role.PLANT, _log.error)
-        fingerprint = hashlib.sha256(credentials.current.roots[0].public_bytes(Encoding.DER)).digest()
         revocations = Revocations(identity.revoked, lambda: credentials.current.roots)
         with (
-            Link(settings.site.hub, credentials, _MAX_TASK_BYTES, revocations, settings.site.proxy) as link,
-            Ledger(settings.state / "ledger", peer_fingerprint=fingerprint) as ledger,
+            Link(
+                settings.site.hub,
+                credentials,
+                _MAX_TASK_BYTES,
+                revocations,
+                settings.site.proxy,
+                _session(settings),
+            ) as link,
+            open_ledger(settings, credentials.current) as ledger,
         ):
             _wait_for_hub(link)
             Gateway(settings, link, ledger, options.port).run()

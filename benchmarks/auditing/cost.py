@@ -1,0 +1,122 @@
+"""What the gate costs: an update of a megabyte judged and recorded, and a long ledger verified, on one core."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from fedsparse_client.gateway.desk import Answer
+from fedsparse_client.gateway.gate import Gate
+
+from benchmarks.auditing.part import Part
+from benchmarks.auditing.verify_speed import measure
+from benchmarks.report import Claim
+from fedsparse.audit import EgressPolicy, Ledger
+from fedsparse.config import EgressSettings
+from fedsparse.delta import (
+    AdapterSpace,
+    Operation,
+    Reason,
+    RoundTask,
+    RoundUpdate,
+    SparseDelta,
+    TensorDelta,
+    TensorSpec,
+    TrainingSettings,
+    ValueCoding,
+    decode,
+    decode_update,
+    encode,
+    encode_task,
+    encode_update,
+    quantise,
+)
+from fedsparse.v1 import link_pb2
+
+SEED, REPEATS, ENTRIES = 7, 9, 100_000
+_TRAINING = TrainingSettings(
+    density=1.0, epochs=1, batch_size=8, learning_rate=1e-3, head_learning_rate=1e-3, seed=SEED
+)
+_SIDE, _MOST_BYTES = 4096, 1 << 24
+_VALUES = {  # so many that an update has about a megabyte
+    ValueCoding.FP32: 230_000,
+    ValueCoding.BF16: 380_000,
+    ValueCoding.INT8: 560_000,
+    ValueCoding.INT4: 850_000,
+    ValueCoding.TERNARY: 1_500_000,
+}
+
+
+def run(folder: Path) -> Part:
+    """Measure the gate for each value coding, and verification."""
+    space = AdapterSpace(bytes(range(32)), tuple(TensorSpec(name, (_SIDE, _SIDE)) for name in ("a", "b")))
+    rows, claims = [], []
+    for coding, count in _VALUES.items():
+        payload, task = _update(space, coding, count)
+        with Ledger(folder / coding.name.lower(), bytes(32), "kiso") as ledger:
+            ledger.set_space(space)
+            gate = Gate(EgressPolicy(_policy()), ledger, "hub.example:9443")
+            whole = _median(partial(gate.decide, Answer(task, payload), space))
+        inspected = _median(partial(_inspect, payload, space))
+        rows.append(
+            {
+                "values as": coding.name.lower(),
+                "bytes": len(payload),
+                "values": count,
+                "decoded strictly, ms": inspected * 1e3,
+                "judged and recorded, ms": whole * 1e3,
+                "MB/s": len(payload) / whole / 1e6,
+            }
+        )
+        claims.append(_time_claim(coding, whole, len(payload)))
+        claims.append(_rate_claim(coding, len(payload) / whole / 1e6))
+    speed = measure(ENTRIES)
+    rows += speed.rows
+    settings = {"seed": SEED, "repeats": REPEATS, "entries": ENTRIES, "threads": 1}
+    return Part("cost", settings, rows, [*claims, *speed.claims])
+
+
+def _policy() -> EgressSettings:
+    return EgressSettings(max_update_bytes=1 << 24, max_density=1.0)
+
+
+def _update(space: AdapterSpace, coding: ValueCoding, count: int) -> tuple[bytes, link_pb2.Task]:
+    draw = np.random.default_rng(SEED)
+    tensors = []
+    for position in range(2):
+        indices = np.sort(draw.choice(_SIDE * _SIDE, count // 2, replace=False)).astype(np.int64)
+        values = draw.standard_normal(count // 2).astype(np.float32) * 0.01
+        tensors.append(TensorDelta(position, indices, values))
+    delta = quantise(SparseDelta(space.fingerprint, Operation.ADD, tuple(tensors)), coding, SEED)
+    payload = encode_update(RoundUpdate(1, 0, 100, encode(delta, space, coding), Reason.NONE, {}))
+    task = RoundTask(1, space.fingerprint, 0, 0, (), b"", b"", b"", _TRAINING)
+    return payload, link_pb2.Task(task_id="1" * 64, round_task=encode_task(task))
+
+
+def _inspect(payload: bytes, space: AdapterSpace) -> None:
+    update = decode_update(payload, max_bytes=_MOST_BYTES)
+    decode(update.delta, space, max_bytes=_MOST_BYTES)
+
+
+def _median(step: Callable[[], object]) -> float:
+    step()  # the first one fills caches
+    times = []
+    for _ in range(REPEATS):
+        begun = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times)
+
+
+def _time_claim(coding: ValueCoding, seconds: float, size: int) -> Claim:
+    per_megabyte = seconds * 1e3 / (size / 1e6)
+    name = f"gate, per megabyte of an update in {coding.name.lower()}: decoded, judged, recorded"
+    return Claim(name, per_megabyte, "≤ 10", "ms", per_megabyte <= 10)
+
+
+def _rate_claim(coding: ValueCoding, rate: float) -> Claim:
+    return Claim(f"gate, inspected in {coding.name.lower()}", rate, "≥ 100", "MB/s", rate >= 100)

@@ -1,0 +1,154 @@
+"""A ledger in one file, for an auditor elsewhere: a tar archive whose contents determine its every byte."""
+
+from __future__ import annotations
+
+import io
+import struct
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+
+from fedsparse.audit import merkle
+from fedsparse.audit.evidence import Evidence, Row, read_spaces
+from fedsparse.audit.payloads import check_digest
+from fedsparse.errors import LedgerError
+from fedsparse.files import write_atomic
+from fedsparse.v1 import ledger_pb2
+
+_ENTRIES, _RECEIPTS, _CHECKPOINT = "entries", "receipts", "checkpoint"
+_PAYLOADS, _SPACES, _JSON = "payloads/", "spaces/", ".json"
+_LENGTH = struct.Struct(">Q")
+_MODE = 0o600
+
+
+def write_bundle(path: Path, evidence: Evidence) -> None:
+    """Write ``evidence`` to ``path``; payloads that are gone are left out.
+
+    Raises:
+        LedgerError: it cannot be written.
+    """
+    try:
+        write_atomic(path, _pack(_members(evidence)), _MODE)
+    except OSError as error:
+        raise LedgerError(f"the bundle {path} cannot be written: {error}") from error
+
+
+def read_bundle(path: Path) -> Evidence:
+    """Read a bundle as a stranger's.
+
+    Returns:
+        The evidence; where the file has other bytes than its contents determine, that is among its problems.
+
+    Raises:
+        LedgerError: it is no bundle.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise LedgerError(f"the bundle {path} cannot be read: {error.strerror}") from None
+    members = _unpack(data)
+    for name in (_ENTRIES, _RECEIPTS, _CHECKPOINT):
+        if name not in members:
+            raise LedgerError(f"{path} is no evidence bundle: it has no member {name!r}")
+    entries = _split(members[_ENTRIES], _ENTRIES)
+    rows = tuple(Row(number, entry, merkle.leaf_hash(entry)) for number, entry in enumerate(entries, start=1))
+    payloads = {name: data for name, data in members.items() if name.startswith(_PAYLOADS)}
+
+    def payload(digest: bytes) -> bytes:
+        if (found := payloads.get(_PAYLOADS + digest.hex())) is None:
+            raise LedgerError("is gone")
+        return check_digest(found, digest)
+
+    return Evidence(
+        rows,
+        members[_CHECKPOINT],
+        dict(_numbered(_split(members[_RECEIPTS], _RECEIPTS))),
+        read_spaces({name: data for name, data in members.items() if name.startswith(_SPACES)}),
+        payload,
+        tuple(_slack(members, data)),
+    )
+
+
+def _members(evidence: Evidence) -> Iterator[tuple[str, bytes]]:
+    yield _CHECKPOINT, evidence.checkpoint
+    yield _ENTRIES, _join(row.entry for row in evidence.rows)
+    yield _RECEIPTS, _join(_LENGTH.pack(number) + one for number, one in sorted(evidence.receipts.items()))
+    for digest in sorted({digest for row in evidence.rows if (digest := _digest_in(row.entry))}):
+        try:
+            yield f"{_PAYLOADS}{digest.hex()}", evidence.payload(digest)
+        except LedgerError:  # erased, or it was tampered with: verifying tells which
+            continue
+    for fingerprint, space in sorted(evidence.spaces.items()):
+        yield f"{_SPACES}{fingerprint.hex()}{_JSON}", space.to_json()
+
+
+def _digest_in(data: bytes) -> bytes:
+    entry = ledger_pb2.LedgerEntry.FromString(data)
+    return entry.payload_sha256 if entry.payload_bytes else b""
+
+
+def _pack(members: Iterable[tuple[str, bytes]]) -> bytes:
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, data in members:
+            info = tarfile.TarInfo(name)
+            info.size, info.mode = len(data), _MODE
+            archive.addfile(info, io.BytesIO(data))
+    return file.getvalue()
+
+
+def _unpack(data: bytes) -> dict[str, bytes]:
+    members = {}
+    try:
+        with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
+            for info in archive:
+                file = archive.extractfile(info) if info.isreg() else None
+                if file is None or info.name in members:
+                    raise LedgerError(f"the bundle has a member {info.name!r:.80} that is no file, or twice")
+                members[info.name] = file.read()
+    except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
+        raise LedgerError(f"this is no evidence bundle: {error}") from None
+    return members
+
+
+def _slack(members: Mapping[str, bytes], data: bytes) -> Iterator[str]:
+    """Say where a bundle has bytes that are not determined by what it holds: something may be hidden there."""
+    order = [_CHECKPOINT, _ENTRIES, _RECEIPTS]
+    order += sorted(name for name in members if name.startswith(_PAYLOADS))
+    order += sorted(name for name in members if name.startswith(_SPACES))
+    if extra := sorted(set(members) - set(order)):
+        yield f"the bundle has a member {extra[0]!r:.80} that no fedsparse writes"
+    canonical = _pack((name, members[name]) for name in order)
+    if canonical != data:
+        shorter = min(len(canonical), len(data))
+        at = next((at for at in range(shorter) if canonical[at] != data[at]), shorter)
+        yield f"the bundle is not in canonical form from byte {at} on"
+
+
+def _join(items: Iterable[bytes]) -> bytes:
+    return b"".join(_LENGTH.pack(len(item)) + item for item in items)
+
+
+def _split(data: bytes, member: str) -> list[bytes]:
+    items: list[bytes] = []
+    at = 0
+    while at < len(data):
+        begin = at + _LENGTH.size
+        (length,) = _LENGTH.unpack(data[at:begin]) if begin <= len(data) else (len(data),)
+        at = begin + length
+        if at > len(data):
+            raise LedgerError(f"the bundle's {member} end in the middle of number {len(items) + 1}")
+        items.append(data[begin:at])
+    return items
+
+
+def _numbered(items: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    found = []
+    for item in items:
+        if len(item) < _LENGTH.size:
+            raise LedgerError("the bundle has a receipt without its entry's number")
+        found.append((_LENGTH.unpack(item[: _LENGTH.size])[0], item[_LENGTH.size :]))
+    if any(one >= other for (one, _), (other, _) in pairwise(found)):
+        raise LedgerError("the bundle's receipts are not in the order of their entries")
+    yield from found

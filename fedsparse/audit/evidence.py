@@ -1,0 +1,104 @@
+"""A ledger as an auditor has it: read from its folder or a bundle, trusted in nothing."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedsparse.audit.payloads import Payloads
+from fedsparse.delta import AdapterSpace
+from fedsparse.errors import FedsparseError, LedgerError
+
+
+@dataclass(frozen=True)
+class Row:
+    """An entry as it is stored.
+
+    Attributes:
+        sequence: its place.
+        entry: a serialised LedgerEntry.
+        hash: what its leaf hash must be.
+    """
+
+    sequence: int
+    entry: bytes
+    hash: bytes
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a ledger consists of.
+
+    Attributes:
+        rows: in the order of their numbers.
+        checkpoint: the signed note over all of them; empty where there is none.
+        receipts: serialised receipts by entry.
+        spaces: adapter spaces by fingerprint.
+        payload: returns a payload by its digest, or raises LedgerError.
+        problems: what is wrong with the file that it was read from.
+    """
+
+    rows: tuple[Row, ...]
+    checkpoint: bytes
+    receipts: Mapping[int, bytes]
+    spaces: Mapping[bytes, AdapterSpace]
+    payload: Callable[[bytes], bytes]
+    problems: tuple[str, ...] = ()
+
+
+def read_folder(folder: Path, payload_key: bytes | None = None) -> Evidence:
+    """Read a ledger's folder, or a copy of it.
+
+    Args:
+        payload_key: what its payloads are sealed with.
+
+    Raises:
+        LedgerError: there is no readable ledger.
+    """
+    path = folder / "ledger.db"
+    if not path.exists():
+        raise LedgerError(f"{folder} holds no ledger", "Name a folder with a ledger.db")
+    try:
+        # Evidence is only read. Where nobody writes, SQLite needs no files of its own beside it.
+        mode = "mode=ro" if path.with_name("ledger.db-wal").exists() else "mode=ro&immutable=1"
+        database = sqlite3.connect(f"{path.resolve().as_uri()}?{mode}", uri=True)
+        try:
+            database.execute("BEGIN")  # all of one moment, while the gateway may write on
+            rows = database.execute("SELECT sequence, entry, hash FROM entries ORDER BY sequence").fetchall()
+            notes = database.execute("SELECT one, note FROM checkpoint").fetchall()
+            receipts = database.execute("SELECT sequence, receipt FROM receipts").fetchall()
+        finally:
+            database.close()
+    except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter from a damaged schema
+        raise LedgerError(f"the ledger {folder} cannot be read: {error}", "Copy it to a writable disk") from None
+    for row in (*rows, *notes, *receipts):
+        if not isinstance(row[0], int) or not all(isinstance(cell, bytes) for cell in row[1:]):
+            raise LedgerError(f"the ledger {folder} holds a row that no fedsparse wrote, at {row[0]!r}")
+    return Evidence(
+        tuple(Row(*row) for row in rows),
+        notes[0][1] if notes else b"",
+        dict(receipts),
+        read_spaces({path.name: path.read_bytes() for path in sorted((folder / "spaces").glob("*.json"))}),
+        Payloads(folder / "payloads", payload_key).get,
+    )
+
+
+def read_spaces(files: Mapping[str, bytes]) -> dict[bytes, AdapterSpace]:
+    """Return the adapter spaces that payloads decode against, by fingerprint.
+
+    Args:
+        files: their JSON by file name.
+
+    Raises:
+        LedgerError: one is none.
+    """
+    spaces = {}
+    for name, data in files.items():
+        try:
+            space = AdapterSpace.from_json(data)
+        except FedsparseError as error:
+            raise LedgerError(f"{name} does not describe an adapter space: {error}") from None
+        spaces[space.fingerprint] = space
+    return spaces

@@ -1,0 +1,95 @@
+"""Whether an entry says of its payload what the payload says of itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+
+from google.protobuf.message import DecodeError, Message
+
+from fedsparse.audit.entry import EntryKind, describe_delta, facts_to_proto
+from fedsparse.audit.evidence import Evidence
+from fedsparse.delta import AdapterSpace, Reason, decode, decode_update, header_of
+from fedsparse.errors import FedsparseError, LedgerError
+from fedsparse.v1 import ledger_pb2
+
+_UNLIMITED = 1 << 40
+_DIGEST_BYTES = 32
+_NOTHING = bytes.fromhex("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")  # SHA-256 of no bytes
+_NOTES: Mapping[int, type[Message]] = {
+    EntryKind.OPENED: ledger_pb2.Opening,
+    EntryKind.ROUTE: ledger_pb2.RouteCount,
+    EntryKind.ERASED: ledger_pb2.Erasure,
+}
+
+
+def erasures(
+    entries: Iterable[ledger_pb2.LedgerEntry | None], payload: Callable[[bytes], bytes]
+) -> dict[bytes, int]:
+    """Return the digests of payloads that were recorded to be deleted, and by which entry last."""
+    found = {}
+    for entry in entries:
+        if entry is not None and int(entry.kind) == EntryKind.ERASED:
+            try:
+                erasure = ledger_pb2.Erasure.FromString(payload(entry.payload_sha256))
+            except (LedgerError, DecodeError):
+                continue  # told of where its own payload is checked
+            found[erasure.payload_sha256] = entry.sequence
+    return found
+
+
+def check_payload(entry: ledger_pb2.LedgerEntry, evidence: Evidence, erased: Mapping[bytes, int]) -> Iterator[str]:
+    """Yield what is wrong with an entry's payload, each as the end of the sentence "entry N: ..."."""
+    if not entry.payload_bytes:
+        if entry.payload_sha256 != _NOTHING:
+            yield "has no payload, but the digest of one"
+        return
+    try:
+        payload = evidence.payload(entry.payload_sha256)
+    except LedgerError as error:
+        if erased.get(entry.payload_sha256, 0) <= entry.sequence:
+            yield f"its payload {error}"
+        return
+    if len(payload) != entry.payload_bytes:
+        yield f"its payload has {len(payload)} bytes, not {entry.payload_bytes}"
+    elif int(entry.kind) in (EntryKind.UPDATE, EntryKind.REASON):
+        yield from _check_update(entry, payload, evidence.spaces)
+    elif entry.kind in _NOTES:
+        yield from _check_note(payload, _NOTES[entry.kind])
+
+
+def _check_note(payload: bytes, kind: type[Message]) -> Iterator[str]:
+    try:
+        note = kind.FromString(payload)
+    except DecodeError:
+        yield "its payload cannot be read"
+        return
+    note.DiscardUnknownFields()
+    if note.SerializeToString(deterministic=True) != payload:
+        yield "its payload is not in canonical form"
+
+
+def _check_update(
+    entry: ledger_pb2.LedgerEntry, payload: bytes, spaces: Mapping[bytes, AdapterSpace]
+) -> Iterator[str]:
+    """Decode what left again, and compare it with what the entry says."""
+    try:
+        update = decode_update(payload, max_bytes=_UNLIMITED)
+        facts = []
+        if update.delta:
+            space = spaces.get(header_of(update.delta).space)
+            if space is None:
+                yield "cannot be decoded: the file of its adapter space is gone from spaces/"
+                return
+            facts = facts_to_proto(describe_delta(decode(update.delta, space, max_bytes=_UNLIMITED), space))
+    except FedsparseError as error:
+        yield f"its payload does not decode: {error}"
+        return
+    said = {metric.name: metric.value for metric in entry.metrics}
+    if (entry.round, entry.version, entry.samples) != (update.round, update.version, update.samples):
+        yield "round, version or samples are others than in its payload"
+    if said != dict(update.metrics):
+        yield "metrics are others than in its payload"
+    if list(entry.tensors) != facts or int(entry.reason) != update.reason:
+        yield "tensors or reason are others than in its payload"
+    if (int(entry.kind) == EntryKind.UPDATE) != (update.reason is Reason.NONE):
+        yield "its kind is another than its payload's"
