@@ -20,7 +20,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
-from benchmarks.attacking import adapters, calls, doors, floods, gateways, loopback, suite, table
+from benchmarks.attacking import adapters, calls, doors, floods, gateways, ledgers, loopback, suite, table
 from benchmarks.attacking.attack import Outcome
 from benchmarks.attacking.federation import HONEST, Federation, Log, Watched
 from benchmarks.attacking.insider import Stage
@@ -35,7 +35,7 @@ def _hub(federation: Federation) -> Iterator[Outcome]:
     for attack in doors.attacks():
         yield suite.run(federation, attack, federation, federation.hub)
     stage = Stage(federation)
-    for attack in calls.attacks():
+    for attack in [*calls.attacks(), *ledgers.attacks()]:
         yield suite.run(federation, attack, stage, federation.hub)
     stage.close()
     for attack in floods.attacks():

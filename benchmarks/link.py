@@ -58,7 +58,7 @@ class _Bench:
         self._large(large.LargeMessages(operator, desk))
         plants = [Plant(operator, self._certificates, name, whole=True) for name in _FEW[2:]]
         with self._link(operator, "prober") as link:
-            attendee = prompt.Attendee(link, operator.folder / "attendee")
+            attendee = prompt.Attendee(link, operator.folder / "attendee", "prober")
             node = operator.node("prober")
             ours = prompt.notice(operator, node, attendee, self._options.tasks)
         self._rounds = prompt.rounds(operator, [plant.node for plant in plants], self._options.rounds)

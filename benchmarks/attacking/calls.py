@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import grpc
 
-from benchmarks.attacking import messages, raw, updates
+from benchmarks.attacking import raw, updates
 from benchmarks.attacking.attack import Attack
 from benchmarks.attacking.insider import GROUP, Insider, Stage, refused
 from benchmarks.attacking.messages import OTHER_SPACE, SPACE, update
@@ -32,13 +32,13 @@ def _attend(request: link_pb2.AttendRequest) -> Callable[[Stage], str]:
 
 
 def _protocol() -> list[Attack]:
-    said = "speaks link protocol 2, this hub 1"
+    said = "speaks link protocol 3, this hub 2"
     token = link_pb2.AttendRequest(protocol=2, space=SPACE.fingerprint, session=b"short")
     held = link_pb2.AttendRequest(protocol=2, space=SPACE.fingerprint, held=["x"] * 17)
 
     def another(stage: Stage) -> str:
         try:
-            stage.insider.stub.Describe(link_pb2.DescribeRequest(protocol=2), timeout=raw.SECONDS)
+            stage.insider.stub.Describe(link_pb2.DescribeRequest(protocol=3), timeout=raw.SECONDS)
         except grpc.RpcError as error:
             return raw.status(error)
         return "OK"
@@ -46,7 +46,7 @@ def _protocol() -> list[Attack]:
     return [
         refused("FAILED_PRECONDITION", said, "Describe in another protocol version", another),
         refused("FAILED_PRECONDITION", said, "Attend in another protocol version",
-                _attend(link_pb2.AttendRequest(protocol=2, space=SPACE.fingerprint))),
+                _attend(link_pb2.AttendRequest(protocol=3, space=SPACE.fingerprint))),
         refused("FAILED_PRECONDITION", "the base models or adapter settings differ",
                 "Attend with another adapter space",
                 _attend(link_pb2.AttendRequest(protocol=2, space=OTHER_SPACE.fingerprint))),
@@ -86,7 +86,7 @@ def _others() -> list[Attack]:
         task_id, receipt = stage.done
         stage.federation.wait(lambda: task_id in stage.federation.answers(), "the first answer")
         receipts = stage.federation.receipts("mallory")
-        request = link_pb2.Update(task_id=task_id, round_update=update(), ledger_hash=messages.HASH)
+        request = stage.insider.update(task_id, update())
         again = stage.insider.dial().Push(request, timeout=raw.SECONDS)
         same = again.SerializeToString(deterministic=True) == receipt
         time.sleep(0.5)  # a second answer would have come by now
@@ -100,9 +100,7 @@ def _others() -> list[Attack]:
         """Push one task eight times at once, each with other bytes."""
         task_id, ends = stage.insider.task(), []
         threads = [
-            threading.Thread(
-                target=lambda n=n: ends.append(raw.push(stage.insider.stub, task_id, update(samples=100 + n)))
-            )
+            threading.Thread(target=lambda n=n: ends.append(stage.insider.push(task_id, update(samples=100 + n))))
             for n in range(8)
         ]
         for thread in threads:

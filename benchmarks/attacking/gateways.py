@@ -19,6 +19,7 @@ from benchmarks.attacking.federation import Federation, Watched
 from benchmarks.attacking.hostile_hub import HostileHub, Receipts
 from benchmarks.attacking.messages import round_task
 from benchmarks.attacking.site import Site
+from fedsparse.audit import Checkpoint
 from fedsparse.bundle import bundle_sha256
 from fedsparse.delta import Reason, decode_update
 from fedsparse.security import Credentials, Role
@@ -234,5 +235,13 @@ def _receipts() -> list[Attack]:
                signed(lambda stage: stage.federation.other.credentials(Role.HUB, "hub", "127.0.0.1"))),
         attack("a receipt for other bytes", other, saying(payload_sha256=bytes(32))),
         attack("a receipt for another ledger entry", other, saying(ledger_hash=bytes(32))),
+        attack("a receipt that witnesses another history", "witnesses another history",
+               saying(checkpoint_root=bytes(32))),
+        attack("a receipt that witnesses more than there is", "witnesses another history",
+               saying(checkpoint_size=10**6)),
+        attack("a receipt that witnesses another ledger", "witnesses another ledger",
+               saying(ledger_key=bytes(32))),
+        attack("a cosignature of another checkpoint", "has a cosignature that does not count",
+               saying(cosigned=Checkpoint("fedsparse/kiso/0", 1, bytes(32)))),
         attack("a receipt for another plant", "is for the plant 'kiso'", saying(plant="kiso")),
     ]  # fmt: skip

@@ -9,9 +9,12 @@ from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 
 import grpc
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from benchmarks.attacking.certificates import Fixed
 from benchmarks.attacking.messages import federation
+from fedsparse.audit import Checkpoint, cosign, public_bytes
+from fedsparse.audit.notes import open_note
 from fedsparse.security import Credentials, server_credentials, sign
 from fedsparse.v1 import link_pb2, link_pb2_grpc
 
@@ -37,6 +40,7 @@ class HostileHub(link_pb2_grpc.LinkServicer):
         self._server = grpc.server(
             ThreadPoolExecutor(8), options=[("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0)]
         )
+        self.witness = Ed25519PrivateKey.generate()
         link_pb2_grpc.add_LinkServicer_to_server(self, self._server)
         self.port = self._server.add_secure_port("127.0.0.1:0", server_credentials(Fixed(credentials)))
         self._server.start()
@@ -75,16 +79,23 @@ class HostileHub(link_pb2_grpc.LinkServicer):
         return self.receipts(request)
 
     def receipt(
-        self, update: link_pb2.Update, signer: Credentials | None = None, key: bytes | None = None, **said: object
+        self,
+        update: link_pb2.Update,
+        signer: Credentials | None = None,
+        key: bytes | None = None,
+        cosigned: Checkpoint | None = None,
+        **said: object,
     ) -> link_pb2.Receipt:
         """Return a receipt, right but for what is given.
 
         Args:
             signer: whose certificate it shows.
             key: what it is signed with, if not that one's.
+            cosigned: the checkpoint that it cosigns, if not the one that it names.
             said: fields that differ.
         """
         who = signer or self._credentials
+        whole = Checkpoint.parse(open_note(update.checkpoint.note).body)
         fields: dict[str, object] = {
             "plant": self._plant,
             "task_id": update.task_id,
@@ -92,7 +103,14 @@ class HostileHub(link_pb2_grpc.LinkServicer):
             "ledger_hash": update.ledger_hash,
             "sequence": 1,
             "received_unix_ms": time.time_ns() // 1_000_000,
+            "origin": whole.origin,
+            "ledger_key": update.checkpoint.ledger_key,
+            "checkpoint_size": whole.size,
+            "checkpoint_root": whole.root,
+            "witness_key": public_bytes(self.witness),
         }
         body = link_pb2.ReceiptBody(**{**fields, **said})  # type: ignore[arg-type]
+        named = Checkpoint(body.origin, body.checkpoint_size, body.checkpoint_root)
         signature = sign(key or who.key, body.SerializeToString(deterministic=True))
-        return link_pb2.Receipt(body=body, signature=signature, hub_certificate=who.der)
+        line = cosign(cosigned or named, "fedsparse/hub", self.witness, time.time_ns() // 1_000_000_000)
+        return link_pb2.Receipt(body=body, signature=signature, hub_certificate=who.der, cosignature=line)

@@ -17,6 +17,7 @@ from benchmarks.attacking.attack import Attack, in_words
 from benchmarks.attacking.federation import Federation
 from benchmarks.attacking.messages import SPACE, update
 from fedsparse.v1 import link_pb2, link_pb2_grpc
+from tests.unit.federation_samples import PlantLog
 
 GROUP = "calls of a hostile plant"
 _SECONDS = 5.0
@@ -34,7 +35,8 @@ class Insider:
     def __init__(self, federation: Federation, name: str = "mallory", token: bytes = b"m" * 16) -> None:
         self.federation = federation
         self.name = name
-        self._credentials = federation.credentials(name)
+        self.credentials = federation.credentials(name)
+        self.log = PlantLog(name)
         self._channels: list[grpc.Channel] = []
         self._streams: list[Any] = []
         self._tasks: queue.Queue[str] = queue.Queue()
@@ -52,7 +54,7 @@ class Insider:
 
     def dial(self, **options: object) -> link_pb2_grpc.LinkStub:
         """Return one more connection."""
-        self._channels.append(raw.channel(self.federation.port, self._credentials, **options))
+        self._channels.append(raw.channel(self.federation.port, self.credentials, **options))
         return link_pb2_grpc.LinkStub(self._channels[-1])
 
     def channel(self) -> grpc.Channel:
@@ -81,9 +83,20 @@ class Insider:
         self.federation.issue_task(self.name)
         return self._tasks.get(timeout=_SECONDS)
 
-    def push(self, task_id: str, payload: bytes, **more: bytes) -> str:
+    def update(self, task_id: str, payload: bytes, hash: bytes = messages.HASH) -> link_pb2.Update:
+        """Return an update with an honest checkpoint: its ledger includes it, and continues what was witnessed."""
+        return self.log.update(payload, task_id, hash, self.credentials.key)
+
+    def push(self, task_id: str, payload: bytes, hash: bytes = messages.HASH) -> str:
         """Return how a Push ends."""
-        return raw.push(self.stub, task_id, payload, **more)
+        return self.send(self.update(task_id, payload, hash))
+
+    def send(self, update: link_pb2.Update) -> str:
+        """Return how the Push of just these bytes ends."""
+        ended = raw.push(self.stub, update)
+        if ended.startswith("OK"):
+            self.log.witnessed = max(self.log.witnessed, len(self.log.leaves))
+        return ended
 
 
 class Stage:
@@ -111,8 +124,8 @@ class Stage:
     def done(self) -> tuple[str, bytes]:
         """A task that it has answered honestly, and the receipt's bytes."""
         task_id = self.insider.task()
-        request = link_pb2.Update(task_id=task_id, round_update=update(), ledger_hash=messages.HASH)
-        receipt = self.insider.stub.Push(request, timeout=raw.SECONDS)
+        receipt = self.insider.stub.Push(self.insider.update(task_id, update()), timeout=raw.SECONDS)
+        self.insider.log.witnessed = receipt.body.checkpoint_size
         return task_id, receipt.SerializeToString(deterministic=True)
 
     def honest_task(self) -> str:
@@ -125,8 +138,14 @@ class Stage:
 
 
 def refused(
-    code: str, said: str, does: str, run: Callable[[Stage], str], log: str | None = None, limit: float = 15.0
+    code: str,
+    said: str,
+    does: str,
+    run: Callable[[Stage], str],
+    log: str | None = None,
+    limit: float = 15.0,
+    group: str = GROUP,
 ) -> Attack:
     """Return an attack that must be answered by this status, in words that the hub's log has too."""
     line = log or f"refused ipv4:.*{said}"
-    return Attack(GROUP, does, f"{code}: {in_words(said)}", f"^{code}: .*{said}", line, run, limit=limit)
+    return Attack(group, does, f"{code}: {in_words(said)}", f"^{code}: .*{said}", line, run, limit=limit)

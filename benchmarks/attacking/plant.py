@@ -72,7 +72,7 @@ class Plant:
         """Answer every task with the same update, for as long as the process lasts."""
         try:
             for task in self.link.attend(SPACE.fingerprint, self._presence):
-                receipt = self.link.push(task.task_id, self._record(task.task_id))
+                receipt = self.link.push(self._record(task.task_id), self._ledger)
                 self._receipts.append((task.task_id, receipt.body.sequence))
         except FedsparseError as error:
             self._trouble = str(error)
@@ -105,7 +105,7 @@ def main() -> None:
     """Run until stdin ends."""
     die_with_parent()
     name, home, address = sys.argv[1:]
-    with TemporaryDirectory() as folder, Ledger(Path(folder), peer_fingerprint=bytes(32)) as ledger:
+    with TemporaryDirectory() as folder, Ledger(Path(folder), bytes(32), name) as ledger:
         ledger.set_space(SPACE)
         plant = Plant(name, Path(home), address, ledger)
         threading.Thread(target=plant.attend, daemon=True).start()

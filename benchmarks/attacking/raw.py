@@ -12,7 +12,6 @@ from pathlib import Path
 
 import grpc
 
-from benchmarks.attacking.messages import HASH
 from fedsparse.security import Credentials, channel_credentials
 from fedsparse.v1 import link_pb2, link_pb2_grpc
 
@@ -100,12 +99,10 @@ def describe(port: int, credentials: Credentials | None) -> str:
     return "OK"
 
 
-def push(stub: link_pb2_grpc.LinkStub, task_id: str, payload: bytes, hash: bytes = HASH) -> str:
+def push(stub: link_pb2_grpc.LinkStub, update: link_pb2.Update) -> str:
     """Return how one Push ends."""
     try:
-        receipt = stub.Push(
-            link_pb2.Update(task_id=task_id, round_update=payload, ledger_hash=hash), timeout=SECONDS
-        )
+        receipt = stub.Push(update, timeout=SECONDS)
     except grpc.RpcError as error:
         return status(error)
     return f"OK: receipt {receipt.body.sequence}"

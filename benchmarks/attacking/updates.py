@@ -109,7 +109,7 @@ def _sizes() -> list[Attack]:
 
     def compressed(stage: Stage) -> str:
         stub = stage.insider.dial(compression=grpc.Compression.Gzip)
-        return _grown(stage, lambda: raw.push(stub, stage.task, bytes(_BOMB_BYTES)))
+        return _grown(stage, lambda: raw.push(stub, stage.insider.update(stage.task, bytes(_BOMB_BYTES))))
 
     def bomb(stage: Stage) -> str:
         """Send 7 kB that inflate to 7 MB: less than the limit before, a thousand times more after."""

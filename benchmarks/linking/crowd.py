@@ -20,6 +20,7 @@ from benchmarks.linking.messages import SPACE, refusal
 from fedsparse.processes import die_with_parent
 from fedsparse.security import Role
 from fedsparse.v1 import link_pb2, link_pb2_grpc
+from tests.unit.federation_samples import PlantLog
 
 _FIRST_BACKOFF_SECONDS = 0.5  # as the gateway waits
 _LAST_BACKOFF_SECONDS = 15.0
@@ -31,9 +32,11 @@ class _Plant:
         self._name = name
         self._session = secrets.token_bytes(16)
         self._out = out
-        credentials = grpc.ssl_channel_credentials(
-            *((home / file).read_bytes() for file in ("ca.pem", f"{name}.key", f"{name}.pem"))
+        self._log = PlantLog(name)
+        authority, self._key, chain = (
+            (home / file).read_bytes() for file in ("ca.pem", f"{name}.key", f"{name}.pem")
         )
+        credentials = grpc.ssl_channel_credentials(authority, self._key, chain)
         options = [
             ("grpc.keepalive_time_ms", 10_000),
             ("grpc.keepalive_timeout_ms", 10_000),
@@ -69,11 +72,12 @@ class _Plant:
             asyncio.get_running_loop().create_task(self._decline(task.task_id))
 
     async def _decline(self, task_id: str) -> None:
-        update = link_pb2.Update(task_id=task_id, round_update=refusal(), ledger_hash=secrets.token_bytes(32))
+        update = self._log.update(refusal(), task_id, secrets.token_bytes(32), self._key)
         backoff = _FIRST_BACKOFF_SECONDS
         while True:
             try:
-                await self._stub.Push(update, timeout=_PUSH_SECONDS)
+                receipt = await self._stub.Push(update, timeout=_PUSH_SECONDS)
+                self._log.witnessed = receipt.body.checkpoint_size
                 return self._say("receipt")
             except grpc.aio.AioRpcError as error:
                 self._say("not delivered", f"{error.code().name}: {error.details()}")

@@ -41,21 +41,23 @@ class Attendee:
     Args:
         link: its connection.
         folder: for the ledger, without which nothing is sent.
+        name: of the plant.
     """
 
-    def __init__(self, link: Link, folder: Path) -> None:
+    def __init__(self, link: Link, folder: Path, name: str) -> None:
         self._link = link
         self._folder = folder
+        self._name = name
         self.came: list[float] = []
         threading.Thread(target=self._attend, daemon=True).start()
 
     def _attend(self) -> None:
-        with Ledger(self._folder, peer_fingerprint=bytes(32)) as ledger:
+        with Ledger(self._folder, bytes(32), self._name) as ledger:
             ledger.set_space(SPACE)
             for one in self._link.attend(SPACE.fingerprint, _Presence()):
                 self.came.append(time.monotonic())
                 draft = EntryDraft(kind=EntryKind.REASON, peer="hub", task_id=one.task_id, policy_sha256=bytes(32))
-                self._link.push(one.task_id, ledger.append(draft, refusal()))
+                self._link.push(ledger.append(draft, refusal()), ledger)
 
 
 def notice(operator: Operator, node: int, attendee: Attendee, tasks: int) -> list[float]:

@@ -85,26 +85,9 @@ def probe_membership(
         SpaceMismatchError: state or update belongs to another space.
     """
     members, others = site_samples(trainer, most, seed)
-    return Probe(compare(trainer, state, update, members, others, seed))
-
-
-def compare(
-    trainer: LocalTrainer,
-    state: SparseDelta,
-    update: SparseDelta,
-    members: _Positions,
-    others: _Positions,
-    seed: int = 0,
-) -> dict[str, Membership]:
-    """Return what each score tells; arguments and errors as for :func:`probe_membership`.
-
-    Args:
-        members: positions of samples that were trained on.
-        others: positions of samples that were not.
-    """
     both = np.concatenate([members, others])
     scores = score(trainer.adapter, state, update, trainer.inputs.take(both), trainer.samples.labels[both])
-    return {name: measure(one[: len(members)], one[len(members) :], seed) for name, one in scores.items()}
+    return Probe({name: measure(one[: len(members)], one[len(members) :], seed) for name, one in scores.items()})
 
 
 def probe_images(

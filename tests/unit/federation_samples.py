@@ -192,8 +192,12 @@ class PlantLog:
             return self.leaves[place]
         return merkle.node_hash(self.node(level - 1, 2 * place), self.node(level - 1, 2 * place + 1))
 
-    def checkpoint(self, entry_hash: bytes, signer: Credentials) -> link_pb2.Checkpoint:
-        """Return the checkpoint over all leaves, with proofs for one that joins them unless it is there."""
+    def checkpoint(self, entry_hash: bytes, signer: bytes) -> link_pb2.Checkpoint:
+        """Return the checkpoint over all leaves, with proofs for one that joins them unless it is there.
+
+        Args:
+            signer: key of the plant's certificate, PEM.
+        """
         if entry_hash not in self.leaves:
             self.leaves.append(entry_hash)
         size, index, public = len(self.leaves), self.leaves.index(entry_hash), public_bytes(self.key)
@@ -201,14 +205,14 @@ class PlantLog:
         return link_pb2.Checkpoint(
             note=sign_checkpoint(whole, self.key),
             ledger_key=public,
-            key_signature=sign(signer.key, statement(self.origin, public)),
+            key_signature=sign(signer, statement(self.origin, public)),
             entry=index + 1,
             inclusion=merkle.inclusion_proof(self.node, index, size),
             old_size=self.witnessed,
             consistency=merkle.consistency_proof(self.node, self.witnessed, size),
         )
 
-    def update(self, payload: bytes, task_id: str, entry_hash: bytes, signer: Credentials) -> link_pb2.Update:
+    def update(self, payload: bytes, task_id: str, entry_hash: bytes, signer: bytes) -> link_pb2.Update:
         return link_pb2.Update(
             task_id=task_id,
             round_update=payload,

@@ -19,7 +19,7 @@ def kiso(tmp_path_factory: pytest.TempPathFactory) -> Credentials:
 
 def shown(log: PlantLog, entry: int, kiso: Credentials, since: int = 0) -> link_pb2.Checkpoint:
     log.witnessed = since
-    return log.checkpoint(ENTRIES[entry], kiso)
+    return log.checkpoint(ENTRIES[entry], kiso.key)
 
 
 def seen_of(log: PlantLog, entry: int, kiso: Credentials) -> Seen:

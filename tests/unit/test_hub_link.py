@@ -214,7 +214,7 @@ def bench(pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
 
 
 def push(stub: PlantStub, payload: bytes, task_id: str = TASK, hash: bytes = HASH) -> link_pb2.Receipt:
-    receipt = stub.Push(stub.log.update(payload, task_id, hash, stub.credentials), timeout=30)
+    receipt = stub.Push(stub.log.update(payload, task_id, hash, stub.credentials.key), timeout=30)
     stub.log.witnessed = max(stub.log.witnessed, receipt.body.checkpoint_size)
     return receipt
 
@@ -703,7 +703,7 @@ def test_a_plant_that_missed_a_receipt_is_told_from_where_to_prove(bench: Bench)
 def _taken(stub: PlantStub) -> bool:
     """Push for the second task, once the plant has been given it."""
     try:
-        stub.Push(stub.log.update(update(), "b" * 64, b"i" * 32, stub.credentials), timeout=30)
+        stub.Push(stub.log.update(update(), "b" * 64, b"i" * 32, stub.credentials.key), timeout=30)
     except grpc.RpcError as error:
         if error.code() is grpc.StatusCode.NOT_FOUND:
             return False
