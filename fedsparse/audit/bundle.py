@@ -66,7 +66,7 @@ def read_bundle(path: Path) -> Evidence:
         dict(_numbered(_split(members[_RECEIPTS], _RECEIPTS))),
         read_spaces({name: data for name, data in members.items() if name.startswith(_SPACES)}),
         payload,
-        tuple(_slack(members, data)),
+        problems=tuple(_slack(members, data)),
     )
 
 
@@ -99,7 +99,7 @@ def _pack(members: Iterable[tuple[str, bytes]]) -> bytes:
 
 
 def _unpack(data: bytes) -> dict[str, bytes]:
-    members = {}
+    members: dict[str, bytes] = {}
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
             for info in archive:
@@ -108,7 +108,8 @@ def _unpack(data: bytes) -> dict[str, bytes]:
                     raise LedgerError(f"the bundle has a member {info.name!r:.80} that is no file, or twice")
                 members[info.name] = file.read()
     except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
-        raise LedgerError(f"this is no evidence bundle: {error}") from None
+        where = f"after its member {[*members][-1]!r:.80}" if members else "at its beginning"
+        raise LedgerError(f"this is no evidence bundle: {error}, {where}") from None
     return members
 
 

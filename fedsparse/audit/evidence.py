@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from fedsparse.audit.payloads import Payloads
@@ -37,6 +37,7 @@ class Evidence:
         receipts: serialised receipts by entry.
         spaces: adapter spaces by fingerprint.
         payload: returns a payload by its digest, or raises LedgerError.
+        nodes: hashes of complete subtrees by level and place, where they are kept as well.
         problems: what is wrong with the file that it was read from.
     """
 
@@ -45,6 +46,7 @@ class Evidence:
     receipts: Mapping[int, bytes]
     spaces: Mapping[bytes, AdapterSpace]
     payload: Callable[[bytes], bytes]
+    nodes: Mapping[tuple[int, int], bytes] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
 
 
@@ -69,6 +71,7 @@ def read_folder(folder: Path, payload_key: bytes | None = None) -> Evidence:
             rows = database.execute("SELECT sequence, entry, hash FROM entries ORDER BY sequence").fetchall()
             notes = database.execute("SELECT one, note FROM checkpoint").fetchall()
             receipts = database.execute("SELECT sequence, receipt FROM receipts").fetchall()
+            nodes = database.execute("SELECT level, place, hash FROM nodes").fetchall()
         finally:
             database.close()
     except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter from a damaged schema
@@ -76,12 +79,15 @@ def read_folder(folder: Path, payload_key: bytes | None = None) -> Evidence:
     for row in (*rows, *notes, *receipts):
         if not isinstance(row[0], int) or not all(isinstance(cell, bytes) for cell in row[1:]):
             raise LedgerError(f"the ledger {folder} holds a row that no fedsparse wrote, at {row[0]!r}")
+    if not all(isinstance(a, int) and isinstance(b, int) and isinstance(c, bytes) for a, b, c in nodes):
+        raise LedgerError(f"the ledger {folder} holds a part of its tree that no fedsparse wrote")
     return Evidence(
         tuple(Row(*row) for row in rows),
         notes[0][1] if notes else b"",
         dict(receipts),
         read_spaces({path.name: path.read_bytes() for path in sorted((folder / "spaces").glob("*.json"))}),
         Payloads(folder / "payloads", payload_key).get,
+        {(level, place): node for level, place, node in nodes},
     )
 
 
@@ -100,5 +106,7 @@ def read_spaces(files: Mapping[str, bytes]) -> dict[bytes, AdapterSpace]:
             space = AdapterSpace.from_json(data)
         except FedsparseError as error:
             raise LedgerError(f"{name} does not describe an adapter space: {error}") from None
+        if name.rpartition("/")[2] != f"{space.fingerprint.hex()}.json":
+            raise LedgerError(f"{name} describes another adapter space, {space.fingerprint.hex()[:16]}")
         spaces[space.fingerprint] = space
     return spaces

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,7 +104,11 @@ def verify_evidence(
     for expected, (row, entry) in enumerate(zip(evidence.rows, entries, strict=True), start=1):
         hashed = merkle.leaf_hash(row.entry)
         leaves.append(hashed)
-        found = list(_check_place(expected, row, entry, hashed, previous))
+        found = list(_check_place(expected, row, entry, hashed))
+        if entry is not None and entry.previous_hash != previous:
+            problems.append(
+                f"entry {max(1, row.sequence - 1)}: breaks the chain: it is another than when the next was written"
+            )
         if entry is not None:
             found += check_payload(entry, evidence, erased)
             kinds[entry.kind] += 1
@@ -119,6 +123,7 @@ def verify_evidence(
     sizes |= {receipt.body.checkpoint_size for receipt in kept}
     roots = Roots(key, origin, merkle.roots_at(leaves, sizes))
     problems += _check_checkpoint(evidence.checkpoint, roots, len(leaves))
+    problems += _check_nodes(evidence.nodes, leaves)
     problems += _check_history([*map(_body_of, evidence.receipts.values()), *(r.body for r in kept)], roots)
     problems += _check_filed(evidence.receipts, sent, roots, authority)
     if hub_receipts is not None:
@@ -147,9 +152,7 @@ def parse_entry(data: bytes) -> ledger_pb2.LedgerEntry | None:
     return entry if canonical and entry.format == FORMAT else None
 
 
-def _check_place(
-    expected: int, row: Row, entry: ledger_pb2.LedgerEntry | None, hashed: bytes, previous: bytes
-) -> Iterator[str]:
+def _check_place(expected: int, row: Row, entry: ledger_pb2.LedgerEntry | None, hashed: bytes) -> Iterator[str]:
     if row.sequence != expected:
         yield f"follows entry {expected - 1}: what stood between is gone"
     if hashed != row.hash:
@@ -157,8 +160,6 @@ def _check_place(
     if entry is None:
         yield "its bytes are no ledger entry"
         return
-    if entry.previous_hash != previous:
-        yield "does not continue the chain: the entry before it is another than when it was written"
     if entry.sequence != row.sequence:
         yield f"says that it is entry {entry.sequence}"
     if entry.kind not in _KINDS:
@@ -182,6 +183,21 @@ def _check_checkpoint(note: bytes, roots: Roots, size: int) -> Iterator[str]:
             f"entry {size}: the ledger signed for {checkpoint.size} entries under another root: "
             "entries were altered, added or cut off by somebody without its key"
         )
+
+
+def _check_nodes(nodes: Mapping[tuple[int, int], bytes], leaves: Sequence[bytes]) -> Iterator[str]:
+    """Compare what is kept of the tree with the entries: the gateway proves from it."""
+    level, row = 0, list(leaves)
+    rest = dict(nodes)
+    while nodes and row:
+        kept = [rest.pop((level, place), b"") for place in range(len(row))]
+        for place, (node, expected) in enumerate(zip(kept, row, strict=True)):
+            if node != expected:
+                yield f"entry {(place + 1) << level}: the tree over it was altered, at level {level}"
+        row = [merkle.node_hash(*kept[place : place + 2]) for place in range(0, len(kept) - 1, 2)]
+        level += 1
+    if rest:
+        yield f"entry {len(leaves)}: the tree has {len(rest)} parts of entries that are gone"
 
 
 def _check_history(bodies: Iterable[link_pb2.ReceiptBody | None], roots: Roots) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """A second verifier of evidence bundles, written from docs/ledger.md alone; it shares no code with fedsparse.
 
-It needs Python and `cryptography`. It leaves to the first one the values inside a delta, and what entries say of them.
+It leaves to the first one the values inside deltas, and what entries say of them.
 
 Usage: verifier.py BUNDLE CA.pem [HUB-RECEIPTS.jsonl]
 """
@@ -90,11 +90,11 @@ def b64(text: str) -> bytes:
     return data
 
 
-def signed_line(line: str, key: bytes, kind: int) -> tuple[str, bytes]:
+def signed_line(line: str, key: bytes, kind: int, named: str = "") -> tuple[str, bytes]:
     """Return the name in a signature line of a note, and what follows the key's identifier."""
     dash, name, encoded = line.split(" ")
     blob = b64(encoded)
-    if dash != "—" or blob[:4] != sha(name.encode() + bytes([10, kind]) + key)[:4]:
+    if dash != "—" or named not in ("", name) or blob[:4] != sha(name.encode() + bytes([10, kind]) + key)[:4]:
         raise ValueError("no signature line, or another key's")
     return name, blob[4:]
 
@@ -115,10 +115,9 @@ def chain(der: bytes, ca: list[x509.Certificate], role: str, unix_ms: int) -> tu
             raise ValueError("a certificate was not valid at that time")
     names = certificates[0].extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     (uri,) = names.get_values_for_type(x509.UniformResourceIdentifier)
-    prefix = f"urn:fedsparse:{role}:"
-    if not uri.startswith(prefix):
+    if not uri.startswith(f"urn:fedsparse:{role}:"):
         raise ValueError(f"it is no {role}'s certificate")
-    return certificates[0].public_key(), uri.removeprefix(prefix)
+    return certificates[0].public_key(), uri.split(":", 3)[3]
 
 
 def issued(below: x509.Certificate, above: x509.Certificate) -> bool:
@@ -137,6 +136,14 @@ def pack(members: dict[str, bytes]) -> bytes:
             info.size, info.mode = len(members[name]), 0o600
             archive.addfile(info, io.BytesIO(members[name]))
     return file.getvalue()
+
+
+def fingerprint(space: bytes) -> bytes:
+    fields = json.loads(space)
+    told = b"fedsparse adapter space 1\0" + bytes.fromhex(fields["base_fingerprint"])
+    for name, shape in ((tensor["name"].encode(), tensor["shape"]) for tensor in fields["tensors"]):
+        told += struct.pack(">Q", len(name)) + name + struct.pack(f">{len(shape) + 1}Q", len(shape), *shape)
+    return sha(told) if json.dumps(fields, indent=1).encode() == space else b""
 
 
 def split(data: bytes) -> list[bytes]:
@@ -164,6 +171,9 @@ class Verifier:
     def problems(self, hub: bytes | None) -> Iterator[str]:
         if pack(self.members) != self.bundle:
             yield "the bundle has bytes that its contents do not determine"
+        for name in self.members:
+            if name.startswith("spaces/") and name != f"spaces/{fingerprint(self.members[name]).hex()}.json":
+                yield f"{name} is no adapter space, or another"
         erased = dict(self.erasures())
         for number, entry in enumerate(self.entries, 1):
             try:
@@ -194,14 +204,13 @@ class Verifier:
     def erasures(self) -> Iterator[tuple[bytes, int]]:
         for number, entry in enumerate(self.entries, 1):
             with suppress(Exception):  # told of where the entry itself is checked
-                fields = parse(entry)
-                if one(fields, 5) == 9:
+                if one(fields := parse(entry), 5) == 9:
                     yield one(only(parse(self.payload(one(fields, 15))), 3), 1), number
 
     def check_entry(self, number: int, entry: Fields, erased: dict[bytes, int]) -> None:
         only(entry, 18)
         previous = self.leaves[number - 2] if number > 1 else bytes(32)
-        if (one(entry, 1), one(entry, 2), one(entry, 4)) != (2, number, previous) or not 1 <= one(entry, 5) <= 9:
+        if [one(entry, field) for field in (1, 2, 4)] != [2, number, previous] or not 1 <= one(entry, 5) <= 9:
             raise ValueError("format, number, kind or chain is wrong")
         kind, size, digest = one(entry, 5), one(entry, 14), one(entry, 15)
         if not size:
@@ -243,9 +252,7 @@ class Verifier:
         expected = f"{self.origin}\n{len(self.leaves)}\n{base64.b64encode(root(self.leaves)).decode()}"
         if not gap or text != expected or line[-1:] != "\n":
             raise ValueError("it is of other entries")
-        name, blob = signed_line(line[:-1], self.key, 1)
-        if name != self.origin:
-            raise ValueError("it is signed by another key")
+        _, blob = signed_line(line[:-1], self.key, 1, self.origin)
         ed25519.Ed25519PublicKey.from_public_bytes(self.key).verify(blob, (text + "\n").encode())
 
     def check_receipt(self, number: int, data: bytes) -> None:
@@ -253,17 +260,13 @@ class Verifier:
         body = only(parse(one(receipt, 1)), 11)
         if (one(body, 2, b""), one(body, 3), one(body, 4)) != self.sent[number]:
             raise ValueError("it is for something else")
-        if (one(body, 7, b"").decode(), one(body, 8, b"")) != (self.origin, self.key):
-            raise ValueError("it witnesses another ledger")
-        size = one(body, 9)
-        if size > len(self.leaves) or root(self.leaves[:size]) != one(body, 10):
-            raise ValueError("it witnesses another history")
+        size, witnessed = one(body, 9), (one(body, 7, b"").decode(), one(body, 8, b""), one(body, 10))
+        if size > len(self.leaves) or witnessed != (self.origin, self.key, root(self.leaves[:size])):
+            raise ValueError("it witnesses another ledger or history")
         hub, _ = chain(one(receipt, 3), self.ca, "hub", one(body, 6))
         hub.verify(one(receipt, 2), one(receipt, 1), ec.ECDSA(hashes.SHA256()))
         line = one(receipt, 4).decode()
-        _, blob = signed_line(line.removesuffix("\n"), one(body, 11), 4)
-        if line[-1:] != "\n":
-            raise ValueError("the cosignature is no line")
+        _, blob = signed_line(line[:-1] if line[-1:] == "\n" else "", one(body, 11), 4)
         checkpoint = f"{self.origin}\n{size}\n{base64.b64encode(one(body, 10)).decode()}\n"
         said = f"cosignature/v1\ntime {int.from_bytes(blob[:8], 'big')}\n{checkpoint}"
         ed25519.Ed25519PublicKey.from_public_bytes(one(body, 11)).verify(blob[8:], said.encode())
@@ -272,11 +275,10 @@ class Verifier:
         numbers = {leaf: number for number, (_, _, leaf) in self.sent.items()}
         for count, line in enumerate(kept.splitlines(), 1):
             try:
-                data = b64(json.loads(line)["receipt"])
-                body = parse(one(parse(data), 1))
+                body = parse(one(parse(data := b64(json.loads(line)["receipt"])), 1))
+                self.check_receipt(numbers[one(body, 4)], data)
                 if one(body, 5) != count:
                     raise ValueError("what stood before it is gone")
-                self.check_receipt(numbers[one(body, 4)], data)
             except Exception as error:
                 yield f"the hub's receipt {count}: {error!r}"
 
@@ -284,7 +286,7 @@ class Verifier:
 def main(arguments: list[str]) -> int:
     contents = [Path(path).read_bytes() for path in arguments]
     try:
-        found = list(Verifier(contents[0], contents[1]).problems(contents[2] if len(contents) > 2 else None))
+        found = list(Verifier(*contents[:2]).problems(contents[2] if contents[2:] else None))
     except Exception as error:
         found = [f"this is no evidence bundle: {error!r}"]
     print("\n".join(found) or "verified")
