@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedsparse.config import EgressSettings
 from fedsparse.delta import (
     Reason,
     RoundTask,
@@ -51,7 +51,8 @@ class RoundRunner:
         trainer: the warm local trainer.
         held: the adapter version that this plant holds.
         folder: where the error-feedback residual lies, see :class:`Residual`.
-        metrics: names of those that this site lets out; no other is offered.
+        egress: what this site lets out: no other metric is offered, and none to more digits; the number of samples
+            in its steps. The gate judges on its own.
         guard: probes updates before they are handed over, where the site wants that.
     """
 
@@ -60,14 +61,14 @@ class RoundRunner:
         trainer: LocalTrainer,
         held: HeldVersion,
         folder: Path,
-        metrics: Collection[str],
+        egress: EgressSettings,
         guard: LeakageGuard | None = None,
     ) -> None:
         self._trainer = trainer
         self._held = held
         self._space = trainer.space
         self._residual = Residual(folder, trainer.space)
-        self._metrics = metrics
+        self._egress = egress
         self._guard = guard
 
     def answer(self, task: RoundTask) -> RoundUpdate:
@@ -110,8 +111,10 @@ class RoundRunner:
             "train_loss": trained.loss,
             "train_seconds": seconds,
         }
-        offered = {name: value for name, value in metrics.items() if name in self._metrics}
-        update = RoundUpdate(task.round, task.version, trained.samples, data, Reason.NONE, offered)
+        limits = self._egress.metrics
+        offered = {name: limits[name].rounded(value) for name, value in metrics.items() if name in limits}
+        samples = trained.samples - trained.samples % self._egress.samples_step
+        update = RoundUpdate(task.round, task.version, samples, data, Reason.NONE, offered)
         self._residual.leave(residual, update)
         return update
 

@@ -189,7 +189,7 @@ def build_runner(settings: config.SiteConfig, trainer: LocalTrainer) -> RoundRun
     folder = settings.state / "trainer"
     held = HeldVersion(folder / "version", trainer.space, verify_manifest)
     guard = build_guard(settings.probe, trainer, folder)
-    return RoundRunner(trainer, held, folder, settings.egress.metrics.keys(), guard)
+    return RoundRunner(trainer, held, folder, settings.egress, guard)
 
 
 def serve(settings: config.SiteConfig, federation: link_pb2.Federation) -> None:

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 
 from fedsparse import __version__
+from fedsparse.cli.audit_policy import policy
 from fedsparse.cli.pki import HostOption, PassphraseOption, pki
 from fedsparse.errors import FedsparseError
 
@@ -34,6 +35,7 @@ for name, group in (
     ("peft", peft),
 ):
     app.add_typer(group, name=name)
+audit.add_typer(policy, name="policy")
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="Settings file (TOML).")]
 

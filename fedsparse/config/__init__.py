@@ -1,6 +1,16 @@
 """Typed settings, read from one TOML file per role and validated before anything starts."""
 
 from fedsparse.config.data import AugmentationSettings, DataSettings, require_source
+from fedsparse.config.egress import (
+    DAYS,
+    POLICY_VERSION,
+    DayLimits,
+    EgressSettings,
+    MetricLimits,
+    RoundLimits,
+    Window,
+    zone_of,
+)
 from fedsparse.config.federation import (
     AggregationSettings,
     FederationConfig,
@@ -19,8 +29,6 @@ from fedsparse.config.names import Address, Column, Name
 from fedsparse.config.probe import ProbeSettings
 from fedsparse.config.simulate import PlantSettings, SimulateConfig, SimulatedTask
 from fedsparse.config.site import (
-    EgressSettings,
-    MetricLimits,
     RouteSettings,
     SiteConfig,
     SiteSettings,
@@ -40,8 +48,10 @@ from fedsparse.config.training import (
 
 __all__ = [
     "BUILT_IN_MODELS",
+    "DAYS",
     "DENSITY_BY_KIND",
     "LANGUAGE_METRICS",
+    "POLICY_VERSION",
     "AdapterSettings",
     "Address",
     "AggregationSettings",
@@ -51,6 +61,7 @@ __all__ = [
     "Column",
     "Config",
     "DataSettings",
+    "DayLimits",
     "Densities",
     "Density",
     "EgressSettings",
@@ -65,6 +76,7 @@ __all__ = [
     "ObjectiveSettings",
     "PlantSettings",
     "ProbeSettings",
+    "RoundLimits",
     "RoundSettings",
     "RouteSettings",
     "RuleName",
@@ -79,8 +91,10 @@ __all__ = [
     "TrainSettings",
     "TrainerSettings",
     "TrainingDefaults",
+    "Window",
     "from_options",
     "load",
     "require_source",
     "training_defaults",
+    "zone_of",
 ]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from fedsparse.config.egress import EgressSettings
 from fedsparse.config.federation import FederationConfig
 from fedsparse.config.names import Settings
 from fedsparse.config.simulate import SimulateConfig
@@ -17,11 +18,13 @@ from fedsparse.config.site import SiteConfig
 from fedsparse.config.solo import TrainConfig
 from fedsparse.errors import ConfigError
 
-Config = TypeVar("Config", FederationConfig, SimulateConfig, SiteConfig, TrainConfig)
+Config = TypeVar("Config", EgressSettings, FederationConfig, SimulateConfig, SiteConfig, TrainConfig)
 
 
 def load(path: Path, kind: type[Config], overrides: Mapping[str, Any] | None = None) -> Config:
     """Read and validate one settings file; relative paths in it start at its own folder.
+
+    Where a site.toml names a file with its egress policy, that is read as well.
 
     Args:
         overrides: tables and keys that take the place of those in the file.
@@ -32,10 +35,17 @@ def load(path: Path, kind: type[Config], overrides: Mapping[str, Any] | None = N
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"no settings file at {path}", "Name an existing file with --config") from None
+        remedy = (
+            "Name an existing egress.toml" if kind is EgressSettings else "Name an existing file with --config"
+        )
+        raise ConfigError(f"no settings file at {path}", remedy) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as TOML: {error}") from None
-    return _validated(_overridden(raw, overrides or {}), kind, path.resolve().parent, str(path))
+    loaded = _validated(_overridden(raw, overrides or {}), kind, path.resolve().parent, str(path))
+    if isinstance(loaded, SiteConfig) and loaded.site.policy is not None:
+        policy = load(loaded.site.policy, EgressSettings)
+        return loaded.model_copy(update={"egress": policy})
+    return loaded
 
 
 def from_options(kind: type[Config], options: Mapping[str, Any], what: str = "what the options say") -> Config:
@@ -102,9 +112,16 @@ def _fields(kind: type[BaseModel], location: tuple[Any, ...]) -> list[str]:
     for part in location:
         if (field := kind.model_fields.get(str(part))) is None:
             continue  # a name of the user's own in a table such as egress.metrics
-        inside = (field.annotation, *get_args(field.annotation))  # also X | None and dict[str, X]
-        kinds = [inner for inner in inside if isinstance(inner, type) and issubclass(inner, BaseModel)]
-        if not kinds:
+        inner = next(_models(field.annotation), None)
+        if inner is None:
             return []
-        kind = kinds[0]
+        kind = inner
     return list(kind.model_fields)
+
+
+def _models(annotation: Any) -> Iterator[type[BaseModel]]:
+    """Yield the settings inside a type such as X | None, dict[str, X] or tuple[X, ...] | None."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _models(part)

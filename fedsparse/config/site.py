@@ -8,6 +8,7 @@ from typing import Annotated, Self
 from pydantic import Field, model_validator
 
 from fedsparse.config.data import AugmentationSettings, DataSettings
+from fedsparse.config.egress import EgressSettings
 from fedsparse.config.identity import IdentitySettings
 from fedsparse.config.model import BaseModelSettings
 from fedsparse.config.names import Address, Name, Settings
@@ -43,6 +44,7 @@ class SiteSettings(Settings):
         identity: certificate, key and CA.
         approved: folder of the Flower app bundles that may run here, filled by `fedsparse client approve`; None
             lets the installed one run without that.
+        policy: file that says what may leave, in place of the table ``[egress]``; see :class:`EgressSettings`.
         payload_key: file of mode 0600 with 64 hex digits, under which the ledger's payloads are sealed on disk.
         retain_days: days after which the ledger's payloads are deleted; None keeps them. Entries and proofs stay.
         route: counters that the ledger is weighed against; without them nobody can tell whether all that was sent
@@ -54,6 +56,7 @@ class SiteSettings(Settings):
     hub: Address
     identity: IdentitySettings
     approved: Path | None = None
+    policy: Path | None = None
     proxy: Address | None = None
     payload_key: Path | None = None
     retain_days: Annotated[int, Field(ge=1, le=36500)] | None = None
@@ -66,33 +69,12 @@ class TrainerSettings(Settings):
     threads: Annotated[int, Field(ge=1, le=256)] = 1
 
 
-class MetricLimits(Settings):
-    """The range in which a metric may leave the site."""
-
-    minimum: float = 0.0
-    maximum: float = 1.0
-
-
-class EgressSettings(Settings):
-    """What may leave: everything that is not named here is refused."""
-
-    max_update_bytes: Annotated[int, Field(ge=1, le=1 << 30)] = 8 << 20
-    max_density: Annotated[float, Field(gt=0, le=1)] = 0.05
-    min_samples: Annotated[int, Field(ge=1)] = 16
-    metrics: dict[str, MetricLimits] = Field(
-        default_factory=lambda: {
-            "holdout_balanced_accuracy": MetricLimits(),
-            "train_loss": MetricLimits(maximum=1e6),
-            "train_seconds": MetricLimits(maximum=1e6),
-        }
-    )
-
-
 class SiteConfig(Settings):
     """site.toml: one plant.
 
     Attributes:
         base: where this site has the federation's base model, if that is none of the built-in ones.
+        egress: what may leave: the table, or what the file ``site.policy`` holds.
     """
 
     site: SiteSettings
@@ -103,3 +85,9 @@ class SiteConfig(Settings):
     egress: EgressSettings = EgressSettings()
     probe: ProbeSettings = ProbeSettings()
     state: Path = Path("state")
+
+    @model_validator(mode="after")
+    def _one_policy(self) -> Self:
+        if self.site.policy is not None and "egress" in self.model_fields_set:
+            raise ValueError("site.policy and the table egress both say what may leave; leave one of them out")
+        return self

@@ -14,6 +14,7 @@ import pytest
 from fedsparse_client.rounds import RoundRunner
 from fedsparse_client.versions import HeldVersion
 
+from fedsparse.config import EgressSettings, MetricLimits
 from fedsparse.delta import (
     Operation,
     Reason,
@@ -36,7 +37,7 @@ from .samples import Hub
 from .training_samples import SETTINGS, space, trainer
 
 SPACE = space()
-METRICS = {"holdout_balanced_accuracy", "train_loss", "train_seconds"}
+EGRESS = EgressSettings()
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ def plant(tmp_path: Path, local: LocalTrainer, federation_hub: Hub) -> Callable[
         )
 
     def start() -> RoundRunner:
-        return RoundRunner(local, HeldVersion(tmp_path / "version", SPACE, check), tmp_path, METRICS)
+        return RoundRunner(local, HeldVersion(tmp_path / "version", SPACE, check), tmp_path, EGRESS)
 
     return start
 
@@ -120,7 +121,8 @@ def test_the_first_task_is_answered_with_a_quantised_delta_and_allow_listed_metr
     delta = decode(update.delta, SPACE, max_bytes=len(update.delta))
     assert 0 < delta.nnz <= SETTINGS.density * SPACE.size
     assert encode(delta, SPACE, ValueCoding.INT8) == update.delta
-    assert set(update.metrics) == METRICS
+    assert set(update.metrics) == set(EGRESS.metrics)
+    assert all(value.hex() == EGRESS.metrics[name].rounded(value).hex() for name, value in update.metrics.items())
     assert update.samples == 28
 
 
@@ -206,8 +208,17 @@ def test_a_damaged_held_version_is_asked_for_again(
 def test_a_metric_that_the_site_keeps_to_itself_is_not_offered(
     local: LocalTrainer, tmp_path: Path, plant: Callable[[], RoundRunner]
 ) -> None:
-    runner = RoundRunner(local, plant()._held, tmp_path, {"train_loss"})
+    runner = RoundRunner(local, plant()._held, tmp_path, EgressSettings(metrics={"train_loss": MetricLimits()}))
     assert set(runner.answer(task()).metrics) == {"train_loss"}
+
+
+def test_what_a_site_wants_told_coarsely_is_rounded_before_it_is_offered(
+    local: LocalTrainer, tmp_path: Path, plant: Callable[[], RoundRunner]
+) -> None:
+    coarse = EgressSettings(samples_step=10, metrics={"train_loss": MetricLimits(digits=1, decimals=1)})
+    update = RoundRunner(local, plant()._held, tmp_path, coarse).answer(task())
+    assert update.samples == 20  # of 28
+    assert update.metrics["train_loss"] == round(update.metrics["train_loss"], 1)
 
 
 def test_a_task_of_another_space_is_answered_with_a_code(plant: Callable[[], RoundRunner]) -> None:

@@ -10,10 +10,13 @@ import pytest
 from pydantic import BaseModel
 
 from fedsparse.config import (
+    EgressSettings,
     FederationConfig,
+    MetricLimits,
     SimulateConfig,
     SiteConfig,
     TrainConfig,
+    Window,
     from_options,
     load,
     training_defaults,
@@ -47,6 +50,9 @@ authority = "ca.pem"
 [data]
 path = "../images"
 """
+
+
+POLICY_HUB = 'hub = "hub.example:8443"\npolicy = "egress.toml"'
 
 
 def federation(folder: Path, more: str = "", **replaced: str) -> FederationConfig:
@@ -137,6 +143,75 @@ def test_an_unknown_key_is_named_with_the_nearest_or_all_known_ones(tmp_path: Pa
 def test_an_unknown_key_inside_a_metric_is_named_with_the_nearest(tmp_path: Path) -> None:
     told = site_problem(tmp_path, "[egress.metrics.train_loss]\nmaximun = 3.0")
     assert "egress.metrics.train_loss.maximun: unknown key; did you mean maximum?" in told
+
+
+def test_a_policy_may_have_a_file_of_its_own_beside_the_sites(tmp_path: Path) -> None:
+    (tmp_path / "egress.toml").write_text("max_density = 0.5\n[metrics]\n")
+    told = site(tmp_path, hub=POLICY_HUB).egress
+    assert told == EgressSettings(max_density=0.5, metrics={})
+
+
+def test_a_policy_that_stands_in_two_places_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "egress.toml").write_text("")
+    told = site_problem(tmp_path, "[egress]\n", hub=POLICY_HUB)
+    assert "site.policy and the table egress both say what may leave; leave one of them out" in told
+
+
+def test_a_policys_file_that_is_missing_or_wrong_is_named(tmp_path: Path) -> None:
+    assert "egress.toml. Name an existing egress.toml" in site_problem(tmp_path, hub=POLICY_HUB)
+    (tmp_path / "egress.toml").write_text("max_densty = 1.0")
+    assert "max_densty: unknown key; did you mean max_density?" in site_problem(tmp_path, hub=POLICY_HUB)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("max_bytes = 3", "max_bytes: unknown key; did you mean"),
+        ("allow_all = true", "allow_all: unknown key; known keys: "),
+        ("[egress]\nmax_density = 1.0", "egress: unknown key"),
+        ("version = 2", "version = 2: input should be 1"),
+        ("max_density = nan", "max_density = nan: input should be a finite number"),
+        ("max_density = 1.5", "max_density = 1.5: input should be less than or equal to 1"),
+        ("clip_norm = inf", "clip_norm = inf: input should be a finite number"),
+        ("clip_norm = nan", "clip_norm = nan: input should be a finite number"),
+        ("max_abs_value = nan", "max_abs_value = nan: input should be a finite number"),
+        ("max_abs_value = -1.0", "max_abs_value = -1.0: input should be greater than 0"),
+        ("messages = ['update', 'diary']", "messages.1 = 'diary': input should be 'update', 'reason'"),
+        ("messages = ['update', 'update']", "update stands there more than once"),
+        ("codings = ['fp64']", "codings.0 = 'fp64': input should be 'fp32'"),
+        ("tensors = ['']", "tensors.0 = '': string should have at least 1 character"),
+        ("tensors = '*'", "tensors = '*': must be a list"),
+        ("bundles = ['ABC']", "bundles.0 = 'ABC': use the 64 hex digits, in lower case, of a SHA-256"),
+        ("timezone = 'Asia/Kiso'", 'timezone = \'Asia/Kiso\': use "UTC" or a name such as "Asia/Tokyo"'),
+        ("timezone = '../../etc/passwd'", "timezone = '../../etc/passwd': use \"UTC\""),
+        ("timezone = 'Asia'", "timezone = 'Asia': use \"UTC\""),
+        ("[[windows]]\nstrat = '06:00'", "windows.0.strat: unknown key; did you mean start?"),
+        ("[[windows]]\ndays = ['Mon']", "windows.0.days.0 = 'Mon': input should be 'mon'"),
+        ("[[windows]]\nstart = '25:00'", "windows.0.start = '25:00': string should match"),
+        ("[[windows]]\nstart = '06:00'\nend = '06:00'", "start and end are both 06:00"),
+        ("[metrics]\nloss = { minimum = 2.0 }", "minimum 2.0 is above maximum 1.0; swap them"),
+        ("[metrics]\nloss = { maximum = nan }", "metrics.loss.maximum = nan: input should be a finite number"),
+        (
+            "[metrics]\nloss = { digits = 17 }",
+            "metrics.loss.digits = 17: input should be less than or equal to 15",
+        ),
+        ("[per_day]\nmessages = -1", "per_day.messages = -1: input should be greater than or equal to 0"),
+        ("samples_step = 0", "samples_step = 0: input should be greater than or equal to 1"),
+    ],
+)
+def test_what_is_wrong_with_a_policy_is_told_with_key_value_and_limit(
+    tmp_path: Path, text: str, told: str
+) -> None:
+    path = tmp_path / "egress.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(path, EgressSettings)
+    assert told in str(caught.value)
+
+
+def test_the_order_of_a_list_makes_no_other_policy() -> None:
+    one, other = (EgressSettings(tensors=tensors) for tensors in (("a", "b"), ("b", "a")))
+    assert one == other
 
 
 def test_a_missing_key_is_named(tmp_path: Path) -> None:
@@ -274,7 +349,20 @@ def test_the_example_settings_are_valid_and_name_every_key(name: str, kind: type
     if not path.exists():
         pytest.skip("these tests run against an installed package, without its examples")
     load(path, kind)
-    assert set(_keys(_uncommented(path))) >= set(_fields(kind))  # metrics have names of the user's own
+    expected = {key for key in _fields(kind) if not key.startswith("egress.")}  # egress.toml names those
+    assert set(_keys(_uncommented(path))) >= expected  # metrics have names of the user's own
+
+
+def test_the_example_of_a_policy_names_every_key_and_says_what_the_defaults_are() -> None:
+    path = Path(__file__).resolve().parents[2] / "deploy" / "examples" / "egress.toml"
+    if not path.exists():
+        pytest.skip("these tests run against an installed package, without its examples")
+    named = set(_keys(_uncommented(path)))
+    fields = {*_fields(EgressSettings), *(f"windows.{key}" for key in Window.model_fields)}
+    assert {key for key in named if not key.startswith("metrics.")} == fields
+    limits = {f"metrics.holdout_balanced_accuracy.{key}" for key in MetricLimits.model_fields}
+    assert limits <= named
+    assert load(path, EgressSettings) == EgressSettings(name="kiso", revision=1)
 
 
 def test_the_example_of_a_simulation_is_valid_and_names_every_key_of_its_own() -> None:

@@ -103,7 +103,7 @@ def test_the_gateway_publishes_what_is_trained_and_serves_loopback_alone(
     process = plant.start()
     eventually((plant.state / "federation.pb").exists, plant.log.read_text(), 60)
     assert (plant.state / "federation.pb").read_bytes() == federation().SerializeToString(deterministic=True)
-    assert plant.recorded() == [EntryKind.OPENED, EntryKind.DESCRIBE]
+    assert plant.recorded() == [EntryKind.OPENED, EntryKind.POLICY, EntryKind.DESCRIBE]
     url = f"http://127.0.0.1:{plant.port}/v1/fleet/get-run"
 
     def answers() -> bool:
@@ -120,10 +120,14 @@ def test_the_gateway_publishes_what_is_trained_and_serves_loopback_alone(
         if connection.status == psutil.CONN_LISTEN
     ]
     assert listening == [("127.0.0.1", plant.port)]
-    assert plant.recorded() == [EntryKind.OPENED, EntryKind.DESCRIBE]  # not present before the trainer is ready
+    assert plant.recorded() == [
+        EntryKind.OPENED,
+        EntryKind.POLICY,
+        EntryKind.DESCRIBE,
+    ]  # not present before the trainer is ready
     (plant.state / "trainer.ready").write_text(SPACE.fingerprint.hex())
     eventually(
-        lambda: plant.recorded() == [EntryKind.OPENED, EntryKind.DESCRIBE, EntryKind.ATTEND],
+        lambda: plant.recorded() == [EntryKind.OPENED, EntryKind.POLICY, EntryKind.DESCRIBE, EntryKind.ATTEND],
         "the dial in the ledger",
     )
     assert not (plant.state / "attending").exists()  # no SuperLink is behind this hub: it lets nobody in

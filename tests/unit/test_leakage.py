@@ -25,7 +25,7 @@ from fedsparse import config
 from fedsparse.adapters import Adapter, BaseModel, ImageReader, build_adapter
 from fedsparse.audit import EntryDraft, EntryKind, Ledger
 from fedsparse.cli.main import app
-from fedsparse.config import ProbeSettings
+from fedsparse.config import EgressSettings, ProbeSettings
 from fedsparse.delta import (
     Operation,
     Reason,
@@ -262,9 +262,10 @@ class Plant:
 
     def runner(self, probe: ProbeSettings, folder: Path) -> RoundRunner:
         held = HeldVersion(folder / "version", self.trainer.space, lambda *_: None)
-        return RoundRunner(self.trainer, held, folder, (), build_guard(probe, self.trainer, folder))
+        return RoundRunner(self.trainer, held, folder, SILENT, build_guard(probe, self.trainer, folder))
 
 
+SILENT = EgressSettings(metrics={})
 TRAINING = TrainingSettings(0.2, epochs=1, batch_size=16, learning_rate=1e-3, head_learning_rate=1e-2, seed=3)
 
 
@@ -288,7 +289,7 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Plant:
     base, trainer = open_site(config.load(path, config.SiteConfig), link_pb2.Federation.FromString(
         told.SerializeToString()))  # fmt: skip
     held = HeldVersion(folder / "first", trainer.space, lambda *_: None)
-    update = RoundRunner(trainer, held, folder / "first", ()).answer(_task(trainer))
+    update = RoundRunner(trainer, held, folder / "first", SILENT).answer(_task(trainer))
     assert update.reason is Reason.NONE
     return Plant(path, state, base, trainer, update)
 

@@ -3,88 +3,142 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, TypeVar
 
-from fedsparse.audit import EgressPolicy, EntryDraft, EntryKind, Ledger, Recorded, describe_delta
+from fedsparse.audit import EgressPolicy, EntryDraft, EntryKind, Ledger, Recorded
+from fedsparse.audit.policy import Outgoing, Usage, outgoing_update
 from fedsparse.delta import (
     AdapterSpace,
     Reason,
     RoundTask,
     RoundUpdate,
-    SparseDelta,
     decode,
     decode_task,
     decode_update,
     encode_update,
 )
-from fedsparse.errors import EgressRefusedError, FedsparseError
+from fedsparse.errors import EgressRefusedError, FedsparseError, LedgerError
 from fedsparse.v1 import link_pb2
 from fedsparse_client.gateway.desk import Answer
 
 _MAX_TASK_BYTES = 1 << 30
 _log = logging.getLogger("gate")
+INTERNAL = "internal"
+"""The rule that refuses where judging itself failed."""
+_Judged = TypeVar("_Judged")
 
 
 class Gate:
-    """Judges what the site answers; deny by default.
+    """Judges what the site answers; deny by default, and whatever goes wrong in judging is a refusal.
 
     Args:
-        policy: what may leave.
-        ledger: where every decision is recorded before anything leaves.
+        policy: what may leave; recorded at once, unless the ledger's last policy is the same.
+        ledger: where every decision is recorded before anything leaves, and what has left is read from.
         peer: "host:port" of the hub.
+        clock: seconds since 1970.
+
+    Raises:
+        LedgerError: the policy cannot be recorded; then there is no gate.
     """
 
-    def __init__(self, policy: EgressPolicy, ledger: Ledger, peer: str) -> None:
+    def __init__(
+        self, policy: EgressPolicy, ledger: Ledger, peer: str, clock: Callable[[], float] = time.time
+    ) -> None:
         self._policy = policy
         self._ledger = ledger
         self._peer = peer
+        self._clock = clock
+        self._usage = Usage()
+        self._guard = threading.Lock()  # budgets are judged and spent by one thread at a time
+        last = b""
+        for entry in ledger.entries():
+            self._usage.add(entry)
+            if int(entry.kind) == EntryKind.POLICY:
+                last = entry.payload_sha256
+        if last != policy.sha256:
+            ledger.append_note(EntryKind.POLICY, policy.canonical_bytes(), policy.sha256)
 
     def record_call(self, kind: EntryKind) -> None:
-        """Record that the plant asked or announced something, with no payload of the site's.
+        """Record that the plant asks or announces something, with no payload of the site's.
 
         Raises:
+            EgressRefusedError: the policy does not let it; that is recorded, and the call must not happen.
             LedgerError: it cannot be recorded; then it must not happen.
         """
-        self._ledger.append(EntryDraft(kind=kind, peer=self._peer, policy_sha256=self._policy.sha256), b"")
+        with self._guard:
+            draft = self._draft(kind)
+            try:
+                self._judged(lambda: self._evaluate(Outgoing(kind, self._now())))
+            except EgressRefusedError as error:
+                self._record_refused(draft, b"", error)
+                raise
+            self._ledger.append(draft, b"")
 
     def decide(self, answer: Answer, space: AdapterSpace) -> Recorded:
         """Return what may leave in answer to a task: the update as it is, or a reason code.
 
         Raises:
+            EgressRefusedError: not even a reason code may leave; that is recorded.
             LedgerError: it cannot be recorded; then nothing may leave.
         """
-        task_id = answer.task.task_id
-        try:
-            task = decode_task(answer.task.round_task, max_bytes=_MAX_TASK_BYTES)
-        except FedsparseError as error:  # the hub's fault: no round to name
-            _log.warning("refused the task %s of the hub: %s", task_id[:12], error)
-            return self._record_reason(task_id, RoundUpdate.refusal(1, 0, Reason.TASK_MALFORMED))
-        if answer.reason is Reason.REFUSED_BY_GATE:  # the desk stopped it before it was whole
-            self._record_refused(task_id, task, b"", "bytes")
-        if answer.reason is not Reason.NONE:
-            return self._record_reason(task_id, RoundUpdate.refusal(task.round, task.version, answer.reason))
-        try:
-            update, delta = self._inspect(answer.payload, task, space)
-        except FedsparseError as error:
-            rule = error.rule if isinstance(error, EgressRefusedError) else "malformed"
-            _log.warning("refused by rule %s: %s", rule, error)
-            self._record_refused(task_id, task, answer.payload, rule)
-            refusal = RoundUpdate.refusal(task.round, task.version, Reason.REFUSED_BY_GATE)
-            return self._record_reason(task_id, refusal)
-        if delta is None:
-            return self._record_reason(task_id, update)
-        _log.info("round %d: %d values in %d bytes may leave", task.round, delta.nnz, len(answer.payload))
-        return self._record_update(task_id, update, delta, space, answer.payload)
+        with self._guard:
+            about = self._draft(EntryKind.REFUSED, task_id=answer.task.task_id)
+            try:
+                task = self._judged(lambda: decode_task(answer.task.round_task, max_bytes=_MAX_TASK_BYTES))
+            except EgressRefusedError as error:  # the hub's fault, most likely: no round to name
+                if error.rule == INTERNAL:
+                    self._record_refused(about, answer.payload, error)
+                return self._record_reason(about, RoundUpdate.refusal(1, 0, Reason.TASK_MALFORMED))
+            about = replace(about, round=task.round, version=task.version)
+            if answer.reason is Reason.REFUSED_BY_GATE:  # the desk stopped it before it was whole
+                self._record_refused(about, b"", EgressRefusedError("bytes", "more bytes than the desk takes in"))
+            if answer.reason is not Reason.NONE:
+                return self._record_reason(about, RoundUpdate.refusal(task.round, task.version, answer.reason))
+            try:
+                draft = self._judged(lambda: self._inspect(answer, task, space))
+            except EgressRefusedError as error:
+                self._record_refused(about, answer.payload, error)
+                refusal = RoundUpdate.refusal(task.round, task.version, Reason.REFUSED_BY_GATE)
+                return self._record_reason(about, refusal)
+            _log.info("round %d: %s of %d bytes may leave", task.round, draft.kind.name, len(answer.payload))
+            return self._ledger.append(draft, answer.payload)
 
     def file_receipt(self, recorded: Recorded, receipt: link_pb2.Receipt) -> None:
         """File the hub's signed word beside the ledger entry it is for."""
         self._ledger.file_receipt(recorded.sequence, receipt.SerializeToString(deterministic=True))
 
-    def _inspect(
-        self, payload: bytes, task: RoundTask, space: AdapterSpace
-    ) -> tuple[RoundUpdate, SparseDelta | None]:
-        """Decode strictly, check that it answers this very task, and ask the policy."""
+    def _judged(self, judge: Callable[[], _Judged]) -> _Judged:
+        """Return what judging gives; fail closed, with one kind of error, on everything that goes wrong in it.
+
+        Raises:
+            EgressRefusedError: by the policy's rule; by "malformed" where bytes are not what they should be; by
+                "internal" where judging itself failed.
+            LedgerError: what has left so far cannot be read.
+        """
+        try:
+            return judge()
+        except (EgressRefusedError, LedgerError):
+            raise
+        except FedsparseError as error:
+            raise EgressRefusedError("malformed", str(error)) from error
+        except Exception as error:
+            _log.exception("judging failed on an error that nobody foresaw")
+            raise EgressRefusedError(INTERNAL, "the gate could not judge it") from error
+
+    def _inspect(self, answer: Answer, task: RoundTask, space: AdapterSpace) -> EntryDraft:
+        """Decode strictly, check that it answers this very task, ask the policy, and say what leaves.
+
+        Raises:
+            FedsparseError: it may not leave.
+        """
         limit = self._policy.max_update_bytes
-        update = decode_update(payload, max_bytes=limit)
+        if len(answer.payload) > limit:  # known before a byte is decoded
+            raise EgressRefusedError("bytes", f"{len(answer.payload)} bytes, the limit is {limit}")
+        update = decode_update(answer.payload, max_bytes=limit)
         if (update.round, update.version) != (task.round, task.version):
             raise EgressRefusedError(
                 "wrong-task",
@@ -92,46 +146,54 @@ class Gate:
                 f"the task for {task.round} and {task.version}",
             )
         delta = decode(update.delta, space, max_bytes=limit) if update.delta else None
-        self._policy.evaluate(update, payload, delta, space)
-        return update, delta
-
-    def _record_reason(self, task_id: str, update: RoundUpdate) -> Recorded:
-        payload = encode_update(update)
-        draft = EntryDraft(
-            kind=EntryKind.REASON,
-            peer=self._peer,
-            task_id=task_id,
-            round=update.round,
-            version=update.version,
-            reason=update.reason,
-            policy_sha256=self._policy.sha256,
+        message = outgoing_update(
+            update,
+            answer.payload,
+            delta,
+            space,
+            bundle_sha256=answer.task.bundle_sha256,
+            time_unix_ms=self._now(),
         )
-        return self._ledger.append(draft, payload)
-
-    def _record_refused(self, task_id: str, task: RoundTask, payload: bytes, rule: str) -> None:
-        draft = EntryDraft(
-            kind=EntryKind.REFUSED,
-            peer=self._peer,
-            task_id=task_id,
-            round=task.round,
-            version=task.version,
-            rule=rule,
-            policy_sha256=self._policy.sha256,
-        )
-        self._ledger.append(draft, payload)
-
-    def _record_update(
-        self, task_id: str, update: RoundUpdate, delta: SparseDelta, space: AdapterSpace, payload: bytes
-    ) -> Recorded:
-        draft = EntryDraft(
-            kind=EntryKind.UPDATE,
-            peer=self._peer,
-            task_id=task_id,
+        self._evaluate(message)
+        return self._draft(
+            message.kind,
+            task_id=answer.task.task_id,
             round=update.round,
             version=update.version,
             samples=update.samples,
-            tensors=describe_delta(delta, space),
+            reason=update.reason,
+            tensors=message.delta.tensors if message.delta else (),
             metrics=update.metrics,
-            policy_sha256=self._policy.sha256,
         )
+
+    def _evaluate(self, message: Outgoing) -> None:
+        self._usage.catch_up(self._ledger)
+        self._policy.evaluate(message, self._usage)
+
+    def _record_reason(self, about: EntryDraft, update: RoundUpdate) -> Recorded:
+        """Let a reason code leave, if the policy does.
+
+        Raises:
+            EgressRefusedError: it does not; that is recorded.
+        """
+        payload = encode_update(update)
+        message = Outgoing(EntryKind.REASON, self._now(), len(payload), update.round, update.version)
+        draft = replace(
+            about, kind=EntryKind.REASON, round=update.round, version=update.version, reason=update.reason
+        )
+        try:
+            self._judged(lambda: self._evaluate(message))
+        except EgressRefusedError as error:
+            self._record_refused(draft, payload, error)
+            raise
         return self._ledger.append(draft, payload)
+
+    def _record_refused(self, about: EntryDraft, payload: bytes, error: EgressRefusedError) -> None:
+        _log.warning("refused by rule %s: %s", error.rule, error)
+        self._ledger.append(replace(about, kind=EntryKind.REFUSED, rule=error.rule), payload)
+
+    def _draft(self, kind: EntryKind, **facts: Any) -> EntryDraft:
+        return EntryDraft(kind=kind, peer=self._peer, policy_sha256=self._policy.sha256, **facts)
+
+    def _now(self) -> int:
+        return int(self._clock() * 1000)
