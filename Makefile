@@ -66,7 +66,7 @@ bench-train: $(VENV)/.installed ## sparse adapters beside PEFT's LoRA, full fine
 bench-link: $(VENV)/.installed ## the link between plants and hub beside bare Flower, and 500 plants on one hub; about eight minutes
 	$(BIN)/python -m benchmarks.link
 
-bench-leakage: $(VENV)/.installed ## what an update tells of its images, ours beside LoRA and all weights; about six minutes
+bench-leakage: $(VENV)/.installed ## what an update tells of its images, ours beside LoRA and all weights; a quarter of an hour beside other work
 	$(BIN)/python -m benchmarks.leakage
 
 fuzz: $(VENV)/.installed ## a million mutated messages against everything that decodes what strangers send

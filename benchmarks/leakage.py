@@ -141,7 +141,7 @@ def main() -> None:
     ]
     rows = run_all(jobs, partial(run_job, options.work), options.work / "jobs", options.workers, _line)
     rows.sort(key=lambda row: (row["passes"], list(ARMS).index(row["arm"]), row["seed"]))
-    Console(highlight=False, soft_wrap=True).print(_table(rows))
+    Console(highlight=False, width=200).print(_table(rows))
     settings = {
         "arms": ARMS,
         "image_size": SIZE,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import queue
+import re
 import ssl
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -29,6 +31,7 @@ _DIALLED = "a hub that a plant dials"
 _TOLD = "what a hostile hub sends"
 _HUB_URI = ("urn:fedsparse:hub:hub",)
 _SECONDS = 8.0
+_QUIET_SECONDS = 1.5
 _END_SECONDS = 20.0  # for all gateways start at once
 
 
@@ -163,7 +166,7 @@ class Stage:
 
 def attacks() -> list[Attack]:
     """Return them in the order in which they are run; the last is on the gateway ``claiming``."""
-    return [*_tasks(), *_receipts()]
+    return [*_tasks(), *_receipts(), *_stale()]
 
 
 def _tasks() -> list[Attack]:
@@ -199,8 +202,8 @@ def claiming() -> Attack:
 def _receipts() -> list[Attack]:
     def with_receipt(make: Callable[[Stage], Receipts]) -> Callable[[Stage], str]:
         def run(stage: Stage) -> str:
-            before, stage.hub.receipts = stage.site.filed(), make(stage)
-            since = stage.site.watched.size()
+            stage.hub.receipts = make(stage)
+            before, since = stage.site.filed(), stage.site.watched.size()
             stage.hub.send(stage.task(bundle="0" * 64))
             stage.answer()
             stage.federation.wait(lambda: "gave a receipt" in stage.site.watched.told(since), "the refusal", 8.0)
@@ -220,6 +223,20 @@ def _receipts() -> list[Attack]:
 
     def saying(**said: Any) -> Callable[[Stage], Receipts]:
         return lambda stage: lambda update: stage.hub.receipt(update, **said)
+
+    def replayed(stage: Stage) -> Receipts:
+        """Keep the receipt of an honest answer, once the gateway has filed it."""
+        before = stage.site.filed()
+        given: list[link_pb2.Receipt] = []
+
+        def honest(update: link_pb2.Update) -> link_pb2.Receipt:
+            given.append(stage.hub.receipt(update))
+            return given[0]
+
+        stage.hub.receipts = honest
+        stage.hub.send(stage.task(bundle="0" * 64))
+        stage.federation.wait(lambda: stage.site.filed() > before, "the honest receipt in the ledger")
+        return lambda update: given[0]
 
     def attack(does: str, log: str, make: Callable[[Stage], Receipts]) -> Attack:
         return Attack(_TOLD, does, "not filed in the ledger", "^0 receipts filed$", f"gave a receipt that .*{log}",
@@ -244,4 +261,42 @@ def _receipts() -> list[Attack]:
         attack("a cosignature of another checkpoint", "has a cosignature that does not count",
                saying(cosigned=Checkpoint("fedsparse/kiso/0", 1, bytes(32)))),
         attack("a receipt for another plant", "is for the plant 'kiso'", saying(plant="kiso")),
+        attack("a receipt that it gave before, replayed", other, replayed),
+        attack("a cosignature by another key than the receipt names", "has a cosignature that does not count",
+               saying(witness_key=bytes(32))),
+    ]  # fmt: skip
+
+
+def _stale() -> list[Attack]:
+    """Have the hub demand proofs from other sizes: a gateway must neither go on for ever nor end."""
+
+    def demanding(size: Callable[[int], str], log: str) -> Callable[[Stage], str]:
+        def run(stage: Stage) -> str:
+            since, before = stage.site.watched.size(), stage.site.filed()
+            stage.hub.tries, stage.hub.stale = 0, size
+            stage.hub.send(stage.task(bundle="0" * 64))
+            try:
+                stage.federation.wait(lambda: re.search(log, stage.site.watched.told(since)), "its end", _SECONDS)
+                time.sleep(_QUIET_SECONDS)  # in which a gateway that goes on would be seen
+            finally:
+                stage.hub.stale = None
+            return f"{stage.hub.tries} tries, {stage.site.filed() - before} receipts filed"
+
+        return run
+
+    def attack(does: str, refused: str, tries: int, log: str, size: Callable[[int], str]) -> Attack:
+        return Attack(
+            _TOLD, does, refused, f"^{tries} tries, 0 receipts filed$", log, demanding(size, log), GATEWAY
+        )
+
+    once = "tried once more, then not delivered; the entry stays"
+    gone = "was not delivered: .*aborted"
+    return [
+        attack("a proof demanded from another size at every try, for ever", once, 2, gone,
+               lambda number: str(number % 2 + 1)),
+        attack("a proof demanded from the same wrong size for ever", once, 2, gone, lambda _: "1"),
+        attack("a proof demanded from more entries than there are", "not delivered; the operator is told", 1,
+               "the hub has seen this ledger with 999999999 entries", lambda _: "999999999"),
+        attack("a size of 6,000 digits", "not delivered; the entry stays", 1, gone, lambda _: "9" * 6000),
+        attack("a size that is no number", "not delivered; the entry stays", 1, gone, lambda _: "-1"),
     ]  # fmt: skip

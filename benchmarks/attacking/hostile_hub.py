@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from benchmarks.attacking.certificates import Fixed
 from benchmarks.attacking.messages import federation
-from fedsparse.audit import Checkpoint, cosign, public_bytes
+from fedsparse.audit import STALE_SIZE, Checkpoint, cosign, public_bytes
 from fedsparse.audit.notes import open_note
 from fedsparse.security import Credentials, server_credentials, sign
 from fedsparse.v1 import link_pb2, link_pb2_grpc
@@ -37,6 +37,8 @@ class HostileHub(link_pb2_grpc.LinkServicer):
         self.pushed: queue.Queue[link_pb2.Update] = queue.Queue()
         self.attended = 0
         self.receipts: Receipts = self.receipt
+        self.stale: Callable[[int], str] | None = None  # from the number of the try to the size that it demands
+        self.tries = 0
         self._server = grpc.server(
             ThreadPoolExecutor(8), options=[("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0)]
         )
@@ -76,6 +78,10 @@ class HostileHub(link_pb2_grpc.LinkServicer):
     def Push(self, request: link_pb2.Update, context: grpc.ServicerContext) -> link_pb2.Receipt:  # noqa: N802
         """See the link."""
         self.pushed.put(request)
+        if self.stale is not None:
+            self.tries += 1
+            context.set_trailing_metadata(((STALE_SIZE, self.stale(self.tries)),))
+            context.abort(grpc.StatusCode.ABORTED, "the proof begins elsewhere")
         return self.receipts(request)
 
     def receipt(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable
 
 from benchmarks.attacking.attack import Attack
 from benchmarks.attacking.insider import Insider, Stage, refused
 from benchmarks.attacking.messages import update
-from fedsparse.audit import merkle
+from fedsparse.audit import Checkpoint, merkle, public_bytes
+from fedsparse.audit.notes import SignatureType, key_id, open_note, sign_checkpoint
 from fedsparse.v1 import link_pb2
 from tests.unit.federation_samples import PlantLog
 
@@ -126,11 +128,32 @@ def _shapeless() -> list[Attack]:
 
         return forge
 
+    def twice(thief: Insider, request: link_pb2.Update) -> None:
+        request.checkpoint.note += request.checkpoint.note.rpartition(b"\n\n")[2]
+
+    def spelled(thief: Insider, request: link_pb2.Update) -> None:
+        body = open_note(request.checkpoint.note).body.replace("\n", "\n+", 1)
+        origin = body.partition("\n")[0]
+        line = key_id(origin, request.checkpoint.ledger_key, SignatureType.LOG) + thief.log.key.sign(body.encode())
+        request.checkpoint.note = f"{body}\n— {origin} {base64.b64encode(line).decode()}\n".encode()
+
     def nothing(thief: Insider, request: link_pb2.Update) -> None:
         request.ClearField("checkpoint")
 
     def long_proof(thief: Insider, request: link_pb2.Update) -> None:
         request.checkpoint.inclusion.extend([merkle.EMPTY_ROOT] * 100)
+
+    def endless(thief: Insider, request: link_pb2.Update) -> None:
+        """Sign for 2^70 entries with right proofs: a tree of which only the path to its first leaf is there."""
+        fresh = PlantLog("thief")
+        public, proof, root = public_bytes(fresh.key), [merkle.EMPTY_ROOT] * 70, _SECOND
+        for other in proof:
+            root = merkle.node_hash(root, other)
+        whole = Checkpoint(fresh.origin, 1 << 70, root)
+        request.checkpoint.CopyFrom(fresh.checkpoint(_SECOND, thief.credentials.key))
+        request.checkpoint.note = sign_checkpoint(whole, fresh.key)
+        request.checkpoint.ledger_key = public
+        request.checkpoint.inclusion.extend(proof)
 
     def far_entry(thief: Insider, request: link_pb2.Update) -> None:
         request.checkpoint.entry = (1 << 64) - 1
@@ -143,4 +166,12 @@ def _shapeless() -> list[Attack]:
         ),
         _attack("FAILED_PRECONDITION", "does not include", "a proof of a hundred hashes too many", long_proof),
         _attack("FAILED_PRECONDITION", "does not include", "entry number 2^64 − 1", far_entry),
+        _attack(
+            "FAILED_PRECONDITION", "cannot be witnessed", "a tree of 2^70 entries, with right proofs", endless
+        ),
+        _attack(
+            "FAILED_PRECONDITION", "not a signed note", "a checkpoint of 5,000 bytes", set_note(b"x\n" * 2500)
+        ),
+        _attack("FAILED_PRECONDITION", "signatures, not one", "a checkpoint with two signatures", twice),
+        _attack("FAILED_PRECONDITION", "not in canonical form", "a size with a plus sign, signed", spelled),
     ]

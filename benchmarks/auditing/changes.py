@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from benchmarks.auditing.evidence import Parts
 from benchmarks.auditing.federation import Federation
 from fedsparse.audit import EntryKind, cosign, public_bytes, statement
 from fedsparse.audit.notes import Checkpoint
-from fedsparse.security import sign
+from fedsparse.delta import AdapterSpace, TensorSpec
+from fedsparse.security import read_der_chain, sign, to_der_chain
 from fedsparse.v1 import ledger_pb2, link_pb2
+
+_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of P-256's group
+_ECDSA_SHA256 = bytes.fromhex("300a06082a8648ce3d040302")  # AlgorithmIdentifier (RFC 5758)
 
 
 @dataclass(frozen=True)
@@ -201,6 +210,38 @@ def rewritten(stage: Stage, draw: random.Random) -> tuple[bytes, int | None]:
     return parts.bundle(), None
 
 
+def smuggled(stage: Stage, draw: random.Random) -> tuple[bytes, int | None]:
+    """Put something in that says nothing false: files of no entry, what was deleted, what no signature covers."""
+    parts, how = Parts.of(stage.bundle), draw.randrange(7)
+    if how == 0:
+        parts.put(draw.randbytes(draw.randint(1, 600)))
+    elif how == 1:
+        space = AdapterSpace(draw.randbytes(32), (TensorSpec(draw.randbytes(20).hex(), (3,)),))
+        parts.files[f"spaces/{space.fingerprint.hex()}.json"] = space.to_json()
+    elif how == 2:
+        parts.files[f"{draw.choice(['payloads', 'spaces', 'notes'])}/{draw.randrange(1000)}"] = draw.randbytes(9)
+    elif how == 3:
+        parts.files |= stage.erased
+        return parts.bundle(), len(parts.entries)  # the last one says that it was deleted
+    else:
+        return _other_words(parts, draw, (_more_certificates, _other_witness, _other_form)[how - 4], stage)
+    return parts.bundle(), None
+
+
+def recertified(stage: Stage, draw: random.Random) -> tuple[bytes, int | None]:
+    """Write the signature in a hub's certificate in its other form, which is as valid and says the same."""
+    return _other_words(Parts.of(stage.bundle), draw, _other_certificate, stage)
+
+
+def unreceipted(stage: Stage, draw: random.Random) -> tuple[bytes, int | None]:
+    """Take receipts away: nothing that is left contradicts anything."""
+    parts = Parts.of(stage.bundle)
+    count = draw.randint(1, len(parts.receipts))
+    gone = draw.sample(parts.receipts, count)
+    parts.receipts = [one for one in parts.receipts if one not in gone]
+    return parts.bundle(), None
+
+
 def truncated(stage: Stage, draw: random.Random) -> tuple[bytes, int | None]:
     """Cut entries off the end, with their receipts, and sign what is left with the plant's own key."""
     parts = Parts.of(stage.bundle)
@@ -212,8 +253,55 @@ def truncated(stage: Stage, draw: random.Random) -> tuple[bytes, int | None]:
     for name in parts.payloads():
         if bytes.fromhex(name[9:]) not in named:
             del parts.files[name]
+    if not any(_kind(one) in (EntryKind.UPDATE, EntryKind.REFUSED) for one in parts.entries):
+        parts.files = {name: data for name, data in parts.files.items() if not name.startswith("spaces/")}
     parts.sign(stage.key, stage.origin)
     return parts.bundle(), None
+
+
+def _other_words(
+    parts: Parts, draw: random.Random, change: Callable[[link_pb2.Receipt, Stage], None], stage: Stage
+) -> tuple[bytes, int | None]:
+    at = draw.randrange(len(parts.receipts))
+    number, data = parts.receipts[at]
+    receipt = link_pb2.Receipt.FromString(data)
+    change(receipt, stage)
+    parts.receipts[at] = (number, receipt.SerializeToString(deterministic=True))
+    return parts.bundle(), number
+
+
+def _more_certificates(receipt: link_pb2.Receipt, stage: Stage) -> None:
+    root = x509.load_pem_x509_certificates(stage.federation.authority)[0]
+    receipt.hub_certificate += root.public_bytes(Encoding.DER)
+
+
+def _other_witness(receipt: link_pb2.Receipt, stage: Stage) -> None:
+    """Rename the witness: its signature does not cover its name."""
+    blob = base64.b64decode(receipt.cosignature.split(b" ")[2])
+    told = sha256(b"fedsparse/other\n\x04" + receipt.body.witness_key).digest()[:4] + blob[4:]
+    receipt.cosignature = f"— fedsparse/other {base64.b64encode(told).decode()}\n".encode()
+
+
+def _other_form(receipt: link_pb2.Receipt, stage: Stage) -> None:
+    receipt.signature = _mirrored(receipt.signature)
+
+
+def _other_certificate(receipt: link_pb2.Receipt, stage: Stage) -> None:
+    leaf, *above = read_der_chain(receipt.hub_certificate, "the hub's certificate")
+    signed = leaf.tbs_certificate_bytes + _ECDSA_SHA256 + _der(0x03, b"\0" + _mirrored(leaf.signature))
+    receipt.hub_certificate = _der(0x30, signed) + to_der_chain(above)
+
+
+def _mirrored(signature: bytes) -> bytes:
+    r, s = decode_dss_signature(signature)
+    return encode_dss_signature(r, _ORDER - s)
+
+
+def _der(tag: int, content: bytes) -> bytes:
+    size = len(content)
+    if size < 0x80:
+        return bytes([tag, size]) + content
+    return bytes([tag, 0x82]) + size.to_bytes(2, "big") + content
 
 
 def _rewrite(parts: Parts, number: int, draw: random.Random) -> None:

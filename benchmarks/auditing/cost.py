@@ -75,7 +75,7 @@ def run(folder: Path) -> Part:
         claims.append(_time_claim(coding, whole, len(payload)))
         claims.append(_rate_claim(coding, len(payload) / whole / 1e6))
     speed = measure(ENTRIES)
-    rows += speed.rows
+    rows += [dict(row) for row in speed.rows]
     settings = {"seed": SEED, "repeats": REPEATS, "entries": ENTRIES, "threads": 1}
     return Part("cost", settings, rows, [*claims, *speed.claims])
 

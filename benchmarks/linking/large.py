@@ -9,9 +9,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 
+import grpc
 import numpy as np
+from fedsparse_client.gateway.link import Link
 from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.inflatable.inflatable_utils import (
@@ -21,14 +24,19 @@ from flwr.supercore.inflatable.inflatable_utils import (
 )
 from flwr.supernode.fleet_http_connection import http_request_response
 
-from benchmarks.linking.messages import refusal, task, update
+from benchmarks.linking.messages import SPACE, refusal, task, update
 from benchmarks.linking.operator import Operator
 from benchmarks.linking.plant import Plant
 from benchmarks.linking.waiting import eventually
+from fedsparse.aggregation import admit
+from fedsparse.audit import describe_delta
+from fedsparse.delta import SparseDelta, decode, decode_update
 from fedsparse.envelope import disassemble, object_ids, wrap
 from fedsparse.errors import FedsparseError
+from fedsparse.v1 import link_pb2
 
 _SECONDS = 90.0
+PAIR_STAGE = "hub to the gateway's desk"
 
 
 @dataclass(frozen=True)
@@ -187,7 +195,7 @@ class LargeMessages:
         pulled = _logged(hub, before, r"task \w+ for")
         stages = {
             "SuperLink to hub": pulled - sent,
-            "hub to the gateway's desk": desk - pulled,
+            PAIR_STAGE: desk - pulled,
             "desk to SuperNode": there - desk,
         }
         return Moved("down", "fedsparse", len(payload), there - sent, stages)
@@ -220,6 +228,37 @@ class LargeMessages:
             message, _ = node.fetch(*node.receive(given_up))
             start, end = node.answer(message, _arrays(payload))
         return Moved("up", "bare Flower", len(payload), end - start)
+
+
+def carry(link: Link, size: int) -> Moved:
+    """Push bytes of which the hub decodes nothing, because they answer no task: what the link alone takes up."""
+    message = link_pb2.Update(task_id="0" * 64, round_update=np.random.default_rng(size).bytes(size))
+    start = time.monotonic()
+    try:
+        link._stub.Push(message, timeout=_SECONDS)
+    except grpc.RpcError as error:
+        trouble = "" if error.code() is grpc.StatusCode.NOT_FOUND else str(error.details())
+        return Moved("up", "the link alone", size, time.monotonic() - start, {}, trouble)
+    raise FedsparseError("the hub has taken an update that answers no task")
+
+
+def strict(payload: bytes) -> list[tuple[str, float]]:
+    """Return the seconds that gate and hub spend on an update's values, each measured alone in this process."""
+    parts: list[tuple[str, Callable[[], object]]] = [
+        ("gate: decoded strictly", lambda: _decoded(payload)),
+        ("gate: described for the ledger", partial(describe_delta, _decoded(payload), SPACE)),
+        ("hub: admitted", partial(admit, payload, SPACE, round=1, version=0, max_bytes=1 << 30, max_density=1.0)),
+    ]
+    found = []
+    for name, part in parts:
+        start = time.monotonic()
+        part()
+        found.append((name, time.monotonic() - start))
+    return found
+
+
+def _decoded(payload: bytes) -> SparseDelta:
+    return decode(decode_update(payload, max_bytes=1 << 30).delta, SPACE, max_bytes=1 << 30)
 
 
 def _arrays(payload: bytes) -> RecordDict:

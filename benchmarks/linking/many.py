@@ -20,8 +20,8 @@ from fedsparse.envelope import wrap
 from fedsparse.errors import ProcessError
 from fedsparse.processes import Child, script
 
-_CONNECT_SECONDS = 60.0
-_ROUND_SECONDS = 45.0
+_CONNECT_SECONDS = 120.0
+_ROUND_SECONDS = 120.0
 
 
 @dataclass(frozen=True)

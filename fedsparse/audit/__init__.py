@@ -11,6 +11,7 @@ from fedsparse.audit.payloads import read_payload_key
 from fedsparse.audit.policy import EgressPolicy
 from fedsparse.audit.receipt import Receipted, agrees, check_receipt, read_receipts, receipt_line
 from fedsparse.audit.verify import LEFT, Verdict, parse_entry, verify_evidence, verify_ledger
+from fedsparse.audit.views import compare_views
 from fedsparse.audit.witness import STALE_SIZE, Seen, StaleCheckpointError, check_checkpoint
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "check_cosignature",
     "check_note",
     "check_receipt",
+    "compare_views",
     "cosign",
     "describe_delta",
     "load_key",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -10,14 +11,18 @@ from itertools import pairwise
 from pathlib import Path
 
 from fedsparse.audit import merkle
+from fedsparse.audit.entry import EntryKind
 from fedsparse.audit.evidence import Evidence, Row, read_spaces
 from fedsparse.audit.payloads import check_digest
+from fedsparse.audit.said import erasures, needed, space_in
+from fedsparse.audit.verify import parse_entry
 from fedsparse.errors import LedgerError
 from fedsparse.files import write_atomic
-from fedsparse.v1 import ledger_pb2
 
 _ENTRIES, _RECEIPTS, _CHECKPOINT = "entries", "receipts", "checkpoint"
 _PAYLOADS, _SPACES, _JSON = "payloads/", "spaces/", ".json"
+_PAYLOAD = re.compile(f"{_PAYLOADS}[0-9a-f]{{64}}")
+_OF_A_SPACE = (EntryKind.UPDATE, EntryKind.REASON, EntryKind.REFUSED)
 _LENGTH = struct.Struct(">Q")
 _MODE = 0o600
 
@@ -47,10 +52,15 @@ def read_bundle(path: Path) -> Evidence:
         data = path.read_bytes()
     except OSError as error:
         raise LedgerError(f"the bundle {path} cannot be read: {error.strerror}") from None
+    return parse_bundle(data)
+
+
+def parse_bundle(data: bytes) -> Evidence:
+    """Read the bytes of a bundle; for the rest see :func:`read_bundle`."""
     members = _unpack(data)
     for name in (_ENTRIES, _RECEIPTS, _CHECKPOINT):
         if name not in members:
-            raise LedgerError(f"{path} is no evidence bundle: it has no member {name!r}")
+            raise LedgerError(f"this is no evidence bundle: it has no member {name!r}")
     entries = _split(members[_ENTRIES], _ENTRIES)
     rows = tuple(Row(number, entry, merkle.leaf_hash(entry)) for number, entry in enumerate(entries, start=1))
     payloads = {name: data for name, data in members.items() if name.startswith(_PAYLOADS)}
@@ -67,6 +77,7 @@ def read_bundle(path: Path) -> Evidence:
         read_spaces({name: data for name, data in members.items() if name.startswith(_SPACES)}),
         payload,
         problems=tuple(_slack(members, data)),
+        held=frozenset(bytes.fromhex(name[len(_PAYLOADS) :]) for name in filter(_PAYLOAD.fullmatch, payloads)),
     )
 
 
@@ -74,18 +85,19 @@ def _members(evidence: Evidence) -> Iterator[tuple[str, bytes]]:
     yield _CHECKPOINT, evidence.checkpoint
     yield _ENTRIES, _join(row.entry for row in evidence.rows)
     yield _RECEIPTS, _join(_LENGTH.pack(number) + one for number, one in sorted(evidence.receipts.items()))
-    for digest in sorted({digest for row in evidence.rows if (digest := _digest_in(row.entry))}):
+    entries = [parse_entry(row.entry) for row in evidence.rows]
+    updates = {entry.payload_sha256 for entry in entries if entry is not None and int(entry.kind) in _OF_A_SPACE}
+    used = set()
+    for digest in sorted(needed(entries, erasures(entries, evidence.payload))):
         try:
-            yield f"{_PAYLOADS}{digest.hex()}", evidence.payload(digest)
-        except LedgerError:  # erased, or it was tampered with: verifying tells which
+            payload = evidence.payload(digest)
+        except LedgerError:  # it is gone, or was tampered with: verifying tells which
             continue
-    for fingerprint, space in sorted(evidence.spaces.items()):
-        yield f"{_SPACES}{fingerprint.hex()}{_JSON}", space.to_json()
-
-
-def _digest_in(data: bytes) -> bytes:
-    entry = ledger_pb2.LedgerEntry.FromString(data)
-    return entry.payload_sha256 if entry.payload_bytes else b""
+        if digest in updates:
+            used.add(space_in(payload))
+        yield f"{_PAYLOADS}{digest.hex()}", payload
+    for fingerprint in sorted(used & evidence.spaces.keys()):
+        yield f"{_SPACES}{fingerprint.hex()}{_JSON}", evidence.spaces[fingerprint].to_json()
 
 
 def _pack(members: Iterable[tuple[str, bytes]]) -> bytes:
@@ -116,15 +128,22 @@ def _unpack(data: bytes) -> dict[str, bytes]:
 def _slack(members: Mapping[str, bytes], data: bytes) -> Iterator[str]:
     """Say where a bundle has bytes that are not determined by what it holds: something may be hidden there."""
     order = [_CHECKPOINT, _ENTRIES, _RECEIPTS]
-    order += sorted(name for name in members if name.startswith(_PAYLOADS))
+    order += sorted(filter(_PAYLOAD.fullmatch, members))
     order += sorted(name for name in members if name.startswith(_SPACES))
     if extra := sorted(set(members) - set(order)):
         yield f"the bundle has a member {extra[0]!r:.80} that no fedsparse writes"
     canonical = _pack((name, members[name]) for name in order)
     if canonical != data:
-        shorter = min(len(canonical), len(data))
-        at = next((at for at in range(shorter) if canonical[at] != data[at]), shorter)
-        yield f"the bundle is not in canonical form from byte {at} on"
+        yield f"the bundle is not in canonical form from byte {_shared(canonical, data)} on"
+
+
+def _shared(one: bytes, other: bytes) -> int:
+    """Return how many bytes both begin with."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if one[low:middle] == other[low:middle] else (low, middle - 1)
+    return low
 
 
 def _join(items: Iterable[bytes]) -> bytes:

@@ -39,6 +39,8 @@ class Evidence:
         payload: returns a payload by its digest, or raises LedgerError.
         nodes: hashes of complete subtrees by level and place, where they are kept as well.
         problems: what is wrong with the file that it was read from.
+        held: digests of its payloads, where it may hold nothing that no entry needs; None for a folder, in which a
+            crash leaves some.
     """
 
     rows: tuple[Row, ...]
@@ -48,6 +50,7 @@ class Evidence:
     payload: Callable[[bytes], bytes]
     nodes: Mapping[tuple[int, int], bytes] = field(default_factory=dict)
     problems: tuple[str, ...] = ()
+    held: frozenset[bytes] | None = None
 
 
 def read_folder(folder: Path, payload_key: bytes | None = None) -> Evidence:

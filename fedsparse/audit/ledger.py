@@ -166,6 +166,14 @@ class Ledger:
             rows = self._table.entries(start)
         yield from map(ledger_pb2.LedgerEntry.FromString, rows)
 
+    def payload(self, digest: bytes) -> bytes:
+        """Return the payload kept under ``digest``.
+
+        Raises:
+            LedgerError: there is none.
+        """
+        return self._payloads.get(digest)
+
     def undelivered(self, most: int) -> list[Recorded]:
         """Return what was recorded to leave and has no receipt, oldest first: it may or may not have arrived.
 

@@ -21,6 +21,7 @@ from fedsparse.errors import LedgerError
 
 MAX_NOTE_BYTES = 4096
 KEY_BYTES = 32
+_SIZES = range(1 << 63)  # what 64 signed bits hold: a receipt and a database can say it
 _NAME = re.compile(r"[^\s+]{1,200}")
 _ID_BYTES = 4
 _TIME_BYTES = 8
@@ -66,7 +67,7 @@ class Checkpoint:
             found = cls(origin, int(size), base64.b64decode(root, validate=True))
         except (ValueError, binascii.Error):
             raise LedgerError("this is not a checkpoint of three lines") from None
-        if end or found.text != text or len(found.root) != HASH_BYTES or found.size < 0:
+        if end or found.text != text or len(found.root) != HASH_BYTES or found.size not in _SIZES:
             raise LedgerError("the checkpoint is not in canonical form")
         return found
 

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from google.protobuf.message import DecodeError
 
 from fedsparse.audit.entry import EntryKind
-from fedsparse.audit.keys import statement
+from fedsparse.audit.keys import origin_of, statement
 from fedsparse.errors import CertificateError, LedgerError
 from fedsparse.security import Credentials, Role, sign, signed_by, verify
 from fedsparse.v1 import ledger_pb2
@@ -55,8 +55,8 @@ class Opened:
         except CertificateError as error:
             yield f"is not the plant's: {error}"
         else:
-            if not opening.origin.startswith(f"fedsparse/{identity.name}/"):
-                yield f"is by {identity.name}, which has no ledger {opening.origin!r}"
+            if opening.origin != origin_of(identity.name, opening.ledger_key):
+                yield f"is by {identity.name}, which has no ledger {opening.origin!r} with this key"
 
 
 def make_opening(

@@ -14,7 +14,7 @@ from google.protobuf.message import DecodeError
 
 from fedsparse.audit.notes import Checkpoint, check_cosignature
 from fedsparse.errors import CertificateError, LedgerError
-from fedsparse.security import Revocations, Role, verify
+from fedsparse.security import Revocations, Role, is_lowest, verify
 from fedsparse.v1 import link_pb2
 
 
@@ -105,11 +105,16 @@ def _check_signature(
     try:
         signed = receipt.body.SerializeToString(deterministic=True)
         at = None if fresh else datetime.fromtimestamp(receipt.body.received_unix_ms / 1000, UTC)
-        verify(receipt.hub_certificate, authority, Role.HUB, signed, receipt.signature, at, revocations)
+        hub = verify(receipt.hub_certificate, authority, Role.HUB, signed, receipt.signature, at, revocations)
     except (OverflowError, ValueError, OSError):
         yield "is dated at no possible time"
     except CertificateError as error:
         yield f"is not the hub's: {error}"
+    else:  # neither signature covers these two
+        if not receipt.cosignature.startswith(f"— fedsparse/{hub.name} ".encode()):
+            yield f"is cosigned under another name than that of {hub.name}"
+        if not is_lowest(receipt.signature):
+            yield "has its signature in another form than the hub writes"
 
 
 def receipt_line(receipt: link_pb2.Receipt) -> bytes:

@@ -37,8 +37,33 @@ def erasures(
     return found
 
 
-def check_payload(entry: ledger_pb2.LedgerEntry, evidence: Evidence, erased: Mapping[bytes, int]) -> Iterator[str]:
-    """Yield what is wrong with an entry's payload, each as the end of the sentence "entry N: ..."."""
+def needed(entries: Iterable[ledger_pb2.LedgerEntry | None], erased: Mapping[bytes, int]) -> set[bytes]:
+    """Return the digests of the payloads that must be there."""
+    return {
+        entry.payload_sha256
+        for entry in entries
+        if entry is not None and entry.payload_bytes and erased.get(entry.payload_sha256, 0) <= entry.sequence
+    }
+
+
+def space_in(payload: bytes) -> bytes:
+    """Return the fingerprint of the adapter space of the delta in an update; nothing where there is none."""
+    try:
+        delta = decode_update(payload, max_bytes=_UNLIMITED).delta
+        return header_of(delta).space if delta else b""
+    except FedsparseError:
+        return b""
+
+
+def check_payload(
+    entry: ledger_pb2.LedgerEntry, evidence: Evidence, erased: Mapping[bytes, int], used: set[bytes]
+) -> Iterator[str]:
+    """Yield what is wrong with an entry's payload, each as the end of the sentence "entry N: ...".
+
+    Args:
+        erased: as :func:`erasures` returns it.
+        used: takes the fingerprint of the adapter space that its payload is of.
+    """
     if not entry.payload_bytes:
         if entry.payload_sha256 != _NOTHING:
             yield "has no payload, but the digest of one"
@@ -52,7 +77,9 @@ def check_payload(entry: ledger_pb2.LedgerEntry, evidence: Evidence, erased: Map
     if len(payload) != entry.payload_bytes:
         yield f"its payload has {len(payload)} bytes, not {entry.payload_bytes}"
     elif int(entry.kind) in (EntryKind.UPDATE, EntryKind.REASON):
-        yield from _check_update(entry, payload, evidence.spaces)
+        yield from _check_update(entry, payload, evidence.spaces, used)
+    elif int(entry.kind) == EntryKind.REFUSED:
+        used.add(space_in(payload))
     elif entry.kind in _NOTES:
         yield from _check_note(payload, _NOTES[entry.kind])
 
@@ -68,15 +95,35 @@ def _check_note(payload: bytes, kind: type[Message]) -> Iterator[str]:
         yield "its payload is not in canonical form"
 
 
+def check_held(
+    evidence: Evidence,
+    entries: Iterable[ledger_pb2.LedgerEntry | None],
+    erased: Mapping[bytes, int],
+    used: set[bytes],
+) -> Iterator[str]:
+    """Yield what evidence holds beside what its entries need: something may be smuggled, or was not deleted."""
+    if evidence.held is None:
+        return
+    for digest in sorted(evidence.held - needed(entries, erased)):
+        if digest in erased:
+            yield f"entry {erased[digest]}: the payload that it says was deleted is there"
+        else:
+            yield f"the member 'payloads/{digest.hex()}' belongs to no entry"
+    for fingerprint in sorted(set(evidence.spaces) - used):
+        yield f"the member 'spaces/{fingerprint.hex()}.json' is of no payload's adapter space"
+
+
 def _check_update(
-    entry: ledger_pb2.LedgerEntry, payload: bytes, spaces: Mapping[bytes, AdapterSpace]
+    entry: ledger_pb2.LedgerEntry, payload: bytes, spaces: Mapping[bytes, AdapterSpace], used: set[bytes]
 ) -> Iterator[str]:
     """Decode what left again, and compare it with what the entry says."""
     try:
         update = decode_update(payload, max_bytes=_UNLIMITED)
         facts = []
         if update.delta:
-            space = spaces.get(header_of(update.delta).space)
+            fingerprint = header_of(update.delta).space
+            used.add(fingerprint)
+            space = spaces.get(fingerprint)
             if space is None:
                 yield "cannot be decoded: the file of its adapter space is gone from spaces/"
                 return

@@ -15,7 +15,7 @@ from fedsparse.audit.evidence import Evidence, Row, read_folder
 from fedsparse.audit.notes import Checkpoint, check_note
 from fedsparse.audit.opening import read_openings
 from fedsparse.audit.receipt import Receipted, agrees, check_receipt, read_receipts
-from fedsparse.audit.said import check_payload, erasures
+from fedsparse.audit.said import check_held, check_payload, erasures
 from fedsparse.errors import LedgerError
 from fedsparse.v1 import ledger_pb2, link_pb2
 
@@ -100,6 +100,7 @@ def verify_evidence(
     erased = erasures(entries, evidence.payload)
     openings = list(read_openings(entries, evidence.payload))
     leaves: list[bytes] = []
+    used: set[bytes] = set()
     previous = GENESIS
     for expected, (row, entry) in enumerate(zip(evidence.rows, entries, strict=True), start=1):
         hashed = merkle.leaf_hash(row.entry)
@@ -110,12 +111,13 @@ def verify_evidence(
                 f"entry {max(1, row.sequence - 1)}: breaks the chain: it is another than when the next was written"
             )
         if entry is not None:
-            found += check_payload(entry, evidence, erased)
+            found += check_payload(entry, evidence, erased, used)
             kinds[entry.kind] += 1
             if entry.kind in LEFT:
                 sent[row.sequence] = Receipted(entry.task_id, entry.payload_sha256, hashed)
         problems += [f"entry {row.sequence}: {problem}" for problem in found]
         previous = hashed
+    problems += check_held(evidence, entries, erased, used)
     problems += [f"entry {one.sequence}: {problem}" for one in openings for problem in one.check(authority)]
     key, origin = (openings[0].opening.ledger_key, openings[0].opening.origin) if openings else (b"", "")
     sizes = {len(leaves), *map(_size_in, evidence.receipts.values())}
@@ -127,7 +129,7 @@ def verify_evidence(
     problems += _check_history([*map(_body_of, evidence.receipts.values()), *(r.body for r in kept)], roots)
     problems += _check_filed(evidence.receipts, sent, roots, authority)
     if hub_receipts is not None:
-        problems += _check_hub_receipts(kept, sent, roots, authority)
+        problems += _check_hub_receipts(kept, evidence.receipts, sent, roots, authority)
     return Verdict(
         entries=len(evidence.rows),
         updates=kinds[EntryKind.UPDATE],
@@ -232,23 +234,29 @@ def _check_filed(
 
 
 def _check_hub_receipts(
-    receipts: Iterable[link_pb2.Receipt], sent: Mapping[int, Receipted], roots: Roots, authority: bytes | None
+    receipts: Iterable[link_pb2.Receipt],
+    filed: Mapping[int, bytes],
+    sent: Mapping[int, Receipted],
+    roots: Roots,
+    authority: bytes | None,
 ) -> Iterator[str]:
     """Compare with the hub's own record: a log by itself cannot show that nothing is missing from its end."""
-    by_entry = {expected.ledger_hash: expected for expected in sent.values()}
+    by_entry = {expected.ledger_hash: sequence for sequence, expected in sent.items()}
     for number, receipt in enumerate(receipts, start=1):
         where = f"the hub's receipt {number}"
         if receipt.body.sequence != number:
             yield f"{where} has the number {receipt.body.sequence}: what stood between is gone"
-        expected = by_entry.get(receipt.body.ledger_hash)
-        if expected is None:
+        sequence = by_entry.get(receipt.body.ledger_hash)
+        if sequence is None:
             yield (
                 f"{where} is for one of the first {receipt.body.checkpoint_size} entries of a ledger, which "
                 "this one does not have: entries are gone, or never were"
             )
             continue
         data = receipt.SerializeToString(deterministic=True)
-        yield from (f"{where} {problem}" for problem in check_receipt(data, expected, authority, roots))
+        if filed.get(sequence, data) != data:
+            yield f"entry {sequence}: its receipt is not, byte for byte, {where}"
+        yield from (f"{where} {problem}" for problem in check_receipt(data, sent[sequence], authority, roots))
 
 
 def _unfiled(receipts: Mapping[int, bytes]) -> tuple[int, ...]:

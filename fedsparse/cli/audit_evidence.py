@@ -18,6 +18,7 @@ from fedsparse.audit import (
     LEFT,
     EntryKind,
     Evidence,
+    compare_views,
     parse_entry,
     read_bundle,
     read_folder,
@@ -109,9 +110,19 @@ def prove(ledger: Path, number: int, console: Console) -> None:
     )
 
 
-def compare(ledger: Path, hub_receipts: Path, console: Console) -> bool:
-    """Name every disagreement between a plant's ledger and what the hub says that it received."""
+def compare(ledger: Path, other: Path, console: Console) -> bool:
+    """Name every disagreement between a ledger and what the hub says that it received, or another view of it."""
     evidence = open_evidence(ledger)
+    if other.suffix == ".jsonl":
+        return _compare_receipts(evidence, other, console)
+    problems = list(compare_views(evidence, open_evidence(other)))
+    for problem in problems:
+        console.print(f"  {problem}", style="red", markup=False, highlight=False)
+    console.print("they are one history" if not problems else "CONTRADICTED", style="bold")
+    return not problems
+
+
+def _compare_receipts(evidence: Evidence, hub_receipts: Path, console: Console) -> bool:
     said = {row.hash: entry for row in evidence.rows if (entry := parse_entry(row.entry)) and entry.kind in LEFT}
     kept = read_receipts(hub_receipts)
     problems = []

@@ -16,7 +16,8 @@ from typing import IO, Any
 from rich.console import Console
 
 from fedsparse import config
-from fedsparse.audit import verify_ledger
+from fedsparse.cli.demo_audit import FOLDER as AUDIT
+from fedsparse.cli.demo_audit import audit_ledgers
 from fedsparse.cli.demo_site import Layout, federation_text, lay_out
 from fedsparse.cli.progress import ProgressView, final_table, say
 from fedsparse.cli.summary import write_summary
@@ -30,7 +31,7 @@ from fedsparse.v1 import link_pb2
 _MARKER = ".fedsparse-demo"
 _SETTABLE = {"adapter", "training", "aggregation"}
 _RESTARTS = 10  # of killed plants, before the demo gives up
-_OWN = ("pki", "hub", "plants", "test.csv", "summary.json", "summary.html")
+_OWN = ("pki", "hub", "plants", "test.csv", "summary.json", "summary.html", AUDIT)
 
 
 @dataclass
@@ -85,10 +86,11 @@ def _run_in(folder: Path, rounds: int, *, alone: bool, more: str, console: Conso
     if not run.history:
         raise FedsparseError("no round was committed", f"Read the logs below {folder}")
     alone_history = _train_alone(layout, console) if alone else {}
-    summary = _summarise(layout, run, alone_history, time.monotonic() - started)
+    summary = _summarise(layout, run, alone_history, time.monotonic() - started, folder)
     write_summary(summary, folder)
     console.print(final_table(summary))
     say(console, f"{folder / 'summary.html'}  {folder / 'summary.json'}")
+    say(console, f"what left each plant, verified from its evidence alone: {folder / AUDIT}")
     if not summary["ledger"]["verified"]:
         raise FedsparseError("a ledger does not verify", "See the problems listed in summary.json")
 
@@ -209,7 +211,9 @@ def _train_alone(layout: Layout, console: Console) -> dict[str, list[float]]:
     return {name: json.loads((site.parent / "alone.json").read_text()) for name, site in layout.sites.items()}
 
 
-def _summarise(layout: Layout, run: _Run, alone: Mapping[str, list[float]], wall_seconds: float) -> dict[str, Any]:
+def _summarise(
+    layout: Layout, run: _Run, alone: Mapping[str, list[float]], wall_seconds: float, folder: Path
+) -> dict[str, Any]:
     settings = config.load(layout.federation, config.FederationConfig)
     federation = link_pb2.Federation.FromString((settings.state / "federation.pb").read_bytes())
     space = AdapterSpace.from_proto(federation.space)
@@ -233,7 +237,7 @@ def _summarise(layout: Layout, run: _Run, alone: Mapping[str, list[float]], wall
             statistics.median(entry["overhead_seconds"] for entry in run.history), 3
         ),
         "base_model_loads_per_plant": max(loads.values()),
-        "ledger": _ledgers(layout),
+        "ledger": audit_ledgers(layout, folder),
         "adapter_version": last["version"],
         "history": run.history,
         "alone_history": dict(alone),
@@ -250,22 +254,6 @@ def _summarise(layout: Layout, run: _Run, alone: Mapping[str, list[float]], wall
 def _base_model_loads(state: Path) -> int:
     path = state / "base_model_loads"
     return len(path.read_text().splitlines()) if path.exists() else 0
-
-
-def _ledgers(layout: Layout) -> dict[str, Any]:
-    """Verify every plant's ledger as an auditor would, against the federation's CA and the hub's own record."""
-    authority = layout.authority.read_bytes()
-    receipts = layout.federation.parent / "state" / "receipts"
-    verdicts = {}
-    for name, site in layout.sites.items():
-        kept = receipts / f"{name}.jsonl"  # absent where the plant never answered
-        found = verify_ledger(site.parent / "state" / "ledger", authority, kept if kept.exists() else None)
-        verdicts[name] = found
-    return {
-        "entries": sum(verdict.entries for verdict in verdicts.values()),
-        "verified": all(verdict.verified for verdict in verdicts.values()),
-        "problems": [f"{name}: {problem}" for name, verdict in verdicts.items() for problem in verdict.problems],
-    }
 
 
 def _model_bytes(layout: Layout) -> int:

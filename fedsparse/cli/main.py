@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
@@ -337,14 +337,17 @@ def audit_prove(
 @audit.command("compare")
 def audit_compare(
     ledger: EvidenceArgument,
-    hub_receipts: Annotated[
-        Path, typer.Argument(help="The hub's record of this plant, state/receipts/NAME.jsonl.")
+    other: Annotated[
+        Path,
+        typer.Argument(
+            help="The hub's record of this plant, state/receipts/NAME.jsonl; or another view of the ledger."
+        ),
     ],
 ) -> None:
-    """Compare what a plant says it sent with what the hub says it received; name every disagreement."""
+    """Compare what a plant says it sent with what the hub says it received, or with what it told somebody else."""
     from fedsparse.cli.audit_evidence import compare
 
-    if not compare(ledger, hub_receipts, Console()):
+    if not compare(ledger, other, Console()):
         raise typer.Exit(1)
 
 
@@ -364,6 +367,56 @@ def audit_verify(
     from fedsparse.cli.inspect import verify
 
     if not verify(ledger, authority, hub_receipts, payload_key, Console()):
+        raise typer.Exit(1)
+
+
+CaOption = Annotated[
+    Path | None, typer.Option("--ca", help="The federation's CA certificate, to check who signed what.")
+]
+HubReceiptsOption = Annotated[
+    Path | None, typer.Option(help="The hub's own record of this plant, state/receipts/NAME.jsonl.")
+]
+LangOption = Annotated[Literal["en", "ja"], typer.Option(help="English or Japanese.")]
+
+
+@audit.command("report")
+def audit_report(
+    ledger: EvidenceArgument,
+    authority: CaOption = None,
+    hub_receipts: HubReceiptsOption = None,
+    lang: LangOption = "en",
+    out: Annotated[Path, typer.Option(help="The page; one that is there already is replaced.")] = Path(
+        "report.html"
+    ),
+    site_facts: Annotated[
+        Path | None, typer.Option(help="TOML file of what only the site can state: controller, purpose, ...")
+    ] = None,
+    timing_ms: Annotated[
+        int | None,
+        typer.Option(min=1, help="Bound what the times of sending can tell, to somebody who sees ms apart."),
+    ] = None,
+    payload_key: PayloadKeyOption = None,
+) -> None:
+    """Write one page about what left a site: verdict, bits per training image, three-way comparison, policies."""
+    from fedsparse.cli.audit_report import Options, write_report
+
+    options = Options(ledger, authority, hub_receipts, payload_key, site_facts, timing_ms)
+    if not write_report(options, lang, out, Console()):
+        raise typer.Exit(1)
+
+
+@audit.command("explain")
+def audit_explain(
+    ledger: EvidenceArgument,
+    authority: CaOption = None,
+    hub_receipts: HubReceiptsOption = None,
+    lang: LangOption = "en",
+    payload_key: PayloadKeyOption = None,
+) -> None:
+    """Say in a dozen sentences what left a site, and what is known about it."""
+    from fedsparse.cli.audit_report import Options, print_explanation
+
+    if not print_explanation(Options(ledger, authority, hub_receipts, payload_key), lang, Console()):
         raise typer.Exit(1)
 
 

@@ -9,7 +9,7 @@ from fedsparse.security.identity import Identity, Role, identity_of
 from fedsparse.security.issuing import issue, revoke, sign_request
 from fedsparse.security.keys import read_passphrase
 from fedsparse.security.revocation import Revocations
-from fedsparse.security.signing import sign, signed_by, verify
+from fedsparse.security.signing import is_lowest, sign, signed_by, verify
 from fedsparse.security.tls import channel_credentials, probe, server_credentials
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "create_authority",
     "fingerprint",
     "identity_of",
+    "is_lowest",
     "issue",
     "load_authority",
     "load_credentials",

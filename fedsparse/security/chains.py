@@ -77,13 +77,16 @@ def _der_size(data: bytes) -> int:
     return 2 + digits + int.from_bytes(data[2 : 2 + digits], "big")
 
 
-def check_chain(chain: Chain, roots: Chain, role: Role, name: str, at: datetime | None = None) -> Identity:
+def check_chain(
+    chain: Chain, roots: Chain, role: Role, name: str, at: datetime | None = None, *, exact: bool = False
+) -> Identity:
     """Return whom a chain's leaf speaks for, once dates, issuers, use and role are right.
 
     Args:
         roots: the CA certificates that are trusted.
         name: of the leaf, for the message.
         at: when all of them must be valid; now, if not given.
+        exact: the chain must be the path to a root, the root left out: there is no other way to write it.
 
     Raises:
         CertificateError: names the check that failed.
@@ -94,7 +97,9 @@ def check_chain(chain: Chain, roots: Chain, role: Role, name: str, at: datetime 
     _check_form(leaf, name)
     for certificate in above:
         _check_dates(certificate, f"the issuing CA of {name}", now)
-    _check_issuers(chain, roots, name, now)
+    path = _find_path(chain, roots, name, now)
+    if exact and path[:-1] != [*chain]:
+        raise CertificateError(f"{name} comes with certificates that are not on its way to the CA")
     identity = identity_of(leaf)
     try:
         usage = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
@@ -143,8 +148,8 @@ def _check_dates(certificate: x509.Certificate, name: str, now: datetime) -> Non
         raise CertificateError(f"{name} expired on {end:%Y-%m-%d %H:%M} UTC", "Issue a new one")
 
 
-def _check_issuers(chain: Chain, roots: Chain, name: str, now: datetime) -> None:
-    """Check signatures and constraints up to a root, by the library's own path validation.
+def _find_path(chain: Chain, roots: Chain, name: str, now: datetime) -> list[x509.Certificate]:
+    """Return leaf, issuers and root, once signatures and constraints are right by the library's own validation.
 
     Uses of the leaf are checked by our caller, whose roles the library does not know.
     """
@@ -162,7 +167,7 @@ def _check_issuers(chain: Chain, roots: Chain, name: str, now: datetime) -> None
     )
     refuse = partial(_refuse_issuers, chain, roots, name, now)
     try:
-        policy.build_client_verifier().verify(leaf, above)
+        return policy.build_client_verifier().verify(leaf, above).chain
     except (verification.VerificationError, InvalidSignature, *UNREADABLE):
         refuse()
 

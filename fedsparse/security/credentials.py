@@ -48,8 +48,8 @@ class Credentials:
 
     @property
     def der(self) -> bytes:
-        """The chain as receipts and signed versions carry it."""
-        return to_der_chain(self.chain)
+        """The chain below the root, as receipts and signed versions carry it."""
+        return to_der_chain([one for one in self.chain if one not in self.roots])
 
     @cached_property
     def roots(self) -> tuple[x509.Certificate, ...]:

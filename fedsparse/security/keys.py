@@ -13,7 +13,14 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from fedsparse.errors import CertificateError
 
 _MOST_PASSPHRASE = 1023  # OpenSSL's limit
-UNREADABLE = (ValueError, TypeError, x509.InvalidVersion, UnsupportedAlgorithm)  # what hostile bytes raise
+UNREADABLE = (  # what hostile bytes raise
+    ValueError,
+    TypeError,
+    x509.InvalidVersion,
+    x509.DuplicateExtension,
+    x509.UnsupportedGeneralNameType,
+    UnsupportedAlgorithm,
+)
 
 
 def new_key() -> ec.EllipticCurvePrivateKey:

@@ -7,6 +7,7 @@ from datetime import datetime
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature, encode_dss_signature
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
 from fedsparse.errors import CertificateError
@@ -15,13 +16,28 @@ from fedsparse.security.identity import Identity, Role
 from fedsparse.security.keys import UNREADABLE
 from fedsparse.security.revocation import Revocations
 
+_ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of P-256's group
+
 
 def sign(key: bytes, data: bytes) -> bytes:
-    """Sign ``data`` with a PEM private key."""
+    """Sign ``data`` with a PEM private key.
+
+    Of (r, s) and (r, n - s), which are equally valid and which anybody can turn into each other, it is the one
+    with the smaller s.
+    """
     private = load_pem_private_key(key, None)
     if not isinstance(private, ec.EllipticCurvePrivateKey):
         raise CertificateError("the key is not an elliptic-curve key")
-    return private.sign(data, ec.ECDSA(hashes.SHA256()))
+    r, s = decode_dss_signature(private.sign(data, ec.ECDSA(hashes.SHA256())))
+    return encode_dss_signature(r, min(s, _ORDER - s) if private.curve.name == "secp256r1" else s)
+
+
+def is_lowest(signature: bytes) -> bool:
+    """Tell whether a signature on P-256 is the one of its two forms that :func:`sign` writes."""
+    try:
+        return decode_dss_signature(signature)[1] <= _ORDER // 2
+    except ValueError:
+        return False
 
 
 def signed_by(certificate: bytes, data: bytes, signature: bytes) -> bool:
@@ -64,7 +80,7 @@ def verify(
     """
     chain = read_der_chain(certificate, "the signer's certificate")
     roots = read_pem_chain(authority, "the CA certificate")
-    identity = check_chain(chain, roots, role, "the signer's certificate", at)
+    identity = check_chain(chain, roots, role, "the signer's certificate", at, exact=True)
     if revocations is not None:
         revocations.check(chain)
     key = chain[0].public_key()

@@ -41,7 +41,7 @@ class Method:
     Attributes:
         answer: gets who calls, the request and gRPC's context.
         request: the message that it takes.
-        streams: whether it answers with a stream.
+        streams: whether it answers with a stream; of messages, or of their bytes.
     """
 
     answer: Callable[[Peer, Any, grpc.ServicerContext], Any]
@@ -132,5 +132,5 @@ def _give_up(peer: Peer, context: grpc.ServicerContext) -> None:
 
 
 def _data(message: Any) -> bytes:
-    data: bytes = message.SerializeToString()
+    data: bytes = message if isinstance(message, bytes) else message.SerializeToString()
     return data

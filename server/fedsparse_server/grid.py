@@ -73,10 +73,12 @@ class PromptGrid(Grid):
         """
         waiting = set(self.push_messages(list(messages)))
         end = time.monotonic() + (timeout if timeout is not None else float("inf"))
-        while waiting and time.monotonic() < end:
+        while waiting and (start := time.monotonic()) < end:
             for reply in self.pull_messages(waiting):
                 waiting.discard(reply.metadata.reply_to_message_id)
                 self._on_reply(reply)
-            if waiting:
-                time.sleep(_POLL_SECONDS)
+            if (
+                waiting
+            ):  # hundreds of answers that are waited for make the SuperLink look long: let it do other work
+                time.sleep(max(_POLL_SECONDS, min(time.monotonic() - start, 1.0)))
         return ()

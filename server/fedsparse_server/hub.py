@@ -21,6 +21,7 @@ from cryptography import x509
 from fedsparse import config
 from fedsparse.aggregation import admit
 from fedsparse.delta import AdapterSpace, Reason, decode_task, decode_update
+from fedsparse.envelope import field_head
 from fedsparse.errors import FedsparseError, LinkError
 from fedsparse.events import EventLog
 from fedsparse.security import Daily, LiveCredentials, Revocations, Role, server_credentials, watch_handshakes
@@ -30,12 +31,12 @@ from fedsparse_server.calls import CALLS_AT_ONCE, Calls, Method, refuse
 from fedsparse_server.peers import Door, Peer, RefusedError
 from fedsparse_server.receipts import ReceiptBook
 from fedsparse_server.sessions import Session, Sessions
-from fedsparse_server.superlink import PulledTask, SuperLinkNode
+from fedsparse_server.superlink import Looks, PulledTask, Shelf, SuperLinkNode
 from fedsparse_server.witness import Witness
 
 PROTOCOL = 2
 _LINK = "/fedsparse.v1.Link"
-_POLL_SECONDS = 10.0  # how often a stream looks for tasks that no bell announced; each look costs the SuperLink
+_POLL_SECONDS = 30.0  # how often a stream looks for tasks that no bell announced; each look costs the SuperLink
 _CHECK_SECONDS = 2.0  # how often it is seen who may no longer be in, and whether certificates have changed
 _TOKEN_BYTES = 16
 _MOST_HELD = 16  # tasks that a plant may say it holds; it works on one
@@ -97,7 +98,7 @@ class Hub:
 
     def attend(
         self, peer: Peer, request: link_pb2.AttendRequest, context: grpc.ServicerContext
-    ) -> Iterator[link_pb2.Task]:
+    ) -> Iterator[bytes]:
         """Hold a plant's presence and hand it tasks, until it hangs up."""
         _require_protocol(request.protocol, context)
         if request.space != self._space.fingerprint:
@@ -213,35 +214,36 @@ class Hub:
 
     def _tasks(
         self, peer: Peer, session: Session, is_open: Callable[[], bool], held: Container[str]
-    ) -> Iterator[link_pb2.Task]:
+    ) -> Iterator[bytes]:
         """Yield tasks while a stream speaks for its plant: first those that an earlier one may have lost."""
         with session.pulling:
             session.forget_expired()
             lost = [task for task in session.outstanding.values() if task.task_id not in held]
         yield from map(_to_link, lost[-1:])  # of an older round nobody waits for an answer
+        looks = Looks(session.node, _POLL_SECONDS)
         while is_open():
             session.wake.clear()
             if not is_open():  # the plant may have hung up just before the bell was silenced
                 return
             with session.pulling:
-                task = session.node.pull() if is_open() else None
+                task, pause = looks.look() if is_open() else (None, 0.0)
                 if task is not None:
                     session.forget_expired()
                     session.outstanding[task.task_id] = task
-            if task is None:
-                session.wake.wait(_POLL_SECONDS)
-                continue
-            _log.info("task %s for %s, %d bytes", task.task_id[:12], peer.name, len(task.payload))
-            yield _to_link(task)
+            if task is not None:
+                _log.info("task %s for %s, %d bytes", task.task_id[:12], peer.name, len(task.payload))
+                yield _to_link(task)
+            session.wake.wait(pause)
 
 
-def _to_link(task: PulledTask) -> link_pb2.Task:
-    return link_pb2.Task(
-        task_id=task.task_id,
-        run_id=task.message.metadata.run_id,
-        bundle_sha256=task.bundle_sha256,
-        round_task=task.payload,
+def _to_link(task: PulledTask) -> bytes:
+    """Return a link_pb2.Task in its bytes; the payload is copied once, not three times."""
+    head = link_pb2.Task(
+        task_id=task.task_id, run_id=task.message.metadata.run_id, bundle_sha256=task.bundle_sha256
     )
+    payload = task.payload
+    field = field_head(link_pb2.Task.ROUND_TASK_FIELD_NUMBER, len(payload)) if payload else b""
+    return b"".join([head.SerializeToString(), field, payload])
 
 
 def _require_protocol(protocol: int, context: grpc.ServicerContext) -> None:
@@ -301,8 +303,9 @@ def serve(settings: config.FederationConfig, superlink: str, events: EventLog) -
         return credentials.current.roots
 
     door = Door(settings.hub.plants, roots, Revocations(identity.revoked, roots))
+    shelf = Shelf()
     sessions = Sessions(
-        lambda: SuperLinkNode(superlink), events, state / "roster.json", settings.hub.grace_seconds
+        lambda: SuperLinkNode(superlink, shelf), events, state / "roster.json", settings.hub.grace_seconds
     )
     receipts = ReceiptBook(state / "receipts", lambda: credentials.current)
     federation = link_pb2.Federation.FromString((state / "federation.pb").read_bytes())

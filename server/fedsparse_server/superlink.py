@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
+from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
 import httpx
 from flwr.app import Message
-from flwr.common.constant import HEARTBEAT_DEFAULT_INTERVAL
+from flwr.app.metadata import Metadata
 from flwr.common.serde import message_from_proto, run_from_proto
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
@@ -21,7 +24,13 @@ from flwr.proto.fleet_pb2 import (
     UnregisterNodeFleetRequest,
 )
 from flwr.proto.heartbeat_pb2 import SendNodeHeartbeatRequest
-from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, PullObjectRequest, PushObjectRequest
+from flwr.proto.message_pb2 import (
+    ConfirmMessageReceivedRequest,
+    ObjectTree,
+    PullObjectRequest,
+    PushObjectRequest,
+)
+from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.proto.node_pb2 import Node
 from flwr.proto.run_pb2 import GetRunRequest
 from flwr.supercore.interceptors.http.runtime_version import RuntimeVersionHttpInterceptor
@@ -29,10 +38,20 @@ from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from fedsparse.envelope import assemble, disassemble, object_ids, unwrap, wrap
-from fedsparse.errors import LinkError
+from fedsparse.envelope import assemble, disassemble, message_object, object_ids, unwrap, wrap
+from fedsparse.errors import DeltaError, FedsparseError, LinkError
 
-_PULL_ATTEMPTS = 50
+_HEARTBEAT_INTERVAL = 60.0  # the SuperLink waits for two of these before it holds a node for lost
+_BEAT_SECONDS = 30.0  # each beat costs the SuperLink several milliseconds, and there are hundreds of plants
+_SHELF_BYTES = 64 << 20
+_TURNS = 8
+_TURN_SECONDS = 1.0
+_FIRST_PAUSE_SECONDS = 0.1
+_LAST_PAUSE_SECONDS = 2.0
+PATIENCE_SECONDS = 60.0
+"""For which a SuperLink that does not answer is asked again before a plant is sent away."""
+
+_log = logging.getLogger("hub")
 
 
 @dataclass(frozen=True)
@@ -55,6 +74,65 @@ class PulledTask:
         return str(self.message.metadata.message_id)
 
 
+class _LostError(FedsparseError):
+    """A task can no longer come, though the node is well."""
+
+
+@dataclass
+class _Arriving:
+    """A task whose header was pulled, and of which not all objects may be there.
+
+    Attributes:
+        names: of all its objects.
+        objects: those that are here, by name.
+    """
+
+    metadata: Metadata
+    names: list[str]
+    objects: dict[str, bytes]
+
+    @property
+    def missing(self) -> list[str]:
+        """Names of objects that were not pulled yet."""
+        return [name for name in self.names if name not in self.objects]
+
+
+class Shelf:
+    """What one node has learnt that others need as well: hundreds of plants are sent the same objects in a round.
+
+    An object's name is the hash of its bytes, so the bytes are the same for all; a node asks only for objects that
+    the SuperLink names to it.
+
+    Attributes:
+        bundles: hash of the app bundle by run.
+        turns: held by the nodes that ask for tasks or hand in answers just now. A bell wakes all nodes at once; if
+            all of them asked at once, the SuperLink would hear neither the strategy nor a heartbeat for seconds.
+    """
+
+    def __init__(self, most_bytes: int = _SHELF_BYTES) -> None:
+        self.bundles: dict[int, str] = {}
+        self.turns = threading.BoundedSemaphore(_TURNS)
+        self._most = most_bytes
+        self._bytes = 0
+        self._objects: OrderedDict[str, bytes] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, name: str) -> bytes | None:
+        """Return an object if it is here."""
+        with self._lock:
+            return self._objects.get(name)
+
+    def put(self, name: str, content: bytes) -> None:
+        """Keep an object; the oldest make room for it."""
+        with self._lock:
+            if name in self._objects:
+                return
+            self._objects[name] = content
+            self._bytes += len(content)
+            while self._bytes > self._most:
+                self._bytes -= len(self._objects.popitem(last=False)[1])
+
+
 class SuperLinkNode:
     """Registers on entry, leaves on exit, so that Flower itself knows which plants are present.
 
@@ -62,9 +140,10 @@ class SuperLinkNode:
 
     Args:
         address: "host:port" of the SuperLink on loopback.
+        shelf: shared with all other nodes there.
     """
 
-    def __init__(self, address: str) -> None:
+    def __init__(self, address: str, shelf: Shelf) -> None:
         private_key, public_key = generate_key_pairs()
         self._public_key = public_key_to_bytes(public_key)
         self._client = FleetHttpClient.from_server_address(
@@ -77,8 +156,10 @@ class SuperLinkNode:
             ],
         )
         self._node = Node()
-        self._bundles: dict[int, str] = {}
+        self.shelf = shelf
+        self._arriving: _Arriving | None = None
         self._stop_heartbeat = threading.Event()
+        self._forgotten = threading.Event()
 
     @property
     def node_id(self) -> int:
@@ -88,7 +169,7 @@ class SuperLinkNode:
     def __enter__(self) -> Self:
         self._client.RegisterNode(RegisterNodeFleetRequest(public_key=self._public_key))
         reply = self._client.ActivateNode(
-            ActivateNodeRequest(public_key=self._public_key, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL)
+            ActivateNodeRequest(public_key=self._public_key, heartbeat_interval=_HEARTBEAT_INTERVAL)
         )
         self._node = Node(node_id=reply.node_id)
         threading.Thread(target=self._beat, daemon=True).start()
@@ -107,50 +188,97 @@ class SuperLinkNode:
             self._client.close()
 
     def _beat(self) -> None:
-        request = SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=HEARTBEAT_DEFAULT_INTERVAL)
-        while not self._stop_heartbeat.wait(HEARTBEAT_DEFAULT_INTERVAL / 3):
+        request = SendNodeHeartbeatRequest(node=self._node, heartbeat_interval=_HEARTBEAT_INTERVAL)
+        pause = (1 + self.node_id % 100) / 100 * _BEAT_SECONDS  # plants that came together do not beat together
+        while not self._stop_heartbeat.wait(pause):
+            pause = _BEAT_SECONDS
             try:
-                self._client.SendNodeHeartbeat(request)
-            except (httpx.HTTPError, RuntimeError):
-                continue  # the next beat tries again; two missed ones are tolerated
+                if not self._client.SendNodeHeartbeat(request).success:
+                    self._forgotten.set()
+            except (httpx.HTTPError, RuntimeError, ValueError):
+                pause = _BEAT_SECONDS / 4  # missed; the next tries again soon
 
     def pull(self) -> PulledTask | None:
-        """Return the next task for this node, or None."""
+        """Return the next task for this node, or None while there is none that is whole.
+
+        Raises:
+            LinkError: the SuperLink no longer knows this node.
+        """
+        if self._forgotten.is_set():
+            raise LinkError("the SuperLink no longer knows this node")
+        if self._arriving is None:
+            self._arriving = self._next()
+        if self._arriving is None:
+            return None
+        try:
+            return self._finish(self._arriving)
+        except _LostError as lost:
+            _log.error("the task %s is lost: %s", self._arriving.metadata.message_id[:12], lost)
+            self._arriving = None
+            return None
+
+    def _next(self) -> _Arriving | None:
+        """Ask for the header of a task; the SuperLink gives it once, so it is kept until the task is whole."""
         reply = self._client.PullMessages(PullMessagesRequest(node=self._node))
         if not reply.messages_list:
             return None
-        metadata = message_from_proto(reply.messages_list[0]).metadata
-        objects = {
-            name: self._pull_object(metadata.run_id, name) for name in object_ids(reply.message_object_trees[0])
-        }
-        self._client.ConfirmMessageReceived(
-            ConfirmMessageReceivedRequest(
+        header, tree = message_from_proto(reply.messages_list[0]), reply.message_object_trees[0]
+        return _Arriving(header.metadata, object_ids(tree), message_object(header, tree))
+
+    def _finish(self, arriving: _Arriving) -> PulledTask | None:
+        """Take what the strategy has uploaded by now; return the task once that is all."""
+        metadata = arriving.metadata
+        if metadata.created_at and metadata.created_at + metadata.ttl < time.time():
+            raise _LostError("its time is up and the strategy has not uploaded all of it")
+        try:
+            if not self._take(arriving):
+                return None
+            confirmation = ConfirmMessageReceivedRequest(
                 node=self._node, run_id=metadata.run_id, message_object_id=metadata.message_id
             )
-        )
-        message = assemble(metadata.message_id, objects)
-        return PulledTask(message, self._bundle(metadata.run_id), unwrap(message))
+            self._client.ConfirmMessageReceived(confirmation)
+            bundle = self._bundle(metadata.run_id)
+        except httpx.HTTPStatusError as error:
+            if error.response.is_client_error:
+                raise _LostError("its run has ended") from None
+            raise
+        try:
+            message = assemble(metadata.message_id, arriving.objects)
+            task = PulledTask(message, bundle, unwrap(message))
+        except DeltaError as error:
+            raise _LostError(str(error)) from None
+        self._arriving = None
+        return task
 
-    def _pull_object(self, run_id: int, name: str) -> bytes:
-        """Wait until the strategy has uploaded the object ``name``, and return it."""
-        for _ in range(_PULL_ATTEMPTS):
+    def _take(self, arriving: _Arriving) -> bool:
+        """Pull the objects that are there; return whether none is missing any more."""
+        run_id = arriving.metadata.run_id
+        for name in arriving.missing:
+            if (kept := self.shelf.get(name)) is not None:
+                arriving.objects[name] = kept
+                continue
             reply = self._client.PullObject(PullObjectRequest(node=self._node, run_id=run_id, object_id=name))
             if not reply.object_found:
-                break
-            if reply.object_available:
-                return bytes(reply.object_content)
-            time.sleep(0.1)
-        raise LinkError(f"the SuperLink does not hold the object {name[:12]} of a task")
+                raise _LostError(f"the SuperLink does not hold its object {name[:12]}")
+            if not reply.object_available:
+                return False
+            arriving.objects[name] = content = reply.object_content
+            self.shelf.put(name, content)
+        return True
 
     def _bundle(self, run_id: int) -> str:
-        if run_id not in self._bundles:
+        if (known := self.shelf.bundles.get(run_id)) is None:
             reply = self._client.GetRun(GetRunRequest(node=self._node, run_id=run_id))
-            self._bundles[run_id] = run_from_proto(reply.run).fab_hash
-        return self._bundles[run_id]
+            known = self.shelf.bundles[run_id] = run_from_proto(reply.run).fab_hash
+        return known
 
     def reply(self, task: PulledTask, payload: bytes) -> None:
         """Answer ``task`` with ``payload``, the serialised RoundUpdate."""
         header, tree, objects = disassemble(Message(wrap(payload), reply_to=task.message))
+        with self.shelf.turns:
+            self._push(task.message.metadata.run_id, header, tree, objects)
+
+    def _push(self, run_id: int, header: MessageProto, tree: ObjectTree, objects: Mapping[str, bytes]) -> None:
         pushed = self._client.PushMessages(
             PushMessagesRequest(
                 node=self._node,
@@ -163,9 +291,59 @@ class SuperLinkNode:
             self._client.PushObject(
                 PushObjectRequest(
                     node=self._node,
-                    run_id=task.message.metadata.run_id,
+                    run_id=run_id,
                     object_id=name,
                     object_content=objects[name],
                     session_id=pushed.session_id,
                 )
             )
+
+
+class Looks:
+    """Looks for tasks of one node, time and again, and says how long to wait until the next look.
+
+    A SuperLink that does not answer for a moment is no reason to send the plant away: were every plant to come
+    again with a new node, that would be the load which keeps it from answering.
+
+    Args:
+        node: registered.
+        idle_seconds: to wait where nothing is on its way.
+    """
+
+    def __init__(self, node: SuperLinkNode, idle_seconds: float) -> None:
+        self._node = node
+        self._idle = idle_seconds
+        self._pause = 0.0
+        self._failing_since: float | None = None
+
+    def look(self) -> tuple[PulledTask | None, float]:
+        """Return a task, or None, and the seconds to wait.
+
+        Raises:
+            LinkError: the SuperLink no longer knows the node, or has not answered for ``PATIENCE_SECONDS``.
+            httpx.HTTPStatusError: it refuses the node.
+        """
+        if not self._node.shelf.turns.acquire(timeout=_TURN_SECONDS):
+            return None, 0.0
+        try:
+            task = self._node.pull()
+        except (httpx.HTTPError, RuntimeError) as error:  # RuntimeError: the node has left meanwhile
+            if isinstance(error, httpx.HTTPStatusError) and error.response.is_client_error:
+                raise
+            return None, self._failed(error)
+        finally:
+            self._node.shelf.turns.release()
+        if self._failing_since is not None:
+            _log.info("the SuperLink answers again")
+        self._failing_since, self._pause = None, 0.0
+        return task, self._idle
+
+    def _failed(self, error: Exception) -> float:
+        now = time.monotonic()
+        if self._failing_since is None:
+            self._failing_since = now
+            _log.warning("the SuperLink gives no tasks (%r); asking again for %.0f s", error, PATIENCE_SECONDS)
+        elif now - self._failing_since >= PATIENCE_SECONDS:
+            raise LinkError(f"the SuperLink has not answered for {PATIENCE_SECONDS:.0f} s: {error!r}") from error
+        self._pause = min(max(2 * self._pause, _FIRST_PAUSE_SECONDS), _LAST_PAUSE_SECONDS)
+        return self._pause

@@ -5,8 +5,6 @@ It leaves to the first one the values inside deltas, and what entries say of the
 Usage: verifier.py BUNDLE CA.pem [HUB-RECEIPTS.jsonl]
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import io
@@ -14,7 +12,7 @@ import json
 import struct
 import sys
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,23 +22,26 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
 
 Fields = dict[int, list[Any]]
+ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551  # of P-256
 
 
 def sha(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
-def parse(data: bytes) -> Fields:
-    """Read a canonical Protocol Buffers message: varints as numbers, the rest as bytes."""
+def parse(data: bytes, most: int) -> Fields:
+    """Read a canonical Protocol Buffers message of so many fields: varints as numbers, the rest as bytes."""
     fields: Fields = {}
     at = last = 0
+    value: Any
     while at < len(data):
         tag, at = varint(data, at)
         number, kind = tag >> 3, tag & 7
-        if number < last or number == 0:
-            raise ValueError("fields out of order")
+        if not max(last, 1) <= number <= most:
+            raise ValueError("fields are unknown, or out of order")
         if kind == 0:
             value, at = varint(data, at)
         else:
@@ -71,12 +72,6 @@ def one(fields: Fields, number: int, default: Any = 0) -> Any:
     return values[0]
 
 
-def only(fields: Fields, last: int) -> Fields:
-    if max(fields, default=0) > last:
-        raise ValueError("unknown fields")
-    return fields
-
-
 def root(leaves: list[bytes]) -> bytes:
     if len(leaves) <= 1:
         return leaves[0] if leaves else sha(b"")
@@ -90,13 +85,12 @@ def b64(text: str) -> bytes:
     return data
 
 
-def signed_line(line: str, key: bytes, kind: int, named: str = "") -> tuple[str, bytes]:
-    """Return the name in a signature line of a note, and what follows the key's identifier."""
-    dash, name, encoded = line.split(" ")
-    blob = b64(encoded)
-    if dash != "—" or named not in ("", name) or blob[:4] != sha(name.encode() + bytes([10, kind]) + key)[:4]:
+def signed_line(line: str, key: bytes, kind: int, name: str) -> bytes:
+    """Return what follows the key's identifier in a signature line of a note."""
+    blob = b64(line.removeprefix(f"— {name} ").removesuffix("\n"))
+    if line[-1:] != "\n" or blob[:4] != sha(name.encode() + bytes([10, kind]) + key)[:4]:
         raise ValueError("no signature line, or another key's")
-    return name, blob[4:]
+    return blob[4:]
 
 
 def chain(der: bytes, ca: list[x509.Certificate], role: str, unix_ms: int) -> tuple[Any, str]:
@@ -108,24 +102,23 @@ def chain(der: bytes, ca: list[x509.Certificate], role: str, unix_ms: int) -> tu
         certificates.append(x509.load_der_x509_certificate(der[:size]))
         der = der[size:]
     roots = [root for root in ca if issued(certificates[-1], root)]
-    if not roots or not all(map(issued, certificates, certificates[1:])):
+    if not roots or certificates[-1] in ca or not all(map(issued, certificates, certificates[1:])):
         raise ValueError("a certificate was not issued by the given CA")
-    for certificate in [*certificates, roots[0]]:
-        if not certificate.not_valid_before_utc <= at <= certificate.not_valid_after_utc:
-            raise ValueError("a certificate was not valid at that time")
+    if not all(one.not_valid_before_utc <= at <= one.not_valid_after_utc for one in [*certificates, roots[0]]):
+        raise ValueError("a certificate was not valid at that time")
     names = certificates[0].extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     (uri,) = names.get_values_for_type(x509.UniformResourceIdentifier)
-    if not uri.startswith(f"urn:fedsparse:{role}:"):
+    key = certificates[0].public_key()
+    if not uri.startswith(f"urn:fedsparse:{role}:") or getattr(key, "curve", ec.SECP384R1()).name != "secp256r1":
         raise ValueError(f"it is no {role}'s certificate")
-    return certificates[0].public_key(), uri.split(":", 3)[3]
+    return key, uri.split(":", 3)[3]
 
 
 def issued(below: x509.Certificate, above: x509.Certificate) -> bool:
-    try:
+    with suppress(ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
         below.verify_directly_issued_by(above)
         return bool(above.extensions.get_extension_for_class(x509.BasicConstraints).value.ca)
-    except (ValueError, TypeError, InvalidSignature, x509.ExtensionNotFound):
-        return False
+    return False
 
 
 def pack(members: dict[str, bytes]) -> bytes:
@@ -157,6 +150,13 @@ def split(data: bytes) -> list[bytes]:
     return items
 
 
+def attempt(where: str, check: Callable[..., None], *arguments: Any) -> Iterator[str]:
+    try:
+        check(*arguments)
+    except Exception as error:  # whatever a stranger's bytes make fail
+        yield f"{where}: {error!r}"
+
+
 class Verifier:
     def __init__(self, bundle: bytes, ca: bytes) -> None:
         self.ca = x509.load_pem_x509_certificates(ca)
@@ -167,33 +167,24 @@ class Verifier:
         self.leaves = [sha(b"\x00" + entry) for entry in self.entries]
         self.key, self.origin = b"", ""
         self.sent: dict[int, tuple[bytes, bytes, bytes]] = {}
+        self.needed = {"checkpoint", "entries", "receipts"}
+        receipts = split(self.members["receipts"])
+        self.filed = {int.from_bytes(item[:8], "big"): item[8:] for item in receipts}
+        self.ordered = sorted(self.filed) == [int.from_bytes(item[:8], "big") for item in receipts]
 
     def problems(self, hub: bytes | None) -> Iterator[str]:
-        if pack(self.members) != self.bundle:
-            yield "the bundle has bytes that its contents do not determine"
-        for name in self.members:
-            if name.startswith("spaces/") and name != f"spaces/{fingerprint(self.members[name]).hex()}.json":
-                yield f"{name} is no adapter space, or another"
+        if pack(self.members) != self.bundle or not self.ordered:
+            yield "the bundle has bytes that its contents do not determine, or receipts out of order"
         erased = dict(self.erasures())
         for number, entry in enumerate(self.entries, 1):
-            try:
-                self.check_entry(number, parse(entry), erased)
-            except Exception as error:  # whatever a stranger's bytes make fail
-                yield f"entry {number}: {error!r}"
-        try:
-            self.check_checkpoint()
-        except Exception as error:
-            yield f"entry {len(self.entries)}: checkpoint: {error!r}"
-        filed = [(int.from_bytes(item[:8], "big"), item[8:]) for item in split(self.members["receipts"])]
-        if [number for number, _ in filed] != sorted({number for number, _ in filed}):
-            yield "receipts are out of order, or twice"
-        for number, receipt in filed:
-            try:
-                self.check_receipt(number, receipt)
-            except Exception as error:
-                yield f"entry {number}: receipt: {error!r}"
-        if hub is not None:
-            yield from self.check_hub(hub)
+            yield from attempt(f"entry {number}", self.check_entry, number, entry, erased)
+        yield from attempt(f"entry {len(self.entries)}: checkpoint", self.check_checkpoint)
+        for number, receipt in self.filed.items():
+            yield from attempt(f"entry {number}: receipt", self.check_receipt, number, receipt)
+        for name in sorted(self.members.keys() - self.needed):
+            yield f"the member {name!r} is needed by no entry"
+        for count, line in enumerate(() if hub is None else hub.splitlines(), 1):
+            yield from attempt(f"the hub's receipt {count}", self.check_kept, count, line)
 
     def payload(self, digest: bytes) -> bytes:
         data = self.members[f"payloads/{digest.hex()}"]
@@ -204,11 +195,11 @@ class Verifier:
     def erasures(self) -> Iterator[tuple[bytes, int]]:
         for number, entry in enumerate(self.entries, 1):
             with suppress(Exception):  # told of where the entry itself is checked
-                if one(fields := parse(entry), 5) == 9:
-                    yield one(only(parse(self.payload(one(fields, 15))), 3), 1), number
+                if one(fields := parse(entry, 18), 5) == 9:
+                    yield one(parse(self.payload(one(fields, 15)), 3), 1), number
 
-    def check_entry(self, number: int, entry: Fields, erased: dict[bytes, int]) -> None:
-        only(entry, 18)
+    def check_entry(self, number: int, data: bytes, erased: dict[bytes, int]) -> None:
+        entry = parse(data, 18)
         previous = self.leaves[number - 2] if number > 1 else bytes(32)
         if [one(entry, field) for field in (1, 2, 4)] != [2, number, previous] or not 1 <= one(entry, 5) <= 9:
             raise ValueError("format, number, kind or chain is wrong")
@@ -216,16 +207,20 @@ class Verifier:
         if not size:
             if digest != sha(b""):
                 raise ValueError("it has no payload, but the digest of one")
-        elif f"payloads/{digest.hex()}" in self.members or erased.get(digest, 0) <= number:
+        elif erased.get(digest, 0) <= number:
             payload = self.payload(digest)
+            self.needed |= {f"payloads/{digest.hex()}"}
             if len(payload) != size:
                 raise ValueError("the payload has another size")
             if kind in (1, 2):
-                self.check_update(entry, kind, parse(payload))
+                self.check_update(entry, kind, parse(payload, 7))
+            elif kind == 3:
+                with suppress(Exception):  # what was stopped may be anything
+                    self.need_space(parse(payload, 7))
             elif kind == 6:
-                self.check_opening(entry, only(parse(payload), 7))
+                self.check_opening(entry, parse(payload, 7))
             elif kind in (8, 9):
-                only(parse(payload), 6)
+                parse(payload, 6 if kind == 8 else 3)
         if kind in (1, 2):
             self.sent[number] = (one(entry, 8, b""), digest, self.leaves[number - 1])
 
@@ -236,51 +231,56 @@ class Verifier:
         if entry.get(17, []) != update.get(7, []):
             raise ValueError("metrics are others than in the payload")
 
+        self.need_space(update)
+
+    def need_space(self, update: Fields) -> None:
+        if delta := one(update, 5, b""):
+            name = f"spaces/{one(parse(delta, 6), 2).hex()}.json"
+            self.needed |= {name}
+            if name != f"spaces/{fingerprint(self.members[name]).hex()}.json":
+                raise ValueError("the adapter space is another")
+
     def check_opening(self, entry: Fields, opening: Fields) -> None:
         origin, key = one(opening, 1, b"").decode(), one(opening, 2, b"")
-        if (self.key or key, self.origin or origin) != (key, origin):
-            raise ValueError("it names another ledger")
-        self.key, self.origin = key, origin
         plant, name = chain(one(opening, 3, b""), self.ca, "plant", one(entry, 3))
         statement = f"fedsparse ledger key 1\n{origin}\n{key.hex()}\n".encode()
         plant.verify(one(opening, 4, b""), statement, ec.ECDSA(hashes.SHA256()))
-        if origin != f"fedsparse/{name}/{sha(key).hex()[:16]}":
-            raise ValueError("the origin is not this plant's and key's")
+        if origin != f"fedsparse/{name}/{sha(key).hex()[:16]}" or self.key not in (b"", key):
+            raise ValueError("it names another ledger, or one that is not this plant's and key's")
+        self.key, self.origin = key, origin
 
     def check_checkpoint(self) -> None:
         text, gap, line = self.members["checkpoint"].decode().rpartition("\n\n")
         expected = f"{self.origin}\n{len(self.leaves)}\n{base64.b64encode(root(self.leaves)).decode()}"
-        if not gap or text != expected or line[-1:] != "\n":
+        if not gap or text != expected:
             raise ValueError("it is of other entries")
-        _, blob = signed_line(line[:-1], self.key, 1, self.origin)
+        blob = signed_line(line, self.key, 1, self.origin)
         ed25519.Ed25519PublicKey.from_public_bytes(self.key).verify(blob, (text + "\n").encode())
 
     def check_receipt(self, number: int, data: bytes) -> None:
-        receipt = only(parse(data), 4)
-        body = only(parse(one(receipt, 1)), 11)
+        receipt = parse(data, 4)
+        body = parse(one(receipt, 1), 11)
         if (one(body, 2, b""), one(body, 3), one(body, 4)) != self.sent[number]:
             raise ValueError("it is for something else")
         size, witnessed = one(body, 9), (one(body, 7, b"").decode(), one(body, 8, b""), one(body, 10))
         if size > len(self.leaves) or witnessed != (self.origin, self.key, root(self.leaves[:size])):
             raise ValueError("it witnesses another ledger or history")
-        hub, _ = chain(one(receipt, 3), self.ca, "hub", one(body, 6))
+        hub, name = chain(one(receipt, 3), self.ca, "hub", one(body, 6))
         hub.verify(one(receipt, 2), one(receipt, 1), ec.ECDSA(hashes.SHA256()))
-        line = one(receipt, 4).decode()
-        _, blob = signed_line(line[:-1] if line[-1:] == "\n" else "", one(body, 11), 4)
+        if 2 * decode_dss_signature(one(receipt, 2))[1] > ORDER:
+            raise ValueError("its signature is not in its lower form")
+        blob = signed_line(one(receipt, 4).decode(), one(body, 11), 4, f"fedsparse/{name}")
         checkpoint = f"{self.origin}\n{size}\n{base64.b64encode(one(body, 10)).decode()}\n"
         said = f"cosignature/v1\ntime {int.from_bytes(blob[:8], 'big')}\n{checkpoint}"
         ed25519.Ed25519PublicKey.from_public_bytes(one(body, 11)).verify(blob[8:], said.encode())
 
-    def check_hub(self, kept: bytes) -> Iterator[str]:
-        numbers = {leaf: number for number, (_, _, leaf) in self.sent.items()}
-        for count, line in enumerate(kept.splitlines(), 1):
-            try:
-                body = parse(one(parse(data := b64(json.loads(line)["receipt"])), 1))
-                self.check_receipt(numbers[one(body, 4)], data)
-                if one(body, 5) != count:
-                    raise ValueError("what stood before it is gone")
-            except Exception as error:
-                yield f"the hub's receipt {count}: {error!r}"
+    def check_kept(self, count: int, line: bytes) -> None:
+        data = b64(json.loads(line)["receipt"])
+        body = parse(one(parse(data, 4), 1), 11)
+        (number,) = (number for number, said in self.sent.items() if said[2] == one(body, 4))
+        self.check_receipt(number, data)
+        if one(body, 5) != count or self.filed.get(number, data) != data:
+            raise ValueError("what stood before it is gone, or the plant has filed another")
 
 
 def main(arguments: list[str]) -> int:

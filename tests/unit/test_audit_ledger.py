@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -14,13 +15,41 @@ from hashlib import sha256
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from fedsparse.audit import EntryKind, Ledger, Recorded, verify_ledger
+from fedsparse.audit import (
+    Checkpoint,
+    EntryKind,
+    Ledger,
+    Recorded,
+    check_checkpoint,
+    check_note,
+    load_key,
+    origin_of,
+    parse_entry,
+    public_bytes,
+    verify_ledger,
+)
+from fedsparse.audit.merkle import EMPTY_ROOT, continues, includes, roots_at
 from fedsparse.audit.merkle import leaf_hash as entry_hash
+from fedsparse.audit.notes import sign_checkpoint
 from fedsparse.delta import AdapterSpace
 from fedsparse.errors import LedgerError
 from fedsparse.v1 import ledger_pb2, link_pb2
-from tests.unit.samples import OWNERLESS, REASON_PAYLOAD, SPACE, call_draft, cell, draft_of, update
+from tests.unit.samples import (
+    LEFT,
+    OWNERLESS,
+    REASON_PAYLOAD,
+    SPACE,
+    Hub,
+    call_draft,
+    cell,
+    draft_of,
+    open_as,
+    tamper,
+    update,
+)
 
 PEER = sha256(b"authority").digest()
 WRITER = Path(__file__).with_name("ledger_writer.py")
@@ -229,3 +258,343 @@ def test_nobody_makes_a_recorded_payload_by_hand(ledger: Ledger) -> None:
 
 def test_the_space_is_kept_beside_the_entries(ledger: Ledger, folder: Path) -> None:
     assert AdapterSpace.from_json((folder / "spaces" / f"{SPACE.fingerprint.hex()}.json").read_bytes()) == SPACE
+
+
+# Tree and checkpoint
+
+
+def shown(folder: Path) -> Checkpoint:
+    """Return the checkpoint as it lies on disk."""
+    with closing(sqlite3.connect(folder / "ledger.db")) as database:
+        [(note,)] = database.execute("SELECT note FROM checkpoint").fetchall()
+    return check_note(note, public_bytes(load_key(folder / "ledger.key", create=False)))
+
+
+def leaves_in(folder: Path, size: int) -> list[bytes]:
+    return [entry_hash(cell(folder, "entries", "entry", number)) for number in range(1, size + 1)]
+
+
+def test_every_entry_comes_with_a_signed_checkpoint_over_all(ledger: Ledger, folder: Path) -> None:
+    assert (ledger.size, ledger.root(0), ledger.root(1), ledger.root(-1)) == (0, EMPTY_ROOT, None, None)
+    for size in range(1, 20):
+        record(ledger, update(samples=size))
+        expected = roots_at(leaves_in(folder, size), {size})[size]
+        assert shown(folder) == Checkpoint(ledger.origin, size, expected)
+        assert (ledger.size, ledger.root(size)) == (size, expected)
+
+
+def test_the_key_is_made_once_and_nobody_else_may_read_it(folder: Path) -> None:
+    keys = set()
+    for _ in range(2):
+        with Ledger(folder, PEER, "ise") as ledger:
+            record(ledger)
+            keys.add((ledger.key, ledger.origin))
+            assert ledger.origin == origin_of("ise", ledger.key)
+    assert len(keys) == 1
+    assert (folder / "ledger.key").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_key_that_was_made_before_a_crash_is_used(folder: Path) -> None:
+    with Ledger(folder, PEER, "ise") as ledger:
+        made = ledger.key
+    with Ledger(folder, PEER, "ise") as ledger:
+        record(ledger)
+        assert ledger.key == made
+
+
+def test_every_proof_of_a_ledger_convinces_a_stranger(ledger: Ledger) -> None:
+    recorded = [record(ledger, update(samples=size)) for size in range(1, 13)]
+    for size in range(12, 15):
+        root = ledger.root(size)
+        assert root is not None
+        for one in recorded:
+            for old in range(size + 1):
+                proof, before = ledger.prove(one, old), ledger.root(old)
+                assert before is not None
+                assert (proof.entry, proof.old_size) == (one.sequence, old)
+                assert includes(one.entry_hash, one.sequence - 1, size, proof.inclusion, root)
+                assert continues(old, size, before, root, proof.consistency)
+        record(ledger)
+
+
+def test_a_ledger_proves_no_more_than_it_has(ledger: Ledger) -> None:
+    recorded = record(ledger)
+    with pytest.raises(LedgerError, match="has seen this ledger with 2 entries, it has 1 now") as caught:
+        ledger.prove(recorded, 2)
+    assert "Put the newest copy back" in caught.value.remedy
+
+
+def test_proofs_still_hold_after_a_restart(folder: Path) -> None:
+    with Ledger(folder, PEER, "ise") as ledger:
+        first = [record(ledger, update(samples=size)) for size in range(1, 8)]
+        root = ledger.root(5)
+    with Ledger(folder, PEER, "ise") as ledger:
+        assert ledger.root(5) == root
+        record(ledger)
+        proof = ledger.prove(first[2], 0)
+        found = check_checkpoint(proof, "ise", first[2].entry_hash, None)
+        assert (found.size, found.root) == (8, ledger.root(8))
+
+
+def test_an_older_copy_put_back_goes_on_but_cannot_prove_what_was_witnessed(folder: Path, tmp_path: Path) -> None:
+    with Ledger(folder, PEER, "ise") as ledger:
+        record(ledger)
+    shutil.copytree(folder, tmp_path / "backup")
+    with Ledger(folder, PEER, "ise") as ledger:
+        record(ledger, update())
+        witnessed = ledger.root(2)
+    with Ledger(tmp_path / "backup", PEER, "ise") as ledger:
+        recorded = record(ledger, update(samples=9))
+        assert ledger.root(2) != witnessed
+        proof = ledger.prove(recorded, 2)
+        assert not continues(2, 2, witnessed or b"", ledger.root(2) or b"", proof.consistency)
+
+
+# A ledger that was altered is not written to
+
+
+def refuses_to_open(folder: Path, why: str) -> None:
+    before = (folder / "ledger.db").read_bytes()
+    with pytest.raises(LedgerError, match=why):
+        Ledger(folder, PEER, "ise")
+    assert (folder / "ledger.db").read_bytes() == before
+
+
+def test_a_checkpoint_that_was_altered_is_found_at_opening(ledger_folder: Path) -> None:
+    key = load_key(ledger_folder / "ledger.key", create=False)
+    whole = shown(ledger_folder)
+    others = (
+        Checkpoint(whole.origin, 5, whole.root),
+        Checkpoint(whole.origin, 6, bytes(32)),
+        Checkpoint("fedsparse/owari/0", 6, whole.root),
+    )
+    for other in others:
+        tamper(ledger_folder, "UPDATE checkpoint SET note = ?", sign_checkpoint(other, key))
+        refuses_to_open(ledger_folder, "was altered: its entries do not give its last checkpoint")
+
+
+@pytest.mark.parametrize("note", [b"", b"\xff", b"fedsparse/ise/0\n6\nAA==\n\nno signature\n"])
+def test_a_checkpoint_that_is_none_is_found_at_opening(ledger_folder: Path, note: bytes) -> None:
+    tamper(ledger_folder, "UPDATE checkpoint SET note = ?", note)
+    refuses_to_open(ledger_folder, "not a signed note|a line that is no signature|not a checkpoint|canonical")
+
+
+@pytest.mark.parametrize(
+    ("statement", "why"),
+    [
+        ("DELETE FROM checkpoint", "lacks a part of its tree"),
+        ("UPDATE checkpoint SET note = 'text'", "holds 'text' where bytes are expected"),
+        ("DELETE FROM nodes WHERE level = 1", "lacks a part of its tree"),
+        ("UPDATE nodes SET hash = zeroblob(32) WHERE level = 2", "was altered"),
+        ("UPDATE nodes SET hash = zeroblob(32) WHERE level = 0 AND place = 5", "was altered"),
+        ("UPDATE entries SET hash = zeroblob(32) WHERE sequence = 6", "was altered"),
+        ("DELETE FROM entries WHERE sequence = 6", "was altered"),
+        ("INSERT INTO entries SELECT 7, entry, hash FROM entries WHERE sequence = 6", "lacks a part of its tree"),
+        ("UPDATE receipts SET receipt = x'ff' WHERE sequence = 4", "holds a receipt that is none"),
+    ],
+)
+def test_a_ledger_whose_end_was_altered_is_refused(ledger_folder: Path, statement: str, why: str) -> None:
+    tamper(ledger_folder, statement)
+    with closing(sqlite3.connect(ledger_folder / "ledger.db")) as database:
+        database.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    with pytest.raises(LedgerError, match=why):
+        Ledger(ledger_folder, PEER, "ise")
+
+
+@pytest.mark.parametrize("content", [b"", b"no key", None])
+def test_a_key_that_is_none_or_gone_is_not_replaced(ledger_folder: Path, content: bytes | None) -> None:
+    """Another key is another ledger: to go on under it would hide that the old one ended."""
+    key = ledger_folder / "ledger.key"
+    key.unlink()
+    if content is not None:
+        key.touch(0o600)
+        key.write_bytes(content)
+    with pytest.raises(LedgerError, match=r"the key .* cannot be used.*Restore it from a backup"):
+        Ledger(ledger_folder, PEER, "ise")
+    assert key.exists() == (content is not None)
+
+
+def test_the_key_of_another_ledger_is_refused(ledger_folder: Path, tmp_path: Path) -> None:
+    with Ledger(tmp_path / "other", PEER, "ise"):
+        pass
+    shutil.copy(tmp_path / "other" / "ledger.key", ledger_folder / "ledger.key")
+    with pytest.raises(LedgerError, match="the checkpoint is signed by another key than the log's"):
+        Ledger(ledger_folder, PEER, "ise")
+
+
+def test_a_key_of_another_kind_is_refused(ledger_folder: Path) -> None:
+    pem = generate_private_key(SECP256R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    (ledger_folder / "ledger.key").write_bytes(pem)
+    with pytest.raises(LedgerError, match="is not an Ed25519 key"):
+        Ledger(ledger_folder, PEER, "ise")
+
+
+@pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
+def test_a_key_that_others_may_read_is_refused(ledger_folder: Path, mode: int) -> None:
+    (ledger_folder / "ledger.key").chmod(mode)
+    with pytest.raises(LedgerError, match="others may read the key") as caught:
+        Ledger(ledger_folder, PEER, "ise")
+    assert caught.value.remedy.startswith("Run chmod 600 ")
+
+
+@pytest.mark.parametrize("plant", ["two words", "a+b", "a\nb", "a" * 200])
+def test_a_plant_that_cannot_name_a_checkpoint_has_no_ledger(folder: Path, plant: str) -> None:
+    with pytest.raises(LedgerError, match="cannot name a key"):
+        Ledger(folder, PEER, plant)
+    with Ledger(folder, PEER, "ise") as ledger:  # nothing is held that would keep this one out
+        assert record(ledger).sequence == 1
+
+
+# What has no receipt, what was deleted, and writes that failed
+
+
+def test_of_what_left_only_what_has_no_receipt_is_delivered_again(ledger: Ledger, hub: Hub) -> None:
+    sent = [record(ledger, update(samples=size), f"task-{size}") for size in (1, 2, 3)]
+    ledger.append(draft_of(update(), "task-4", EntryKind.REFUSED, "density"), update())
+    ledger.append(call_draft(), b"")
+    ledger.file_receipt(2, hub.receipt(ledger, sent[1], 1))
+    assert ledger.witnessed == 5
+    assert ledger.undelivered(9) == [sent[0], sent[2]]
+    assert ledger.undelivered(1) == [sent[2]]
+    ledger.erase(sha256(sent[0].payload).digest(), len(sent[0].payload), "request")
+    assert ledger.undelivered(9) == [sent[2]]
+
+
+def test_the_largest_checkpoint_that_was_witnessed_is_known_after_a_restart(folder: Path, hub: Hub) -> None:
+    with Ledger(folder, PEER, "ise") as ledger:
+        sent = [record(ledger, update(samples=size), f"task-{size}") for size in (1, 2, 3)]
+        ledger.file_receipt(2, hub.receipt(ledger, sent[1], 1))
+        record(ledger)
+        earlier = link_pb2.Receipt.FromString(hub.receipt(ledger, sent[0], 2))
+        earlier.body.checkpoint_size = 1  # of a retry that was answered with what was given before
+        ledger.file_receipt(1, earlier.SerializeToString())
+        stranger = link_pb2.Receipt.FromString(hub.receipt(ledger, sent[2], 3))
+        stranger.body.ledger_key = bytes(32)
+        ledger.file_receipt(3, stranger.SerializeToString())
+        assert ledger.witnessed == 3
+    with Ledger(folder, PEER, "ise") as ledger:
+        assert ledger.witnessed == 3
+
+
+def test_proofs_hold_after_a_payload_was_deleted(ledger_folder: Path, hub: Hub) -> None:
+    payload = update()
+    digest = sha256(payload).digest()
+    with Ledger(ledger_folder, PEER, "ise") as ledger:
+        witnessed = ledger.root(ledger.witnessed)
+        entry = parse_entry(cell(ledger_folder, "entries", "entry", 2))
+        assert entry is not None
+        ledger.erase(digest, len(payload), "request")
+        last = parse_entry(cell(ledger_folder, "entries", "entry", 7))
+        assert last is not None
+        note = (ledger_folder / "payloads" / last.payload_sha256.hex()).read_bytes()
+        assert int(last.kind) == EntryKind.ERASED
+        assert ledger_pb2.Erasure.FromString(note) == ledger_pb2.Erasure(
+            payload_sha256=digest, payload_bytes=len(payload), cause="request"
+        )
+        assert ledger.root(ledger.witnessed) == witnessed
+        recorded = record(ledger)
+        found = check_checkpoint(ledger.prove(recorded, 0), "ise", recorded.entry_hash, None)
+        assert (found.size, found.root) == (8, ledger.root(8))
+    assert verify_ledger(ledger_folder, hub.authority).problems == ()
+
+
+def test_a_payload_that_is_gone_without_a_word_is_a_contradiction_until_its_deletion_is_recorded(
+    ledger_folder: Path, hub: Hub
+) -> None:
+    payload = update()
+    (ledger_folder / "payloads" / sha256(payload).hexdigest()).unlink()
+    assert verify_ledger(ledger_folder, hub.authority).problems == ("entry 2: its payload is gone",)
+    with Ledger(ledger_folder, PEER, "ise") as ledger:
+        ledger.erase(sha256(payload).digest(), len(payload), "request")
+    verdict = verify_ledger(ledger_folder, hub.authority)
+    assert (verdict.problems, verdict.erased) == ((), 1)
+
+
+def test_what_a_deletion_that_was_itself_deleted_spoke_of_is_missing(ledger_folder: Path, hub: Hub) -> None:
+    payload = update()
+    with Ledger(ledger_folder, PEER, "ise") as ledger:
+        ledger.erase(sha256(payload).digest(), len(payload), "request")
+    entry = parse_entry(cell(ledger_folder, "entries", "entry", 7))
+    assert entry is not None
+    (ledger_folder / "payloads" / entry.payload_sha256.hex()).unlink()
+    assert verify_ledger(ledger_folder, hub.authority).problems == (
+        "entry 2: its payload is gone",
+        "entry 7: its payload is gone",
+    )
+
+
+def test_where_a_deletion_cannot_be_recorded_nothing_is_deleted(
+    ledger_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    payload = update()
+    with Ledger(ledger_folder, PEER, "ise") as ledger, monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", no_space)
+        with pytest.raises(LedgerError, match="No space left"):
+            ledger.erase(sha256(payload).digest(), len(payload), "request")
+    assert (ledger_folder / "payloads" / sha256(payload).hexdigest()).read_bytes() == payload
+
+
+def test_payloads_are_old_once_no_newer_entry_has_them(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, hub: Hub
+) -> None:
+    times = iter(range(1, 100))
+    monkeypatch.setattr("time.time_ns", lambda: next(times) * 1_000_000)
+    old, again, young = (update(samples=size) for size in (1, 2, 3))
+    with Ledger(folder, PEER, "ise") as ledger:
+        open_as(ledger, hub)
+        for payload in (old, again, young, again):
+            record(ledger, payload)
+        ledger.append(draft_of(update(), "task", EntryKind.REFUSED, "density"), update())
+        sizes = {sha256(one).digest(): len(one) for one in (old, again, young, update())}
+        assert ledger.older_than(1) == ledger.older_than(2) == []
+        assert ledger.older_than(4) == [(sha256(old).digest(), len(old))]
+        assert ledger.older_than(5) == [(sha256(one).digest(), len(one)) for one in (old, young)]
+        assert dict(ledger.older_than(99)) == sizes  # neither what the ledger says of itself
+        ledger.erase(*ledger.older_than(4)[0], "retention")
+        assert sha256(old).digest() not in dict(ledger.older_than(99))
+
+
+@pytest.mark.parametrize("written", [False, True])
+def test_after_a_write_that_failed_the_next_entry_continues_what_is_on_disk(
+    ledger_folder: Path, monkeypatch: pytest.MonkeyPatch, hub: Hub, written: bool
+) -> None:
+    """Whether the failed one is there, the system does not say."""
+    with Ledger(ledger_folder, PEER, "ise") as ledger:
+        insert = ledger._table.insert
+
+        def fails(*row: object) -> None:
+            if written:
+                insert(*row)  # type: ignore[arg-type]
+            raise LedgerError("no more")
+
+        for _ in range(2):  # twice, so that it must be looked for twice
+            with monkeypatch.context() as patched:
+                patched.setattr(ledger._table, "insert", fails)
+                with pytest.raises(LedgerError, match="no more"):
+                    ledger.append(call_draft(), b"")
+        before = 8 if written else 6
+        recorded = record(ledger)
+        assert recorded.sequence == before + 1
+        proof = ledger.prove(recorded, ledger.witnessed)
+        found = check_checkpoint(ledger.prove(recorded, 0), "ise", recorded.entry_hash, None)
+        assert (found.size, proof.old_size) == (before + 1, max(LEFT))
+    assert verify_ledger(ledger_folder, hub.authority).problems == ()
+
+
+def test_while_it_cannot_be_read_what_is_on_disk_nothing_is_recorded(
+    ledger_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise LedgerError("no more")
+
+    with Ledger(ledger_folder, PEER, "ise") as ledger:
+        with monkeypatch.context() as patched:
+            patched.setattr(ledger._table, "insert", fails)
+            with pytest.raises(LedgerError, match="no more"):
+                record(ledger)
+            patched.undo()
+            patched.setattr(ledger._table, "last", fails)
+            for _ in range(2):
+                with pytest.raises(LedgerError, match="no more"):
+                    record(ledger)
+        assert record(ledger).sequence == 7

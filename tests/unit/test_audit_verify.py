@@ -412,10 +412,8 @@ def test_a_ledger_that_the_hubs_record_confirms_verifies(ledger_folder: Path, hu
     assert verify_ledger(ledger_folder, None, hub_receipts).problems == ()
 
 
-def cut_off(folder: Path, size: int, hub: Hub) -> None:
-    """Do what a dishonest plant can do: shorten the ledger, and sign for what is left."""
-    for table in ("receipts", "entries"):
-        tamper(folder, f"DELETE FROM {table} WHERE sequence > ?", size)  # noqa: S608
+def sign_anew(folder: Path, size: int) -> None:
+    """Do what a dishonest plant can do with its own key: grow the tree from what is there now, and sign for it."""
     tamper(folder, "DELETE FROM nodes")
     nodes: dict[tuple[int, int], bytes] = {}
     for number in range(size):
@@ -426,8 +424,39 @@ def cut_off(folder: Path, size: int, hub: Hub) -> None:
     key = load_key(folder / "ledger.key", create=False)
     whole = Checkpoint(origin_of("ise", public_bytes(key)), size, root(lambda *at: nodes[at], size))
     tamper(folder, "UPDATE checkpoint SET note = ?", sign_checkpoint(whole, key))
+
+
+def cut_off(folder: Path, size: int, hub: Hub) -> None:
+    """Shorten the ledger, and sign for what is left."""
+    for table in ("receipts", "entries"):
+        tamper(folder, f"DELETE FROM {table} WHERE sequence > ?", size)  # noqa: S608
+    sign_anew(folder, size)
     with Ledger(folder, bytes(32), "ise") as ledger:
         open_as(ledger, hub)
+
+
+@pytest.mark.parametrize("sequence", [1, 3, 5])
+def test_a_history_rewritten_with_the_plants_own_key_contradicts_the_receipts(
+    ledger_folder: Path, hub: Hub, hub_receipts: Path, sequence: int
+) -> None:
+    """Entries, chain, tree and checkpoint agree; what the hub witnessed tells from where on they are others."""
+    forge(ledger_folder, sequence, time_unix_ms=1)
+    sign_anew(ledger_folder, 6)
+    with Ledger(ledger_folder, bytes(32), "ise") as ledger:
+        assert ledger.size == 6  # nothing in it contradicts itself
+    later = [number for number in LEFT if number >= sequence]
+    before = max((number for number in LEFT if number < sequence), default=0)
+    history = f"entry {later[0]}: the hub witnessed another history: from {before + 1} to {later[0]}, "
+    found = problems(ledger_folder, hub)
+    assert [one for one in found if one.startswith(history)] == [found[0]]
+    assert found[1:] == tuple(
+        f"entry {number}: its receipt speaks of another payload, entry or task" for number in later
+    )
+    tamper(ledger_folder, "DELETE FROM receipts WHERE sequence >= ?", sequence)
+    assert problems(ledger_folder, hub) == ()  # by itself it proves nothing
+    kept = verify_ledger(ledger_folder, hub.authority, hub_receipts).problems
+    assert kept[0] == found[0]
+    assert len(kept) > len(later)
 
 
 def test_a_tail_cut_off_with_its_receipts_is_found_by_the_hubs_record(

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.app.error import Error
+from flwr.common.serde import message_from_proto
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
-from fedsparse.envelope import assemble, disassemble, object_ids, unwrap, wrap
+from fedsparse.envelope import PIECE_BYTES, assemble, disassemble, message_object, object_ids, unwrap, wrap
 from fedsparse.errors import DeltaError
 from tests.unit.federation_samples import pulled_task
 
@@ -13,12 +16,53 @@ def message(content: RecordDict) -> Message:
     return Message(content, reply_to=pulled_task().message)
 
 
-@pytest.mark.parametrize("payload", [b"", b"x", bytes(range(256)) * 4096])
+PAYLOADS = [
+    b"",
+    b"x",
+    b"y" * 127,
+    b"y" * 128,
+    bytes(range(256)) * 4096,
+    b"z" * PIECE_BYTES,
+    b"z" * (PIECE_BYTES + 1),
+]
+
+
+@pytest.mark.parametrize("payload", [*PAYLOADS, bytes(range(256)) * 40_000])
 def test_a_payload_survives_its_way_through_objects_byte_for_byte(payload: bytes) -> None:
     header, tree, objects = disassemble(message(wrap(payload)))
     assert sorted(object_ids(tree)) == sorted(objects)
     assert header.metadata.message_id == tree.object_id
     assert unwrap(assemble(tree.object_id, objects)) == payload
+
+
+@pytest.mark.parametrize("payload", PAYLOADS)
+def test_the_objects_are_those_that_flower_makes(payload: bytes) -> None:
+    sent = message(wrap(payload))
+    assert disassemble(sent)[2] == {name: item.deflate() for name, item in get_all_nested_objects(sent).items()}
+
+
+def test_a_large_payload_travels_in_pieces() -> None:
+    _, _, objects = disassemble(message(wrap(np.random.default_rng(0).bytes(10_000_000))))
+    assert len(objects) == 5  # three pieces, the record that names them, the message
+    assert max(map(len, objects.values())) < PIECE_BYTES + 200
+
+
+@pytest.mark.parametrize("sizes", [(1, 1), (PIECE_BYTES, 0), (PIECE_BYTES + 1,), (PIECE_BYTES - 1, 1), (0, 1)])
+def test_there_is_one_way_to_cut_a_payload(sizes: tuple[int, ...]) -> None:
+    names = ("fedsparse", "fedsparse.1")
+    cut = {name: ConfigRecord({"payload": bytes(size)}) for name, size in zip(names, sizes, strict=False)}
+    with pytest.raises(DeltaError, match="is cut into"):
+        unwrap(message(RecordDict(cut)))
+
+
+def test_the_root_object_follows_from_the_header_or_is_not_made_up() -> None:
+    header, tree, objects = disassemble(message(wrap(b"x")))
+    read = message_from_proto(header)
+    assert message_object(read, tree) == {tree.object_id: objects[tree.object_id]}
+    header.metadata.group_id = "another"
+    assert message_object(message_from_proto(header), tree) == {}
+    del tree.children[:]
+    assert message_object(read, tree) == {}
 
 
 def test_an_error_is_no_payload() -> None:
@@ -36,6 +80,8 @@ def test_an_error_is_no_payload() -> None:
         RecordDict({"fedsparse": ConfigRecord({"other": b"x"})}),
         RecordDict({"fedsparse": ConfigRecord({"payload": b"x", "other": b"x"})}),
         RecordDict({"fedsparse": ConfigRecord({"payload": b"x"}), "other": ConfigRecord()}),
+        RecordDict({"fedsparse.1": ConfigRecord({"payload": b"x"}), "fedsparse": ConfigRecord({"payload": b"x"})}),
+        RecordDict({"fedsparse": ConfigRecord({"payload": bytes(PIECE_BYTES)}), "fedsparse.2": ConfigRecord()}),
     ],
 )
 def test_a_message_with_less_or_more_than_one_payload_is_refused(content: RecordDict) -> None:

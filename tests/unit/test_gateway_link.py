@@ -17,6 +17,7 @@ from fedsparse_client.gateway import link as link_module
 from fedsparse_client.gateway.link import Link
 
 from fedsparse.audit import (
+    STALE_SIZE,
     Checkpoint,
     EntryDraft,
     EntryKind,
@@ -27,13 +28,23 @@ from fedsparse.audit import (
     public_bytes,
     statement,
 )
-from fedsparse.errors import HubUnreachableError, LinkError
+from fedsparse.audit import Seen as Witnessed
+from fedsparse.errors import HubUnreachableError, LedgerError, LinkError, ReceiptError
 from fedsparse.processes import free_port
 from fedsparse.security import Credentials, Role, server_credentials, sign, signed_by
 from fedsparse.v1 import link_pb2, link_pb2_grpc
 from tests.unit.federation_samples import Fixed, Pki, federation, link_task, nobody_revoked
 
-Step = grpc.StatusCode | link_pb2.Task | link_pb2.Receipt | link_pb2.Federation
+
+@dataclass(frozen=True)
+class Stale:
+    """The hub has witnessed this ledger with so many entries, and needs a proof from there on."""
+
+    size: str
+    code: grpc.StatusCode = grpc.StatusCode.ABORTED
+
+
+Step = grpc.StatusCode | Stale | link_pb2.Task | link_pb2.Receipt | link_pb2.Federation
 
 
 class ScriptedHub(link_pb2_grpc.LinkServicer):
@@ -46,6 +57,9 @@ class ScriptedHub(link_pb2_grpc.LinkServicer):
     def _next(self, request: object, context: grpc.ServicerContext) -> Step:
         self.heard.append(request)
         step = self._steps.pop(0) if len(self._steps) > 1 else self._steps[0]
+        if isinstance(step, Stale):
+            context.set_trailing_metadata(((STALE_SIZE, step.size),))
+            context.abort(step.code, "the proof begins elsewhere")
         if isinstance(step, grpc.StatusCode):
             context.abort(step, "the hub's own words")
         return step
@@ -279,6 +293,99 @@ def test_a_push_is_tried_again_with_the_same_bytes_while_the_hub_is_away(
     assert {(one.task_id, one.round_update, one.ledger_hash) for one in updates} == {
         ("task", b"payload", recorded.entry_hash)
     }
+
+
+def updates(hub: ScriptedHub) -> list[link_pb2.Update]:
+    return [heard for heard in hub.heard if isinstance(heard, link_pb2.Update)]
+
+
+def test_where_a_receipt_got_lost_the_plant_proves_from_where_the_hub_says(
+    dial: Dial, recorded: Recorded, signed: Sign, ledger: Ledger
+) -> None:
+    """The hub has witnessed the first entry in a receipt that never arrived."""
+    assert (ledger.size, ledger.witnessed) == (1, 0)
+    hub = ScriptedHub(Stale("1"), receipt := signed())
+    assert dial(hub).push(recorded, ledger) == receipt
+    first, second = updates(hub)
+    assert (first.checkpoint.old_size, second.checkpoint.old_size) == (0, 1)
+    seen = Witnessed(Checkpoint(ledger.origin, 1, ledger.root(1) or b""), ledger.key)
+    assert check_checkpoint(second.checkpoint, "kiso", recorded.entry_hash, seen) == seen.checkpoint
+    assert first.ledger_hash == second.ledger_hash
+
+
+def test_a_hub_that_has_lost_what_it_witnessed_is_given_a_proof_from_the_beginning(
+    dial: Dial, recorded: Recorded, signed: Sign, ledger: Ledger
+) -> None:
+    receipt = signed()
+    ledger.file_receipt(recorded.sequence, receipt.SerializeToString(deterministic=True))
+    assert ledger.witnessed == 1
+    hub = ScriptedHub(Stale("0"), receipt)
+    assert dial(hub).push(recorded, ledger) == receipt
+    assert [update.checkpoint.old_size for update in updates(hub)] == [1, 0]
+
+
+def test_what_a_filed_receipt_witnessed_is_where_the_next_proof_begins(
+    dial: Dial, recorded: Recorded, signed: Sign, ledger: Ledger
+) -> None:
+    ledger.file_receipt(recorded.sequence, signed().SerializeToString(deterministic=True))
+    later = ledger.append(EntryDraft(EntryKind.REASON, "hub:1", b"", task_id="next"), b"payload")
+    hub = ScriptedHub(grpc.StatusCode.NOT_FOUND)
+    with pytest.raises(LinkError):
+        dial(hub).push(later, ledger)
+    (update,) = updates(hub)
+    seen = Witnessed(Checkpoint(ledger.origin, 1, ledger.root(1) or b""), ledger.key)
+    assert check_checkpoint(update.checkpoint, "kiso", later.entry_hash, seen).size == 2
+
+
+def test_a_hub_that_says_another_size_every_time_is_not_answered_for_ever(
+    dial: Dial, recorded: Recorded, ledger: Ledger
+) -> None:
+    hub = ScriptedHub(Stale("1"), Stale("0"), Stale("1"))
+    with pytest.raises(LinkError, match="aborted: the proof begins elsewhere"):
+        dial(hub).push(recorded, ledger)
+    assert [update.checkpoint.old_size for update in updates(hub)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    "step",
+    [
+        Stale("0"),  # just where the proof did begin
+        Stale("one"),
+        Stale("-1"),
+        Stale("9" * 5000),  # Python refuses to read it
+        Stale(""),
+        Stale("1", grpc.StatusCode.FAILED_PRECONDITION),
+        grpc.StatusCode.ABORTED,
+    ],
+)
+def test_a_hub_that_names_no_other_size_is_not_asked_again(
+    dial: Dial, recorded: Recorded, ledger: Ledger, step: Step
+) -> None:
+    hub = ScriptedHub(step)
+    with pytest.raises(LinkError, match=r"aborted|failed precondition"):
+        dial(hub).push(recorded, ledger)
+    assert len(updates(hub)) == 1
+
+
+def test_a_ledger_that_is_shorter_than_the_hub_has_seen_it_is_not_shown(
+    dial: Dial, recorded: Recorded, ledger: Ledger
+) -> None:
+    hub = ScriptedHub(Stale("2"))
+    with pytest.raises(LedgerError, match="has seen this ledger with 2 entries, it has 1 now"):
+        dial(hub).push(recorded, ledger)
+    assert len(updates(hub)) == 1
+
+
+def test_a_receipt_that_witnesses_another_history_is_refused(
+    dial: Dial, recorded: Recorded, signed: Sign, ledger: Ledger, pki: Pki
+) -> None:
+    """Rightly cosigned and signed, but by a hub that was shown something else under this ledger's name."""
+    witness = Ed25519PrivateKey.generate()
+    for other in (Checkpoint(ledger.origin, 1, bytes(32)), Checkpoint(ledger.origin, 2, bytes(32))):
+        receipt = signed(checkpoint_size=other.size, checkpoint_root=other.root, witness_key=public_bytes(witness))
+        receipt.cosignature = cosign(other, "fedsparse/hub", witness, 1)
+        with pytest.raises(ReceiptError, match="witnesses another history than this ledger's"):
+            dial(ScriptedHub(receipt)).push(recorded, ledger)
 
 
 @pytest.mark.parametrize("code", [grpc.StatusCode.NOT_FOUND, grpc.StatusCode.RESOURCE_EXHAUSTED])

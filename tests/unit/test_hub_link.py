@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shutil
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -17,21 +19,44 @@ from typing import Any, Self
 
 import grpc
 import httpx
+import numpy as np
 import pytest
+from fedsparse_client.gateway.link import Link
 from fedsparse_server import calls as calls_module
 from fedsparse_server import hub as hub_module
 from fedsparse_server import sessions as sessions_module
+from fedsparse_server import superlink as superlink_module
 from fedsparse_server.bell import follow, ring
 from fedsparse_server.hub import Hub, listen
 from fedsparse_server.peers import CALLS_A_MINUTE, Door
 from fedsparse_server.receipts import ReceiptBook
 from fedsparse_server.sessions import MAX_STREAMS, Sessions
-from fedsparse_server.superlink import PulledTask
+from fedsparse_server.superlink import PulledTask, Shelf, SuperLinkNode
+from flwr.app.message import make_message
+from flwr.app.metadata import Metadata
+from flwr.proto.fleet_pb2 import PullMessagesResponse
+from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse
+from flwr.proto.run_pb2 import GetRunResponse, Run
 
 from fedsparse import config
-from fedsparse.audit import STALE_SIZE, Checkpoint, check_cosignature
+from fedsparse.audit import (
+    CLOCK_UNKNOWN,
+    STALE_SIZE,
+    Checkpoint,
+    EntryDraft,
+    EntryKind,
+    Ledger,
+    Recorded,
+    check_cosignature,
+    describe_delta,
+    make_opening,
+    merkle,
+    verify_ledger,
+)
+from fedsparse.audit.notes import sign_checkpoint
 from fedsparse.delta import AdapterSpace, Operation, Reason, RoundUpdate, encode_update
-from fedsparse.errors import LinkError
+from fedsparse.envelope import disassemble, wrap
+from fedsparse.errors import LedgerError, LinkError
 from fedsparse.events import EventLog
 from fedsparse.security import (
     Credentials,
@@ -54,6 +79,7 @@ from tests.unit.federation_samples import (
     change,
     eventually,
     federation,
+    nobody_revoked,
     pulled_task,
     settings,
     update,
@@ -84,6 +110,7 @@ class FakeNode:
     """As SuperLinkNode, without a SuperLink."""
 
     def __init__(self, superlink: FakeSuperLink) -> None:
+        self.shelf = Shelf()
         self._superlink = superlink
         self.waiting: Queue[PulledTask | Exception] = Queue()
         self.open = False
@@ -290,14 +317,151 @@ def test_a_superlink_that_is_down_makes_the_plant_dial_again_later(bench: Bench)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
 
 
-@pytest.mark.parametrize("failure", [LinkError("an object is missing"), httpx.ReadTimeout("slow")])
-def test_a_task_that_cannot_be_pulled_makes_the_plant_dial_again(bench: Bench, failure: Exception) -> None:
+def test_a_superlink_that_fails_for_a_moment_costs_no_plant_its_presence(bench: Bench) -> None:
+    stream, node = bench.attend(bench.stub("kiso"))
+    for failure in (httpx.ReadTimeout("slow"), httpx.ConnectError("connection refused"), httpx.ReadError("cut")):
+        node.waiting.put(failure)
+    node.waiting.put(pulled_task())
+    assert next(stream).task_id == TASK
+    assert bench.superlink.nodes == [node]
+    assert bench.events() == [("plant_joined", "kiso")]
+
+
+def test_a_superlink_that_fails_for_too_long_makes_the_plant_dial_again(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(superlink_module, "PATIENCE_SECONDS", 0.4)
+    stream, node = bench.attend(bench.stub("kiso"))
+    for _ in range(20):
+        node.waiting.put(httpx.ReadTimeout("slow"))
+    start = time.monotonic()
+    with pytest.raises(grpc.RpcError, match="the SuperLink has not answered") as caught:
+        next(stream)
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    assert time.monotonic() - start >= 0.4
+    assert node.waiting.qsize() > 10  # it is asked less and less often
+    eventually(lambda: bench.roster()["present"] == [], "the plant's end")
+
+
+@pytest.mark.parametrize("status", [401, 404])
+def test_a_node_that_the_superlink_refuses_makes_the_plant_dial_again_at_once(bench: Bench, status: int) -> None:
+    request = httpx.Request("POST", "http://127.0.0.1/v1/fleet/pull-messages")
+    failure = httpx.HTTPStatusError("refused", request=request, response=httpx.Response(status, request=request))
+    _leaves_at_once(bench, failure)
+
+
+def test_a_node_that_the_superlink_has_forgotten_makes_the_plant_dial_again_at_once(bench: Bench) -> None:
+    _leaves_at_once(bench, LinkError("the SuperLink no longer knows this node"))
+
+
+def _leaves_at_once(bench: Bench, failure: Exception) -> None:
     stream, node = bench.attend(bench.stub("kiso"))
     node.waiting.put(failure)
     with pytest.raises(grpc.RpcError) as caught:
         next(stream)
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     eventually(lambda: bench.roster()["present"] == [], "the plant's end")
+
+
+class FakeFleet:
+    """What a node sees of the SuperLink when tasks are uploaded object by object."""
+
+    def __init__(self) -> None:
+        self.messages: list[Any] = []  # (header, tree) of tasks that no node has asked for
+        self.there: dict[str, bytes] = {}
+        self.expected: set[str] = set()
+        self.calls: list[str] = []
+
+    def issue(self, payload: bytes) -> tuple[str, dict[str, bytes]]:
+        """Announce a task of which nothing is uploaded; return its id and its objects."""
+        metadata = Metadata(7, "", 1, 5, "", "1", time.time(), 3600.0, "train")
+        header, tree, objects = disassemble(make_message(metadata=metadata, content=wrap(payload)))
+        self.messages.append((header, tree))
+        self.expected.update(objects)
+        return tree.object_id, objects
+
+    def PullMessages(self, request: object) -> PullMessagesResponse:  # noqa: N802 - Flower's naming
+        self.calls.append("PullMessages")
+        header, tree = self.messages.pop(0) if self.messages else (None, None)
+        return PullMessagesResponse(
+            messages_list=[header] * bool(header), message_object_trees=[tree] * bool(tree)
+        )
+
+    def PullObject(self, request: PullObjectRequest) -> PullObjectResponse:  # noqa: N802 - Flower's naming
+        self.calls.append("PullObject")
+        name = request.object_id
+        content = self.there.get(name, b"")
+        return PullObjectResponse(
+            object_found=name in self.expected, object_available=bool(content), object_content=content
+        )
+
+    def ConfirmMessageReceived(self, request: object) -> None:  # noqa: N802 - Flower's naming
+        self.calls.append("ConfirmMessageReceived")
+
+    def GetRun(self, request: object) -> GetRunResponse:  # noqa: N802 - Flower's naming
+        self.calls.append("GetRun")
+        return GetRunResponse(run=Run(run_id=7, fab_hash="bundle"))
+
+
+@pytest.fixture
+def fleet(monkeypatch: pytest.MonkeyPatch) -> FakeFleet:
+    fleet = FakeFleet()
+    monkeypatch.setattr(superlink_module.FleetHttpClient, "from_server_address", lambda *_, **__: fleet)
+    return fleet
+
+
+def test_a_task_is_kept_while_the_strategy_still_uploads_it(fleet: FakeFleet) -> None:
+    payload = np.random.default_rng(0).bytes(10_000_000)
+    task_id, objects = fleet.issue(payload)
+    node = SuperLinkNode("127.0.0.1:1", Shelf())
+    for name in list(objects)[:-1]:  # the last one follows from the header
+        assert node.pull() is None
+        fleet.there[name] = objects[name]
+    task = node.pull()
+    assert task is not None
+    assert (task.task_id, task.payload, task.bundle_sha256) == (task_id, payload, "bundle")
+    assert fleet.calls.count("PullMessages") == 1
+    assert node.pull() is None
+
+
+@pytest.mark.parametrize("gone", ["object", "time"])
+def test_a_task_that_can_no_longer_come_makes_room_for_the_next(
+    fleet: FakeFleet, gone: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fleet.issue(b"first")
+    node = SuperLinkNode("127.0.0.1:1", Shelf())
+    assert node.pull() is None
+    if gone == "object":
+        fleet.expected.clear()
+    else:
+        now = time.time() + 30 * 24 * 3600
+        monkeypatch.setattr(time, "time", lambda: now)
+    assert node.pull() is None
+    monkeypatch.undo()
+    monkeypatch.setattr(superlink_module.FleetHttpClient, "from_server_address", lambda *_, **__: fleet)
+    fleet.there.update(fleet.issue(b"second")[1])
+    task = node.pull()
+    assert task is not None
+    assert task.payload == b"second"
+
+
+def test_what_one_node_has_pulled_the_others_need_not(fleet: FakeFleet) -> None:
+    shelf = Shelf()
+    for number in range(3):
+        fleet.there.update(fleet.issue(b"the same for all")[1])
+        assert (task := SuperLinkNode("127.0.0.1:1", shelf).pull()) is not None
+        assert task.payload == b"the same for all"
+        assert fleet.calls.count("PullObject") == 2  # the payload and the record that names it
+        assert fleet.calls.count("GetRun") == 1
+        assert fleet.calls.count("ConfirmMessageReceived") == number + 1
+
+
+def test_a_shelf_holds_no_more_than_it_may() -> None:
+    shelf = Shelf(10)
+    for name in "abc":
+        shelf.put(name, bytes(4))
+    shelf.put("c", bytes(4))
+    assert [name for name in "abc" if shelf.get(name)] == ["b", "c"]
 
 
 def test_a_roster_that_cannot_be_written_leaves_no_half_present_plant(bench: Bench) -> None:
@@ -739,6 +903,121 @@ def test_a_ledger_key_that_the_plant_did_not_sign_for_is_refused(bench: Bench) -
     code, told = refused(stub, update())
     assert (code, told) == (grpc.StatusCode.INVALID_ARGUMENT, "kiso did not sign for the key of its ledger")
     assert bench.superlink.answers == []
+
+
+def test_a_made_up_tree_too_large_for_a_receipt_is_refused_before_flower_has_the_update(bench: Bench) -> None:
+    stub = bench.with_task()
+    sent = stub.log.update(update(), TASK, HASH, stub.credentials.key)
+    root = HASH
+    for _ in range(64):
+        sent.checkpoint.inclusion.append(bytes(32))
+        root = merkle.node_hash(root, bytes(32))
+    sent.checkpoint.note = sign_checkpoint(Checkpoint(stub.log.origin, 1 << 64, root), stub.log.key)
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.Push(sent, timeout=30)
+    assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert bench.superlink.answers == []
+
+
+@dataclass
+class Plant:
+    """A plant with a ledger of its own and the gateway's end of the link."""
+
+    bench: Bench
+    ledger: Ledger
+    link: Link
+    next_task: Callable[[str], None]
+
+    def record(self, task_id: str, samples: int = 100) -> Recorded:
+        """Record an answer to a task that the plant has been given just before."""
+        self.next_task(task_id)
+        payload = update(samples=samples)
+        facts = describe_delta(change(), SPACE)
+        draft = EntryDraft(EntryKind.UPDATE, "hub:1", b"", task_id, 1, 0, samples, tensors=facts)
+        return self.ledger.append(draft, payload)
+
+    def deliver(self, recorded: Recorded) -> link_pb2.Receipt:
+        """Push it, and file its receipt."""
+        receipt = self.link.push(recorded, self.ledger)
+        self.ledger.file_receipt(recorded.sequence, receipt.SerializeToString(deterministic=True))
+        return receipt
+
+
+@contextmanager
+def plant_at_work(bench: Bench, folder: Path) -> Iterator[Plant]:
+    credentials = bench.pki.credentials(Role.PLANT, "kiso")
+    stream, node = bench.attend(bench.stub("kiso"))
+
+    def next_task(task_id: str) -> None:
+        node.waiting.put(pulled_task(task_id))
+        assert next(stream).task_id == task_id
+
+    with (
+        Ledger(folder, bytes(32), "kiso") as ledger,
+        Link(f"127.0.0.1:{bench.port}", Fixed(credentials), 1 << 20, nobody_revoked()) as link,
+    ):
+        ledger.set_space(SPACE)
+        opening = make_opening(ledger.origin, ledger.key, credentials, "0", "00" * 32, CLOCK_UNKNOWN)
+        ledger.append_note(EntryKind.OPENED, opening)
+        yield Plant(bench, ledger, link, next_task)
+
+
+def test_a_lost_receipt_heals_and_the_ledger_verifies_against_the_hubs_record(
+    bench: Bench, tmp_path: Path
+) -> None:
+    with plant_at_work(bench, tmp_path / "ledger") as plant:
+        lost = plant.record("1" * 64, 1)
+        before = plant.link.push(lost, plant.ledger)  # the gateway is killed before it can file this
+        assert (before.body.checkpoint_size, plant.ledger.witnessed) == (2, 0)
+        assert plant.deliver(plant.record("2" * 64, 2)).body.checkpoint_size == 3
+        assert plant.deliver(lost) == before  # as a gateway does that was started anew
+        assert plant.deliver(plant.record("3" * 64, 3)).body.checkpoint_size == 4
+    authority = bench.pki.ca.read_bytes()
+    verdict = verify_ledger(tmp_path / "ledger", authority, tmp_path / "receipts" / "kiso.jsonl")
+    assert (verdict.problems, verdict.missing_receipts, verdict.unfiled) == ((), (), ())
+    assert (verdict.updates, verdict.receipts, verdict.witnessed) == (3, 3, 4)
+    assert bench.events() == [("plant_joined", "kiso")]
+    assert [task for _, task, _ in bench.superlink.answers] == ["1" * 64, "2" * 64, "3" * 64]
+
+
+def test_an_older_copy_of_a_ledger_gets_no_receipt_however_it_goes_on(bench: Bench, tmp_path: Path) -> None:
+    with plant_at_work(bench, tmp_path / "ledger") as plant:
+        plant.deliver(plant.record("1" * 64))
+    shutil.copytree(tmp_path / "ledger", tmp_path / "copy")
+    with plant_at_work(bench, tmp_path / "ledger") as plant:
+        for task_id in ("2" * 64, "3" * 64, "4" * 64):
+            plant.deliver(plant.record(task_id))
+    with plant_at_work(bench, tmp_path / "copy") as plant:
+        recorded = plant.record("5" * 64, 5)
+        with pytest.raises(LedgerError, match="has seen this ledger with 6 entries, it has 4 now"):
+            plant.link.push(recorded, plant.ledger)
+        for _ in range(3):  # until it is as long as it was
+            plant.ledger.append(EntryDraft(EntryKind.ATTEND, "hub:1", b""), b"")
+        with pytest.raises(LinkError, match=r"failed precondition: .*its history was rewritten"):
+            plant.link.push(recorded, plant.ledger)
+    assert ("ledger_contradicted", "kiso") in bench.events()
+    assert len(bench.superlink.answers) == 4
+    authority = bench.pki.ca.read_bytes()
+    kept = tmp_path / "receipts" / "kiso.jsonl"
+    assert verify_ledger(tmp_path / "ledger", authority, kept).problems == ()
+    found = verify_ledger(tmp_path / "copy", authority, kept).problems
+    assert found[0].startswith("entry 4: the hub witnessed another history: from 3 to 4")
+
+
+def test_a_ledger_that_was_begun_anew_gets_receipts_and_the_operator_is_told_once(
+    bench: Bench, tmp_path: Path
+) -> None:
+    with plant_at_work(bench, tmp_path / "ledger") as plant:
+        plant.deliver(plant.record("1" * 64))
+    with plant_at_work(bench, tmp_path / "another") as plant:
+        for task_id in ("2" * 64, "3" * 64):
+            plant.deliver(plant.record(task_id))
+    assert [event for event, _ in bench.events() if event.startswith("ledger")] == ["ledger_replaced"]
+    authority = bench.pki.ca.read_bytes()
+    verdict = verify_ledger(tmp_path / "another", authority)
+    assert (verdict.problems, verdict.unfiled) == ((), (1,))  # its receipts begin with the second
+    (problem,) = verify_ledger(tmp_path / "another", authority, tmp_path / "receipts" / "kiso.jsonl").problems
+    assert problem.startswith("the hub's receipt 1 is for one of the first 2 entries of a ledger, which this one")
 
 
 @pytest.mark.parametrize("length", [0, 31, 33])

@@ -25,6 +25,7 @@ _FIRST_BACKOFF_SECONDS = 0.5
 _LAST_BACKOFF_SECONDS = 5.0  # well within the time for which the hub keeps an open task
 _WATCH_SECONDS = 2.0
 _MOST_HELD = 16
+_MOST_DIGITS = 18  # of a ledger's size: Python refuses to read a number of some thousand
 _log = logging.getLogger("gateway")
 
 _RETRYABLE = {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED}
@@ -312,7 +313,8 @@ def _stale_size(error: grpc.RpcError) -> int | None:
     """Return the size from which on the hub needs a proof, where that is why it refused."""
     trailing: Iterable[tuple[str, str | bytes]] = error.trailing_metadata() or ()  # type: ignore[assignment]
     size = str(dict(trailing).get(STALE_SIZE, ""))
-    return int(size) if error.code() is grpc.StatusCode.ABORTED and size.isdecimal() else None
+    said = error.code() is grpc.StatusCode.ABORTED and size.isdecimal() and len(size) <= _MOST_DIGITS
+    return int(size) if said else None
 
 
 def _reason(error: grpc.RpcError) -> str:

@@ -1,0 +1,157 @@
+"""The report in a dozen sentences, for a works council: nothing that has to be looked up."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fedsparse.audit.conservation import Finding
+from fedsparse.audit.entry import EntryKind
+from fedsparse.audit.report.gathering import Gathered
+from fedsparse.audit.report.verdicts import budget_sentence, headline
+from fedsparse.audit.report.words import Pair, count, plural, printable, size, when, why_of
+
+
+def explain(found: Gathered) -> Iterator[Pair]:
+    """Yield the sentences, the verdict first."""
+    head = headline(found)
+    yield head.sentence
+    for problem in head.problems[:3]:
+        yield Pair(f"  {printable(problem, 400)}", f"  {printable(problem, 400)}")
+    yield _period(found)
+    yield _messages(found)
+    yield _nature(found)
+    yield budget_sentence(found)
+    yield Pair(
+        "For comparison: a photograph of a small part, stored as a file of 50 kB, holds 400,000 bits.",
+        "参考：50 kB のファイルに保存した写真 1 枚は、40 万ビットに相当します。",
+    )
+    yield _refusals(found)
+    yield _arrival(found)
+    yield _route(found)
+    yield _witness(found)
+    yield _erased(found)
+    yield Pair(
+        "Images, texts and names of people are not among what the system can send: a program checks every message "
+        "before it leaves, and refuses what is not a list of changed numbers, a listed figure, or a code.",
+        "画像、文章、個人名を送信する仕組みはありません。送信前にプログラムがすべてのメッセージを検査し、"
+        "数値の変化量、許可された指標、理由コード以外は拒否します。",
+    )
+    yield Pair(
+        "What this record cannot show: that numbers do not betray anything of the images behind them. The figure "
+        "above says how much at most they could.",
+        "この記録が示せないこともあります。送信された数値から元の画像について何も分からない、という保証はありません。"
+        "上の数値は、分かりうる量の上限を示すものです。",
+    )
+
+
+def _period(found: Gathered) -> Pair:
+    name = printable(found.plant) or "–"
+    first, last = map(when, found.times)
+    if not found.verdict.entries:
+        return Pair("The record is empty.", "記録は空です。")
+    return Pair(
+        f"This is the record of what the plant {name} sent between {first} and {last}.",
+        f"これは、工場 {name} が {first} から {last} までに送信したものの記録です。",
+    )
+
+
+def _messages(found: Gathered) -> Pair:
+    three, verdict = found.conservation, found.verdict
+    codes = three.messages - verdict.updates
+    return Pair(
+        f"{plural(verdict.updates, 'update')} and {plural(codes, 'reason code')} left, "
+        f"{size(three.bytes)} together.",
+        f"送信されたのは、更新 {count(verdict.updates)} 件と理由コード {count(codes)} 件、"
+        f"合計 {size(three.bytes)} です。",
+    )
+
+
+def _nature(found: Gathered) -> Pair:
+    values = sum(number for _, number in found.contents.tensors)
+    figures = len(found.contents.metrics)
+    return Pair(
+        f"The updates hold {count(values)} numbers, by which a shared model is to be changed, and "
+        f"{plural(figures, 'figure')} such as the quality of the model.",
+        f"更新の内容は、共有モデルを変更するための数値 {count(values)} 個と、"
+        f"モデルの品質などの指標 {count(figures)} 種類です。",
+    )
+
+
+def _refusals(found: Gathered) -> Pair:
+    stopped = sum(one.times for one in found.rules.refusals)
+    if not stopped:
+        return Pair("The plant's own rules had to stop nothing.", "工場の規則によって止められた送信はありません。")
+    return Pair(
+        f"The plant's own rules stopped {plural(stopped, 'message')}; in their place only a code was sent.",
+        f"工場の規則により {count(stopped)} 件の送信が止められ、代わりに理由コードのみが送信されました。",
+    )
+
+
+def _arrival(found: Gathered) -> Pair:
+    three = found.conservation
+    filed = three.filed
+    if filed.line.finding is Finding.VERIFIED:
+        return Pair(
+            f"The hub has confirmed by its signature each of the {count(three.messages)} that left.",
+            f"送信された {count(three.messages)} 件すべてについて、ハブの署名付き受領証があります。",
+        )
+    why = why_of(filed.line)
+    return Pair(
+        f"Whether the hub received exactly what the plant recorded cannot be said: {why.en}."
+        if filed.line.finding is Finding.UNKNOWN
+        else f"What the hub received is not what the plant recorded: {why.en}.",
+        f"ハブの受領内容と工場の記録が一致するかは判定できません（{why.ja}）。"
+        if filed.line.finding is Finding.UNKNOWN
+        else f"ハブの受領内容と工場の記録が一致しません（{why.ja}）。",
+    )
+
+
+def _route(found: Gathered) -> Pair:
+    line = found.conservation.route
+    if line.finding is Finding.VERIFIED:
+        return Pair(
+            "The computer's own count of what left by its only route to the outside fits the record, within what "
+            "addressing and encryption may add.",
+            "外部への唯一の経路について、コンピューター自身が数えた送信量は、"
+            "宛先情報や暗号化による増加分の範囲内で記録と合致しています。",
+        )
+    why = why_of(line)
+    if line.finding is Finding.CONTRADICTED:
+        return Pair(
+            f"The computer's own count of what left does not fit the record: {why.en}.",
+            f"コンピューター自身が数えた送信量は、記録と合致しません（{why.ja}）。",
+        )
+    return Pair(
+        f"Whether anything left past this record cannot be said from it: {why.en}.",
+        f"この記録を経ずに送信されたものがないかは、この証拠からは判定できません（{why.ja}）。",
+    )
+
+
+def _witness(found: Gathered) -> Pair:
+    verdict = found.verdict
+    if not verdict.witnessed:
+        return Pair(
+            "Nobody but the plant has signed for this record yet.",
+            "この記録に署名しているのは、まだ工場だけです。",
+        )
+    return Pair(
+        f"The hub has also signed for the first {count(verdict.witnessed)} of {plural(verdict.entries, 'entry')}: "
+        "nobody, not even the plant, can change these afterwards without being found out.",
+        f"全 {count(verdict.entries)} 件の記録のうち先頭の {count(verdict.witnessed)} 件にはハブも署名しており、"
+        "工場自身を含め、誰かが後から変更すれば必ず判明します。",
+    )
+
+
+def _erased(found: Gathered) -> Pair:
+    kept = sum(entry is not None and int(entry.kind) == EntryKind.UPDATE for entry in found.entries)
+    number = len(found.erased)
+    if not number:
+        return Pair(
+            f"The exact bytes of all {plural(kept, 'update')} are kept, and can be looked at again.",
+            f"更新 {count(kept)} 件の送信データはすべて保管されており、内容を改めて確認できます。",
+        )
+    return Pair(
+        f"Of what was sent or stopped, the content of {plural(number, 'message')} has since been deleted, as "
+        "recorded.",
+        f"送信または拒否されたもののうち、{count(number)} 件の内容は、記録のとおり既に消去されています。",
+    )

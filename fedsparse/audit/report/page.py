@@ -1,0 +1,119 @@
+"""The report: one HTML page that requests nothing and runs nothing, the same for the same evidence."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+from importlib.resources import files
+
+from jinja2 import Environment, StrictUndefined
+
+from fedsparse import __version__
+from fedsparse.audit import budget, route
+from fedsparse.audit.conservation import Finding
+from fedsparse.audit.report.chart import HEIGHT, WIDTH, by_rounds, chart_of
+from fedsparse.audit.report.exceptions import exceptions_in
+from fedsparse.audit.report.gathering import Gathered
+from fedsparse.audit.report.mapping import standards
+from fedsparse.audit.report.mapping_security import clock
+from fedsparse.audit.report.verdicts import budget_sentence, count_lines, headline
+from fedsparse.audit.report.words import (
+    FINDINGS,
+    Lang,
+    Pair,
+    count,
+    day,
+    lines_of,
+    plural,
+    printable,
+    size,
+    some,
+    when,
+    why_of,
+)
+
+_MOST_PROBLEMS = 20
+_MOST_NAMES = 60
+_POLICY_CHARACTERS = 6000
+
+
+def render(found: Gathered, lang: Lang) -> str:
+    """Return the page in one language; every name in it is escaped."""
+    environment = Environment(
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "count": count,
+        "size": size,
+        "when": when,
+        "day": day,
+        "some": some,
+        "printable": printable,
+        "why": lambda line: why_of(line).to(lang),
+        "text": lambda text: lines_of(text, _POLICY_CHARACTERS),
+        "of": plural,
+    }
+    template = environment.from_string(
+        files("fedsparse.audit.report").joinpath("page.html.j2").read_text(encoding="utf-8")
+    )
+    rounds = by_rounds(found.budget.rounds)
+    return template.render(
+        g=found,
+        lang=lang.value,
+        t=lambda pair: pair.to(lang),
+        _=lambda en, ja: Pair(en, ja).to(lang),
+        findings={finding: FINDINGS[finding].to(lang) for finding in FINDINGS},
+        bounds=_bounds(),
+        unknown=Finding.UNKNOWN,
+        head=headline(found),
+        lead=budget_sentence(found),
+        counts=tuple(count_lines(found)),
+        rounds=rounds,
+        chart=chart_of(rounds),
+        width=WIDTH,
+        height=HEIGHT,
+        clock=clock(found),
+        standards=tuple(standards(found)),
+        exceptions=tuple(exceptions_in(found)),
+        commands=tuple(commands(found)),
+        most_problems=_MOST_PROBLEMS,
+        most_names=_MOST_NAMES,
+        version=__version__,
+    )
+
+
+def commands(found: Gathered) -> Iterator[str]:
+    """Yield the commands by which anybody can check what the page says."""
+    sources = found.sources
+    ledger = _quoted(sources.ledger)
+    ca = f" --ca {_quoted(sources.authority)}" if sources.authority else " --ca ca.pem"
+    hub = f" --hub-receipts {_quoted(sources.hub_receipts)}" if sources.hub_receipts else ""
+    yield f"fedsparse audit verify {ledger}{ca}{hub}"
+    if sources.hub_receipts:
+        yield f"fedsparse audit compare {ledger} {_quoted(sources.hub_receipts)}"
+    left = next((entry.sequence for entry in reversed(found.entries) if entry and entry.kind in (1, 2)), 1)
+    yield f"fedsparse audit show {ledger} {left}"
+    yield f"fedsparse audit prove {ledger} {left}"
+    yield f"fedsparse audit report {ledger}{ca}{hub} --lang en"
+
+
+def _bounds() -> dict[str, object]:
+    return {
+        "describe": budget.DESCRIBE_BYTES,
+        "attend": budget.ATTEND_BYTES,
+        "route": (
+            f"{100 * (route.PER_BYTE - 1):.3g}",
+            count(route.PER_MESSAGE_BYTES),
+            count(route.PER_CONNECTION_BYTES),
+            f"{route.PER_SECOND_BYTES:g}",
+            f"{100 * route.PER_RECEIVED_BYTE:.3g}",
+        ),
+    }
+
+
+def _quoted(name: str) -> str:
+    return shlex.quote(printable(name))

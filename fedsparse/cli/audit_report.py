@@ -1,0 +1,78 @@
+"""`fedsparse audit report|explain`: one page for the auditor, a dozen sentences for everybody else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from fedsparse.audit import read_receipts
+from fedsparse.audit.conservation import Finding
+from fedsparse.audit.report import Gathered, Lang, Sources, explain, gather, read_facts, render
+from fedsparse.audit.report.verdicts import headline
+from fedsparse.cli.audit_evidence import open_evidence
+from fedsparse.errors import CertificateError, LedgerError
+from fedsparse.files import write_atomic
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a report is made from.
+
+    Attributes:
+        ledger: folder or bundle.
+        authority: the federation's CA certificate.
+        hub_receipts: the hub's own record of this plant.
+        payload_key: what payloads are sealed with.
+        site_facts: what the site states itself.
+        timing_ms: the smallest difference in time that an observer is taken to see.
+    """
+
+    ledger: Path
+    authority: Path | None = None
+    hub_receipts: Path | None = None
+    payload_key: Path | None = None
+    site_facts: Path | None = None
+    timing_ms: int | None = None
+
+
+def write_report(options: Options, lang: str, out: Path, console: Console) -> bool:
+    """Write the page, and print the verdict; return whether nothing is contradicted."""
+    found, language = _gather(options), Lang(lang)
+    try:
+        write_atomic(out, render(found, language).encode(errors="replace"))
+    except OSError as error:
+        raise LedgerError(f"the report {out} cannot be written: {error.strerror}") from None
+    head = headline(found)
+    console.print(head.sentence.to(language), markup=False, highlight=False)
+    console.print(str(out), markup=False, highlight=False, soft_wrap=True)
+    return head.finding is not Finding.CONTRADICTED
+
+
+def print_explanation(options: Options, lang: str, console: Console) -> bool:
+    """Print the sentences; return whether nothing is contradicted."""
+    found = _gather(options)
+    for sentence in explain(found):
+        console.print(sentence.to(Lang(lang)), markup=False, highlight=False)
+    return headline(found).finding is not Finding.CONTRADICTED
+
+
+def _gather(options: Options) -> Gathered:
+    authority = None
+    if options.authority is not None:
+        try:
+            authority = options.authority.read_bytes()
+        except OSError as error:
+            raise CertificateError(
+                f"cannot read the CA certificate {options.authority}: {error.strerror}"
+            ) from None
+    kept = None if options.hub_receipts is None else read_receipts(options.hub_receipts)
+    facts = None if options.site_facts is None else read_facts(options.site_facts)
+    sources = Sources(
+        options.ledger.name,
+        "" if options.authority is None else options.authority.name,
+        "" if options.hub_receipts is None else options.hub_receipts.name,
+    )
+    evidence = open_evidence(options.ledger, options.payload_key)
+    return gather(evidence, sources, authority, kept, facts, options.timing_ms)

@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fedsparse.audit import EntryKind, receipt_line, write_bundle
+from fedsparse.audit.conservation import Finding
+from fedsparse.audit.report import Gathered, Lang, SiteFacts, explain, gather, read_facts, render
+from fedsparse.audit.report.mapping import standards
+from fedsparse.audit.report.verdicts import headline
+from fedsparse.cli.main import app
+from fedsparse.errors import ConfigError
+from tests.unit.report_samples import POLICY, Site, usual_site
+from tests.unit.samples import cell, tamper
+
+HOSTILE = "<script>alert(1)</script>\"'&<img src=x>\u202e\x1b[31m"
+BOTH = pytest.mark.parametrize("lang", list(Lang))
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: tags, attributes, text."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.text = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+@pytest.fixture(scope="module")
+def usual(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    return usual_site(tmp_path_factory.mktemp("usual"))
+
+
+@pytest.fixture(scope="module")
+def found(usual: Site) -> Gathered:
+    return usual.gather()
+
+
+@pytest.fixture
+def altered(tmp_path: Path) -> Site:
+    """A ledger whose first update was changed afterwards."""
+    site = usual_site(tmp_path, rounds=4)
+    data = bytearray(cell(site.folder, "entries", "entry", 6))
+    data[8] ^= 1
+    tamper(site.folder, "UPDATE entries SET entry = ? WHERE sequence = 6", bytes(data))
+    return site
+
+
+@BOTH
+def test_the_page_leads_with_the_verdict_and_then_the_bits_per_image(found: Gathered, lang: Lang) -> None:
+    text = Page(render(found, lang)).text
+    verdict = {Lang.EN: "Verified: the record of", Lang.JA: "確認済み：kiso が署名した"}[lang]
+    budget = found.budget.per_image
+    lead = {
+        Lang.EN: f"At most {budget:,} bits per training image have ever left this site.",
+        Lang.JA: f"学習画像 1 枚あたり最大 {budget:,} ビットです。",
+    }[lang]
+    assert 0 < text.index(verdict) < text.index(lead) < text.index("(a) ")
+
+
+@BOTH
+def test_the_page_refers_to_nothing_outside_and_runs_nothing(found: Gathered, lang: Lang) -> None:
+    text = render(found, lang)
+    page = Page(text)
+    assert not {"script", "link", "img", "iframe", "object", "base", "form"} & set(page.tags)
+    assert not {"src", "href", "srcset", "action"} & {name for name, _ in page.attributes}
+    assert not any(name.startswith("on") for name, _ in page.attributes)
+    assert not re.search(r"url\(|@import|https?://", text)
+    assert ("lang", lang.value) in page.attributes
+
+
+@BOTH
+def test_the_same_evidence_gives_the_same_page(usual: Site, lang: Lang) -> None:
+    assert render(usual.gather(), lang) == render(usual.gather(), lang)
+
+
+@BOTH
+def test_a_contradicted_ledger_leads_with_the_contradiction(altered: Site, lang: Lang) -> None:
+    found = altered.gather()
+    assert headline(found).finding is Finding.CONTRADICTED
+    text = Page(render(found, lang)).text
+    main = text[text.index("UTC – ") :]
+    contradiction = {Lang.EN: "Contradicted in ", Lang.JA: "か所に矛盾があります"}[lang]
+    own_word = {Lang.EN: "By the ledger's own word: at most", Lang.JA: "台帳の主張によれば、"}[lang]
+    assert main.index(contradiction) < main.index("entry 6") < main.index(own_word)
+    assert {"Verified:", "確認済み："}.isdisjoint(text.split("\n"))
+    assert next(explain(found)).to(lang) == headline(found).sentence.to(lang)
+
+
+def test_of_a_contradicted_ledger_no_fact_is_called_verified(altered: Site) -> None:
+    lines = [line for standard in standards(altered.gather()) for line in standard.lines]
+    assert Finding.VERIFIED not in {line.finding for line in lines}
+    assert Finding.CONTRADICTED in {line.finding for line in lines}
+
+
+@BOTH
+def test_hostile_names_are_text_and_nothing_else(tmp_path: Path, lang: Lang) -> None:
+    site = Site.create(tmp_path, HOSTILE.split("\u202e")[0])
+    site.open()
+    site.policy(f"# {HOSTILE}\n".encode())
+    site.claim(HOSTILE)
+    site.refuse(2, HOSTILE)
+    site.update(3)
+    facts = SiteFacts(controller=HOSTILE, site=HOSTILE)
+    text = render(site.gather(facts=facts), lang)
+    page = Page(text)
+    assert not {"script", "img"} & set(page.tags)
+    assert "<script>alert(1)</script>" in page.text
+    assert not {"\u202e", "\x1b"} & set(text)
+
+
+@BOTH
+def test_every_line_of_the_mapping_has_one_of_three_findings_and_a_reason_unless_verified(
+    found: Gathered, lang: Lang
+) -> None:
+    every = list(standards(found))
+    assert len(every) == 4
+    clauses = {line.clause for standard in every for line in standard.lines}
+    assert clauses >= {f"30(1)({letter})" for letter in "abcdefg"}
+    assert clauses >= {"A.8.12", "A.8.15", "SR 5.1", "SR 5.2", "SR 5.3", "SR 5.4", "SR 6.1", "SR 6.2"}
+    for line in (line for standard in every for line in standard.lines):
+        assert line.finding in Finding
+        assert bool(line.why.to(lang)) == (line.finding is not Finding.VERIFIED)
+        assert line.fact.to(lang)
+        assert line.asks.to(lang)
+
+
+def test_what_only_the_site_states_is_never_verified(usual: Site) -> None:
+    facts = SiteFacts(**dict.fromkeys(SiteFacts.model_fields, "we say so"))
+    lines = [one for standard in standards(usual.gather(facts=facts)) for one in standard.lines]
+    stated = [line for line in lines if "we say so" in line.fact.en]
+    assert len(stated) >= 15
+    assert {line.finding for line in stated} == {Finding.UNKNOWN}
+
+
+def test_without_the_ca_nothing_is_verified(usual: Site) -> None:
+    found = usual.gather(authority=False)
+    assert headline(found).finding is Finding.UNKNOWN
+    lines = [line for standard in standards(found) for line in standard.lines]
+    assert {line.finding for line in lines} == {Finding.UNKNOWN}
+
+
+def test_what_is_out_of_the_ordinary_is_named(tmp_path: Path) -> None:
+    site = Site.create(tmp_path)
+    site.open(-1)
+    site.call(EntryKind.ATTEND)
+    site.update(1)
+    last = site.update(2, receipt=False)
+    site.ledger.erase(next(site.ledger.entries(3)).payload_sha256, 1400, "request")
+    text = Page(render(site.gather(), Lang.EN)).text
+    assert f"No receipt for entries {last.sequence}" in text
+    assert "1 payload deleted on request" in text
+    assert "no estimate" in text
+    assert "whose text is not recorded" in text
+
+
+def test_policy_people_and_keys_of_record_are_on_the_page(usual: Site, found: Gathered) -> None:
+    text = Page(render(found, Lang.EN)).text
+    for said in (
+        POLICY.decode().splitlines()[1],
+        "urn:fedsparse:plant:kiso",
+        "urn:fedsparse:hub:hub",
+        usual.ledger.key.hex(),
+        "5a" * 32,
+        "fedsparse audit verify kiso.evidence.tar --ca ca.pem --hub-receipts kiso.jsonl",
+    ):
+        assert said in text
+
+
+@BOTH
+def test_an_explanation_is_a_dozen_sentences(found: Gathered, lang: Lang) -> None:
+    said = [sentence.to(lang) for sentence in explain(found)]
+    assert 10 <= len(said) <= 15
+    assert all(said)
+
+
+def test_an_empty_ledger_gives_a_page_that_cannot_tell(tmp_path: Path) -> None:
+    found = Site.create(tmp_path).gather(facts=None)
+    assert headline(found).finding is Finding.UNKNOWN
+    assert "the ledger has no entries" in Page(render(found, Lang.EN)).text
+
+
+def test_many_rounds_still_fit_on_the_page(tmp_path: Path) -> None:
+    site = Site.create(tmp_path)
+    site.open()
+    for number in range(1, 131):
+        site.update(number, nnz=3, receipt=False)
+    text = render(gather(site.evidence(), site.gather().sources, site.authority), Lang.EN)
+    assert text.count('<rect class="bar"') <= 48
+    assert "1–3" in Page(text).text
+
+
+def test_facts_with_an_unknown_key_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "facts.toml"
+    path.write_text('controler = "typo"\n')
+    with pytest.raises(ConfigError, match="controler"):
+        read_facts(path)
+
+
+@BOTH
+def test_the_commands_read_folder_and_bundle(usual: Site, tmp_path: Path, lang: Lang) -> None:
+    (tmp_path / "ca.pem").write_bytes(usual.authority)
+    (tmp_path / "kiso.jsonl").write_bytes(b"".join(map(receipt_line, usual.kept)))
+    (tmp_path / "facts.toml").write_text('purpose = "defects"\n')
+    write_bundle(tmp_path / "kiso.tar", usual.evidence())
+    given = ["--ca", f"{tmp_path}/ca.pem", "--hub-receipts", f"{tmp_path}/kiso.jsonl", "--lang", lang.value]
+    more = ["--site-facts", f"{tmp_path}/facts.toml", "--timing-ms", "10"]
+    pages = []
+    for place in (usual.folder, tmp_path / "kiso.tar"):
+        out = tmp_path / "page.html"
+        result = CliRunner().invoke(app, ["audit", "report", str(place), *given, *more, "--out", str(out)])
+        assert result.exit_code == 0, result.output
+        pages.append(out.read_text().replace("kiso.tar", "ledger"))
+        result = CliRunner().invoke(app, ["audit", "explain", str(place), *given])
+        assert result.exit_code == 0, result.output
+    assert pages[0] == pages[1]
+
+
+def test_a_contradiction_is_an_exit_of_one_and_still_a_page(altered: Site, tmp_path: Path) -> None:
+    out = tmp_path / "page.html"
+    result = CliRunner().invoke(app, ["audit", "report", str(altered.folder), "--out", str(out)])
+    assert result.exit_code == 1
+    assert "Contradicted" in out.read_text()
+    assert CliRunner().invoke(app, ["audit", "explain", str(altered.folder)]).exit_code == 1
+
+
+def test_the_report_loads_neither_torch_nor_flower() -> None:
+    code = "import sys, fedsparse.audit.report; print({'torch', 'flwr'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"
