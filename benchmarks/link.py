@@ -103,7 +103,7 @@ class _Bench:
                 {
                     "part": part,
                     "seconds": round(seconds, 2),
-                    "mb_per_second": round(len(payload) / 1e6 / seconds, 1),
+                    "mb_per_second": round(size / seconds, 1),
                 }
                 for part, seconds in large.strict(payload)
             ],
