@@ -3,17 +3,20 @@ from __future__ import annotations
 import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 from fedsparse_client.gateway.desk import Answer
 from fedsparse_client.gateway.gate import Gate
 
 from fedsparse import config
-from fedsparse.audit import EgressPolicy, EntryKind, Ledger, verify_ledger
+from fedsparse.audit import EgressPolicy, EntryKind, Ledger, read_folder, verify_ledger
+from fedsparse.audit.policy import parse_policy
 from fedsparse.delta import AdapterSpace, Operation, Reason, RoundUpdate, decode_update, encode_update
-from fedsparse.errors import LedgerError
+from fedsparse.errors import EgressRefusedError, LedgerError
 from fedsparse.v1 import ledger_pb2, link_pb2
 from tests.unit.federation_samples import SPACE, change, link_task, round_task, update
 from tests.unit.samples import OWNERLESS
@@ -198,3 +201,156 @@ def test_a_receipt_is_filed_beside_its_entry(gate: Gate, tmp_path: Path) -> None
     gate.file_receipt(recorded, link_pb2.Receipt(body=body))
     verdict = verify_ledger(tmp_path / "ledger", None)
     assert (verdict.receipts, verdict.missing_receipts) == (1, ())
+
+
+def policy(**keys: Any) -> EgressPolicy:
+    return EgressPolicy(
+        config.EgressSettings.model_validate({**POLICY.settings.model_dump(), **keys}),
+    )
+
+
+def kinds(folder: Path) -> list[EntryKind]:
+    return [EntryKind(entry.kind) for entry in entries(folder)]
+
+
+def test_the_policy_in_force_is_in_the_ledger_once_whatever_is_restarted(ledger: Ledger, tmp_path: Path) -> None:
+    other = policy(revision=2)
+    for one in (POLICY, POLICY, other, other, POLICY):
+        Gate(one, ledger, PEER)
+    found = list(ledger.entries())
+    assert [EntryKind(entry.kind) for entry in found] == [EntryKind.POLICY] * 3
+    assert [entry.policy_sha256 for entry in found] == [POLICY.sha256, other.sha256, POLICY.sha256]
+    kept = read_folder(tmp_path / "ledger").payload(found[1].payload_sha256)
+    assert parse_policy(kept) == other.settings
+
+
+def test_a_gate_whose_policy_cannot_be_recorded_does_not_come_to_be(ledger: Ledger, tmp_path: Path) -> None:
+    shutil.rmtree(tmp_path / "ledger" / "payloads")
+    with pytest.raises(LedgerError):
+        Gate(POLICY, ledger, PEER)
+
+
+@pytest.mark.parametrize(
+    ("keys", "payload", "rule"),
+    [
+        ({"messages": ["reason"]}, update(), "kind"),
+        ({"bundles": ["0" * 64]}, update(), "bundle"),
+        ({"bases": ["0" * 64]}, update(), "base"),
+        ({"codings": ["ternary"]}, update(), "coding"),
+        ({"tensors": ["head.*"]}, update(), "tensor"),
+        ({"clip_norm": 0.5}, update(), "norm"),
+        ({"per_round": {"bytes": 20}}, update(), "round-bytes"),
+        ({}, update(metrics={"loss": 0.1 + 0.2}), "metric-precision"),
+        ({}, update(metrics={"loss": -0.0}), "metric-precision"),
+    ],
+)
+def test_every_kind_of_rule_reaches_what_really_travels(
+    ledger: Ledger, tmp_path: Path, keys: dict[str, Any], payload: bytes, rule: str
+) -> None:
+    recorded = Gate(policy(**keys), ledger, PEER).decide(answered(payload), SPACE)
+    assert recorded.payload == refusal(Reason.REFUSED_BY_GATE)
+    assert [entry.rule for entry in entries(tmp_path)] == [rule, ""]
+
+
+def test_budgets_are_kept_across_restarts(ledger: Ledger, tmp_path: Path) -> None:
+    two = policy(per_round={"messages": 2})
+    for _ in range(2):
+        assert Gate(two, ledger, PEER).decide(answered(update()), SPACE).payload == update()
+    with pytest.raises(EgressRefusedError, match="3 messages in this round") as caught:
+        Gate(two, ledger, PEER).decide(answered(update()), SPACE)
+    assert caught.value.rule == "round-messages"
+    assert kinds(tmp_path) == [EntryKind.UPDATE] * 2 + [EntryKind.REFUSED] * 2  # the update, and the reason for it
+
+
+def test_budgets_are_spent_by_one_thread_at_a_time(ledger: Ledger, tmp_path: Path) -> None:
+    gate = Gate(policy(per_day={"messages": 3}), ledger, PEER)
+
+    def send(_: int) -> None:
+        with suppress(EgressRefusedError):
+            gate.decide(answered(update()), SPACE)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(send, range(12)))
+    assert kinds(tmp_path).count(EntryKind.UPDATE) == 3
+
+
+def test_calls_are_judged_and_counted_too(ledger: Ledger, tmp_path: Path) -> None:
+    gate = Gate(policy(messages=["attend", "update"], per_day={"calls": 1}), ledger, PEER)
+    with pytest.raises(EgressRefusedError, match="a message of the kind describe"):
+        gate.record_call(EntryKind.DESCRIBE)
+    gate.record_call(EntryKind.ATTEND)
+    with pytest.raises(EgressRefusedError, match="2 calls in 24 hours"):
+        gate.record_call(EntryKind.ATTEND)
+    assert [(entry.kind, entry.rule) for entry in entries(tmp_path)] == [
+        (EntryKind.REFUSED, "kind"),
+        (EntryKind.ATTEND, ""),
+        (EntryKind.REFUSED, "day-calls"),
+    ]
+
+
+def test_where_no_reason_may_leave_nothing_does(ledger: Ledger, tmp_path: Path) -> None:
+    gate = Gate(policy(messages=["update"]), ledger, PEER)
+    with pytest.raises(EgressRefusedError) as caught:
+        gate.decide(answered(update(samples=1)), SPACE)
+    assert caught.value.rule == "kind"
+    stopped, reason = entries(tmp_path)
+    assert (stopped.kind, stopped.rule) == (EntryKind.REFUSED, "min-samples")
+    assert (reason.kind, reason.rule, reason.reason) == (EntryKind.REFUSED, "kind", Reason.REFUSED_BY_GATE)
+    assert verify_ledger(tmp_path / "ledger", None).problems == (OWNERLESS,)
+
+
+def test_outside_its_hours_nothing_leaves_and_inside_it_does(ledger: Ledger) -> None:
+    hours = policy(timezone="Asia/Tokyo", windows=[{"days": ["thu"], "start": "21:00", "end": "22:00"}])
+    thursday_noon_utc = 1_795_694_400.0
+    now = [thursday_noon_utc - 1]
+    gate = Gate(hours, ledger, PEER, lambda: now[0])
+    with pytest.raises(EgressRefusedError, match="it is Thu 20:59 in Asia/Tokyo"):
+        gate.decide(answered(update()), SPACE)
+    now[0] = thursday_noon_utc
+    assert gate.decide(answered(update()), SPACE).payload == update()
+
+
+@pytest.mark.parametrize("broken", ["decode", "decode_update", "outgoing_update"])
+def test_what_goes_wrong_in_judging_is_a_refusal_and_only_a_code_leaves(
+    gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: str
+) -> None:
+    monkeypatch.setattr(f"fedsparse_client.gateway.gate.{broken}", _fail)
+    assert gate.decide(answered(update()), SPACE).payload == refusal(Reason.REFUSED_BY_GATE)
+    assert [(entry.kind, entry.rule) for entry in entries(tmp_path)] == [
+        (EntryKind.REFUSED, "internal"),
+        (EntryKind.REASON, ""),
+    ]
+
+
+def test_a_task_that_cannot_be_judged_is_a_refusal_too(
+    gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedsparse_client.gateway.gate.decode_task", _fail)
+    assert gate.decide(answered(update()), SPACE).payload == refusal(Reason.TASK_MALFORMED)
+    assert [(entry.kind, entry.rule) for entry in entries(tmp_path)] == [
+        (EntryKind.REFUSED, "internal"),
+        (EntryKind.REASON, ""),
+    ]
+
+
+def test_if_nothing_can_be_judged_nothing_leaves_and_no_call_is_made(
+    gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(EgressPolicy, "refusals", _fail)
+    with pytest.raises(EgressRefusedError) as caught:
+        gate.decide(answered(update()), SPACE)
+    assert caught.value.rule == "internal"
+    with pytest.raises(EgressRefusedError):
+        gate.record_call(EntryKind.ATTEND)
+    assert [(entry.kind, entry.rule) for entry in entries(tmp_path)] == [(EntryKind.REFUSED, "internal")] * 3
+
+
+def test_a_clock_without_sense_refuses(ledger: Ledger, tmp_path: Path) -> None:
+    hours = policy(windows=[{}])
+    with pytest.raises(EgressRefusedError):
+        Gate(hours, ledger, PEER, lambda: 1e30).decide(answered(update()), SPACE)
+    assert {entry.rule for entry in entries(tmp_path)} == {"internal"}
+
+
+def _fail(*_: object, **__: object) -> None:
+    raise RuntimeError("a bug, with data in its text")
