@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from flwr.app import ConfigRecord, Message, RecordDict
-from flwr.app.message import make_message, remove_content_from_message
+from flwr.app.message import remove_content_from_message
 from flwr.common.serde import message_to_proto
 from flwr.proto.message_pb2 import Message as MessageProto
 from flwr.proto.message_pb2 import ObjectTree
@@ -135,17 +135,6 @@ def _identify(item: InflatableObject, content: bytes) -> str:
 def object_ids(tree: ObjectTree) -> list[str]:
     """Return the id of every object in ``tree``, its root last."""
     return list(dict.fromkeys(node.object_id for node in iterate_object_tree(tree)))
-
-
-def message_object(header: Message, tree: ObjectTree) -> dict[str, bytes]:
-    """Return the root of a message's objects by id, made of its header, where that says all of it."""
-    content = RecordDict()
-    with no_object_id_recompute():
-        if len(tree.children) == 1:
-            content.__dict__["_object_id"] = tree.children[0].object_id
-            _get_computed_object_ids().add(tree.children[0].object_id)
-        root = make_message(metadata=header.metadata, content=content).deflate()
-    return {tree.object_id: root} if get_object_id(root) == tree.object_id else {}
 
 
 def assemble(message_id: str, objects: Mapping[str, bytes]) -> Message:

@@ -81,7 +81,12 @@ def run(folder: Path) -> Part:
 
 
 def _row(channel: str, policy: str, found: tuple[int, int]) -> dict[str, object]:
-    return {"channel": channel, "policy": policy, "bits got through": found[0], "bits in the message": found[1]}
+    return {
+        "channel": channel,
+        "policy": policy,
+        "bits got through": int(found[0]),
+        "bits in the message": int(found[1]),
+    }
 
 
 def _budget(message: bytes) -> int:

@@ -23,8 +23,10 @@ _TITLES = {
 def figures(report: Mapping[str, Any]) -> str:
     """Return the claims, and each part's table."""
     claims: Sequence[Mapping[str, Any]] = report["claims"]
+    times = {name: settings["time"][:10] for name, settings in report["settings"].items()}
+    seen = ", ".join(f"{_TITLES[name].lower()} {time}" for name, time in times.items())
     lines = [
-        f"Seen on {report['time'][:10]}, {report['machine']['cpus']} cores.",
+        f"On {report['machine']['cpus']} cores; {seen}.",
         "",
         "| figure | measured | aim | holds |",
         "|---|---|---|---|",
@@ -34,7 +36,7 @@ def figures(report: Mapping[str, Any]) -> str:
         lines.append("| " + " | ".join(map(_escaped, told)) + " |")
     for part, rows in groupby(report["rows"], key=lambda row: str(row["part"])):
         lines += ["", f"### {_TITLES[part]}", "", *_table(list(rows)), ""]
-        lines += [f"- {_escaped(note)}" for note in report["settings"][part].get("notes", ())]
+        lines += [f"- {_escaped(note)}" for note in report["settings"][part]["notes"]]
     return "\n".join(lines).strip()
 
 

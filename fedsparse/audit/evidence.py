@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from fedsparse.audit.payloads import Payloads
@@ -37,7 +37,7 @@ class Evidence:
         receipts: serialised receipts by entry.
         spaces: adapter spaces by fingerprint.
         payload: returns a payload by its digest, or raises LedgerError.
-        nodes: hashes of complete subtrees by level and place, where they are kept as well.
+        nodes: hashes of complete subtrees by level and place; None where they are not kept, as in a bundle.
         problems: what is wrong with the file that it was read from.
         held: digests of its payloads, where it may hold nothing that no entry needs; None for a folder, in which a
             crash leaves some.
@@ -48,7 +48,7 @@ class Evidence:
     receipts: Mapping[int, bytes]
     spaces: Mapping[bytes, AdapterSpace]
     payload: Callable[[bytes], bytes]
-    nodes: Mapping[tuple[int, int], bytes] = field(default_factory=dict)
+    nodes: Mapping[tuple[int, int], bytes] | None = None
     problems: tuple[str, ...] = ()
     held: frozenset[bytes] | None = None
 

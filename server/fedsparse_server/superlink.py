@@ -6,8 +6,8 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
 
@@ -38,7 +38,7 @@ from flwr.supercore.primitives.asymmetric import generate_key_pairs, public_key_
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.node_auth_http_interceptor import NodeAuthHttpInterceptor
 
-from fedsparse.envelope import assemble, disassemble, message_object, object_ids, unwrap, wrap
+from fedsparse.envelope import assemble, disassemble, object_ids, unwrap, wrap
 from fedsparse.errors import DeltaError, FedsparseError, LinkError
 
 _HEARTBEAT_INTERVAL = 60.0  # the SuperLink waits for two of these before it holds a node for lost
@@ -89,7 +89,7 @@ class _Arriving:
 
     metadata: Metadata
     names: list[str]
-    objects: dict[str, bytes]
+    objects: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def missing(self) -> list[str]:
@@ -101,7 +101,8 @@ class Shelf:
     """What one node has learnt that others need as well: hundreds of plants are sent the same objects in a round.
 
     An object's name is the hash of its bytes, so the bytes are the same for all; a node asks only for objects that
-    the SuperLink names to it.
+    the SuperLink names to it. An object that is here lies at the SuperLink too: a task of which all is here has been
+    uploaded whole, and may be confirmed without cutting off the strategy's upload.
 
     Attributes:
         bundles: hash of the app bundle by run.
@@ -132,6 +133,12 @@ class Shelf:
             while self._bytes > self._most:
                 self._bytes -= len(self._objects.popitem(last=False)[1])
 
+    def drop(self, names: Iterable[str]) -> None:
+        """Forget objects that the SuperLink may forget from now on."""
+        with self._lock:
+            for name in names:
+                self._bytes -= len(self._objects.pop(name, b""))
+
 
 class SuperLinkNode:
     """Registers on entry, leaves on exit, so that Flower itself knows which plants are present.
@@ -158,6 +165,7 @@ class SuperLinkNode:
         self._node = Node()
         self.shelf = shelf
         self._arriving: _Arriving | None = None
+        self._received: _Arriving | None = None
         self._stop_heartbeat = threading.Event()
         self._forgotten = threading.Event()
 
@@ -180,6 +188,7 @@ class SuperLinkNode:
     ) -> None:
         self._stop_heartbeat.set()
         try:
+            self._confirm()
             self._client.DeactivateNode(DeactivateNodeRequest(node_id=self.node_id))
             self._client.UnregisterNode(UnregisterNodeFleetRequest(node_id=self.node_id))
         except httpx.HTTPError:
@@ -206,6 +215,7 @@ class SuperLinkNode:
         """
         if self._forgotten.is_set():
             raise LinkError("the SuperLink no longer knows this node")
+        self._confirm()
         if self._arriving is None:
             self._arriving = self._next()
         if self._arriving is None:
@@ -222,8 +232,8 @@ class SuperLinkNode:
         reply = self._client.PullMessages(PullMessagesRequest(node=self._node))
         if not reply.messages_list:
             return None
-        header, tree = message_from_proto(reply.messages_list[0]), reply.message_object_trees[0]
-        return _Arriving(header.metadata, object_ids(tree), message_object(header, tree))
+        metadata = message_from_proto(reply.messages_list[0]).metadata
+        return _Arriving(metadata, object_ids(reply.message_object_trees[0]))
 
     def _finish(self, arriving: _Arriving) -> PulledTask | None:
         """Take what the strategy has uploaded by now; return the task once that is all."""
@@ -233,10 +243,6 @@ class SuperLinkNode:
         try:
             if not self._take(arriving):
                 return None
-            confirmation = ConfirmMessageReceivedRequest(
-                node=self._node, run_id=metadata.run_id, message_object_id=metadata.message_id
-            )
-            self._client.ConfirmMessageReceived(confirmation)
             bundle = self._bundle(metadata.run_id)
         except httpx.HTTPStatusError as error:
             if error.response.is_client_error:
@@ -247,8 +253,23 @@ class SuperLinkNode:
             task = PulledTask(message, bundle, unwrap(message))
         except DeltaError as error:
             raise _LostError(str(error)) from None
-        self._arriving = None
+        self._arriving, self._received = None, arriving
         return task
+
+    def _confirm(self) -> None:
+        """Let the SuperLink forget the task that came last; not at once, while others still want what it shares."""
+        if (received := self._received) is None:
+            return
+        self.shelf.drop(received.names)  # first: what the SuperLink has forgotten the strategy may upload anew
+        confirmation = ConfirmMessageReceivedRequest(
+            node=self._node, run_id=received.metadata.run_id, message_object_id=received.metadata.message_id
+        )
+        try:
+            self._client.ConfirmMessageReceived(confirmation)
+        except httpx.HTTPStatusError as error:
+            if not error.response.is_client_error:
+                raise
+        self._received = None
 
     def _take(self, arriving: _Arriving) -> bool:
         """Pull the objects that are there; return whether none is missing any more."""

@@ -228,6 +228,11 @@ def test_an_inserted_entry_is_found(ledger_folder: Path, hub: Hub) -> None:
     assert named(problems(ledger_folder, hub)) == {6, 7}
 
 
+def test_a_tree_that_is_gone_is_found(ledger_folder: Path, hub: Hub) -> None:
+    tamper(ledger_folder, "DELETE FROM nodes")
+    assert problems(ledger_folder, hub) == ("entry 1: the tree over it is gone",)
+
+
 @pytest.mark.parametrize("sequence", PAYLOADS)
 def test_a_removed_payload_is_found(ledger_folder: Path, hub: Hub, sequence: int) -> None:
     (ledger_folder / "payloads" / sha256(PAYLOADS[sequence]).hexdigest()).unlink()

@@ -4,10 +4,9 @@ import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.app.error import Error
-from flwr.common.serde import message_from_proto
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 
-from fedsparse.envelope import PIECE_BYTES, assemble, disassemble, message_object, object_ids, unwrap, wrap
+from fedsparse.envelope import PIECE_BYTES, assemble, disassemble, object_ids, unwrap, wrap
 from fedsparse.errors import DeltaError
 from tests.unit.federation_samples import pulled_task
 
@@ -53,16 +52,6 @@ def test_there_is_one_way_to_cut_a_payload(sizes: tuple[int, ...]) -> None:
     cut = {name: ConfigRecord({"payload": bytes(size)}) for name, size in zip(names, sizes, strict=False)}
     with pytest.raises(DeltaError, match="is cut into"):
         unwrap(message(RecordDict(cut)))
-
-
-def test_the_root_object_follows_from_the_header_or_is_not_made_up() -> None:
-    header, tree, objects = disassemble(message(wrap(b"x")))
-    read = message_from_proto(header)
-    assert message_object(read, tree) == {tree.object_id: objects[tree.object_id]}
-    header.metadata.group_id = "another"
-    assert message_object(message_from_proto(header), tree) == {}
-    del tree.children[:]
-    assert message_object(read, tree) == {}
 
 
 def test_an_error_is_no_payload() -> None:

@@ -414,14 +414,16 @@ def test_a_task_is_kept_while_the_strategy_still_uploads_it(fleet: FakeFleet) ->
     payload = np.random.default_rng(0).bytes(10_000_000)
     task_id, objects = fleet.issue(payload)
     node = SuperLinkNode("127.0.0.1:1", Shelf())
-    for name in list(objects)[:-1]:  # the last one follows from the header
+    for name in objects:
         assert node.pull() is None
         fleet.there[name] = objects[name]
     task = node.pull()
     assert task is not None
     assert (task.task_id, task.payload, task.bundle_sha256) == (task_id, payload, "bundle")
     assert fleet.calls.count("PullMessages") == 1
+    assert "ConfirmMessageReceived" not in fleet.calls
     assert node.pull() is None
+    assert fleet.calls.count("ConfirmMessageReceived") == 1
 
 
 @pytest.mark.parametrize("gone", ["object", "time"])
@@ -447,13 +449,28 @@ def test_a_task_that_can_no_longer_come_makes_room_for_the_next(
 
 def test_what_one_node_has_pulled_the_others_need_not(fleet: FakeFleet) -> None:
     shelf = Shelf()
-    for number in range(3):
+    nodes = [SuperLinkNode("127.0.0.1:1", shelf) for _ in range(3)]
+    for number, node in enumerate(nodes):
         fleet.there.update(fleet.issue(b"the same for all")[1])
-        assert (task := SuperLinkNode("127.0.0.1:1", shelf).pull()) is not None
+        assert (task := node.pull()) is not None
         assert task.payload == b"the same for all"
-        assert fleet.calls.count("PullObject") == 2  # the payload and the record that names it
+        assert fleet.calls.count("PullObject") == 3 + number  # of its own each has the message alone
         assert fleet.calls.count("GetRun") == 1
-        assert fleet.calls.count("ConfirmMessageReceived") == number + 1
+
+
+def test_a_task_is_not_confirmed_before_all_of_it_was_uploaded_once_more(fleet: FakeFleet) -> None:
+    """The SuperLink forgets the objects of a confirmed task; one that it is sent after that ends the round."""
+    shelf = Shelf()
+    first, second = (SuperLinkNode("127.0.0.1:1", shelf) for _ in range(2))
+    fleet.there.update(fleet.issue(b"again")[1])
+    assert first.pull() is not None
+    assert first.pull() is None  # confirmed
+    _, objects = fleet.issue(b"again")
+    fleet.there.clear()
+    fleet.there.update(list(objects.items())[-1:])  # two uploads at a time: the last object may be first
+    assert second.pull() is None
+    fleet.there.update(objects)
+    assert second.pull() is not None
 
 
 def test_a_shelf_holds_no_more_than_it_may() -> None:
