@@ -101,8 +101,8 @@ class Shelf:
     """What one node has learnt that others need as well: hundreds of plants are sent the same objects in a round.
 
     An object's name is the hash of its bytes, so the bytes are the same for all; a node asks only for objects that
-    the SuperLink names to it. An object that is here lies at the SuperLink too: a task of which all is here has been
-    uploaded whole, and may be confirmed without cutting off the strategy's upload.
+    the SuperLink names to it. An object that is here lies at the SuperLink too: a task of which all is here has
+    been uploaded whole, and may be confirmed without cutting off the strategy's upload.
 
     Attributes:
         bundles: hash of the app bundle by run.
@@ -257,7 +257,7 @@ class SuperLinkNode:
         return task
 
     def _confirm(self) -> None:
-        """Let the SuperLink forget the task that came last; not at once, while others still want what it shares."""
+        """Let the SuperLink forget the task that came last; later, for others still want what they share with it."""
         if (received := self._received) is None:
             return
         self.shelf.drop(received.names)  # first: what the SuperLink has forgotten the strategy may upload anew
