@@ -257,7 +257,7 @@ class SuperLinkNode:
         return task
 
     def _confirm(self) -> None:
-        """Let the SuperLink forget the task that came last; later, for others still want what they share with it."""
+        """Let the SuperLink forget the last task; not at once, for others still want what they share with it."""
         if (received := self._received) is None:
             return
         self.shelf.drop(received.names)  # first: what the SuperLink has forgotten the strategy may upload anew
