@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
+from functools import lru_cache
 
 from fedsparse.config import DAYS, EgressSettings, Window, zone_of
 
@@ -11,6 +12,7 @@ WEEK = 7 * _DAY
 """Minutes of a week."""
 
 
+@lru_cache(maxsize=8)  # a policy asks for the same ones at every message
 def minutes_of(windows: tuple[Window, ...] | None) -> frozenset[int]:
     """Return the minutes of the week, from Monday 00:00 on, that lie in any window; None is always."""
     if windows is None:
