@@ -31,7 +31,7 @@ class Why(Enum):
 
     EMPTY = "the ledger has no entries"
     LEDGER = "the ledger itself is contradicted"
-    NO_AUTHORITY = "the hub's signatures were not checked: no CA certificate was given"
+    NO_AUTHORITY = "without a CA certificate, signatures were not checked"
     NO_HUB_RECORD = "the hub's own record was not given"
     UNRECEIPTED = "there is no receipt for some of what left"
     STRANGERS = "there are receipts for something else than what left"
@@ -130,13 +130,13 @@ def conserve(
     bodies = {number: _body_of(data) for number, data in evidence.receipts.items()}
     doubt = _doubt(verdict, authority=authority)
     moved = crossings([entry for _, entry in left.values()], bodies)
-    spans = [Weighed(one, _weigh(one)) for one in segments(entries, evidence.payload, moved)]
+    spans = [Weighed(one, _weigh(one, doubt)) for one in segments(entries, evidence.payload, moved)]
     outside = tuple(one.sequence for one in moved if not any(span.segment.may_hold(one) for span in spans))
     counted = sum(1 for entry in entries if entry is not None and entry.kind == ledger_pb2.ENTRY_KIND_ROUTE)
     return Conservation(
         messages=len(left),
         bytes=sum(entry.payload_bytes for _, entry in left.values()),
-        ledger=_of_ledger(verdict),
+        ledger=_of_ledger(doubt),
         filed=_received(left, bodies.values(), doubt),
         hub=_of_hub(left, hub_receipts, doubt),
         spans=tuple(spans),
@@ -151,16 +151,22 @@ def worst(lines: Iterable[Line]) -> Line:
     return min(lines, key=lambda line: order.index(line.finding), default=Line(Finding.UNKNOWN, Why.EMPTY))
 
 
-def _of_ledger(verdict: Verdict) -> Line:
-    if verdict.problems:
-        return Line(Finding.CONTRADICTED, Why.LEDGER)
-    return Line(Finding.VERIFIED) if verdict.entries else Line(Finding.UNKNOWN, Why.EMPTY)
+def _of_ledger(doubt: Why | None) -> Line:
+    if doubt is Why.LEDGER:
+        return Line(Finding.CONTRADICTED, doubt)
+    return _unless(doubt)
+
+
+def _unless(doubt: Why | None) -> Line:
+    return Line(Finding.VERIFIED) if doubt is None else Line(Finding.UNKNOWN, doubt)
 
 
 def _doubt(verdict: Verdict, *, authority: bool) -> Why | None:
-    """Return why even receipts that fit do not verify."""
+    """Return why counts that fit verify nothing all the same."""
     if verdict.problems:
         return Why.LEDGER
+    if not verdict.entries:
+        return Why.EMPTY
     return None if authority else Why.NO_AUTHORITY
 
 
@@ -199,13 +205,13 @@ def _compare(missing: Sequence[int], strangers: int, doubt: Why | None) -> Line:
     return Line(Finding.UNKNOWN, Why.UNRECEIPTED) if missing else Line(Finding.VERIFIED)
 
 
-def _weigh(span: Segment) -> Line:
+def _weigh(span: Segment, doubt: Why | None) -> Line:
     if span.sent < 0 or span.received < 0:
         return Line(Finding.CONTRADICTED, Why.FELL)
     if span.sent < span.least:
         return Line(Finding.CONTRADICTED, Why.TOO_FEW)
     if span.sent <= span.most:
-        return Line(Finding.VERIFIED)
+        return _unless(doubt)  # the counts are the ledger's entries, and worth what it is worth
     if span.seconds < 0:
         return Line(Finding.UNKNOWN, Why.CLOCK)
     # A counter of what was sent alone tells nothing of the acknowledgements among it.

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from fedsparse.audit import read_receipts
 from fedsparse.audit.conservation import Finding
-from fedsparse.audit.report import Gathered, Lang, Sources, explain, gather, read_facts, render
+from fedsparse.audit.report import Gathered, Lang, Pair, Sources, explain, gather, read_facts, render
 from fedsparse.audit.report.verdicts import headline
 from fedsparse.cli.audit_evidence import open_evidence
 from fedsparse.errors import CertificateError, LedgerError
@@ -45,7 +45,7 @@ def write_report(options: Options, lang: str, out: Path, console: Console) -> bo
     except OSError as error:
         raise LedgerError(f"the report {out} cannot be written: {error.strerror}") from None
     head = headline(found)
-    console.print(head.sentence.to(language), markup=False, highlight=False)
+    _say(head.sentence, language, console)
     console.print(str(out), markup=False, highlight=False, soft_wrap=True)
     return head.finding is not Finding.CONTRADICTED
 
@@ -54,8 +54,13 @@ def print_explanation(options: Options, lang: str, console: Console) -> bool:
     """Print the sentences; return whether nothing is contradicted."""
     found = _gather(options)
     for sentence in explain(found):
-        console.print(sentence.to(Lang(lang)), markup=False, highlight=False)
+        _say(sentence, Lang(lang), console)
     return headline(found).finding is not Finding.CONTRADICTED
+
+
+def _say(sentence: Pair, lang: Lang, console: Console) -> None:
+    # Japanese may be broken anywhere but at the blanks around figures, where a console would.
+    console.print(sentence.to(lang), markup=False, highlight=False, soft_wrap=lang is Lang.JA)
 
 
 def _gather(options: Options) -> Gathered:

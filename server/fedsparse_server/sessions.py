@@ -109,7 +109,7 @@ class Sessions:
             session, stream = self._resume(plant, token) or (self._open(plant, token), 0)
             try:
                 yield session, stream
-            except GeneratorExit:  # how gRPC ends the stream of a plant that hung up
+            except (GeneratorExit, grpc.RpcError):  # how gRPC ends the stream of a plant that hung up
                 self._leave(plant, session, stream, dropped=True)
                 raise
             except BaseException:

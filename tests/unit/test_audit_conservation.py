@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from fedsparse.audit.conservation import Conservation, Finding, Line, Why
+from fedsparse.audit.route import Segment
 from tests.unit.report_samples import Site, usual_site
+from tests.unit.samples import tamper
 
 
 @pytest.fixture
@@ -118,5 +120,28 @@ def test_what_was_under_way_at_the_last_count_is_allowed_not_demanded(site: Site
 
 
 def test_nothing_counts_of_an_empty_ledger(tmp_path: Path) -> None:
-    site = Site.create(tmp_path)
-    assert counted(site).ledger == Line(Finding.UNKNOWN, Why.EMPTY)
+    found = counted(Site.create(tmp_path))
+    assert {line.finding for line in found.lines} == {Finding.UNKNOWN}
+    assert found.ledger == found.filed.line == Line(Finding.UNKNOWN, Why.EMPTY)
+
+
+def test_counts_that_fit_a_contradicted_ledger_verify_nothing(tmp_path: Path) -> None:
+    site = usual_site(tmp_path, rounds=3)
+    tamper(site.folder, "UPDATE entries SET hash = ? WHERE sequence = 6", bytes(32))
+    found = counted(site)
+    assert found.ledger == Line(Finding.CONTRADICTED, Why.LEDGER)
+    assert [span.line for span in found.spans] == [Line(Finding.UNKNOWN, Why.LEDGER)]
+    assert Finding.VERIFIED not in {line.finding for line in found.lines}
+
+
+def test_without_the_ca_no_count_is_verified(tmp_path: Path) -> None:
+    found = counted(usual_site(tmp_path, rounds=3), authority=False)
+    assert set(found.lines) == {Line(Finding.UNKNOWN, Why.NO_AUTHORITY)}
+
+
+def test_what_was_measured_on_a_cable_lies_in_the_band_and_half_as_much_again_does_not() -> None:
+    payloads = 23_703
+    sent = payloads + 3_784 + 5_228 + 1_376 + 2_381
+    measured = Segment("veth", 1, 20, sent, 0, 0.0, payloads, payloads, messages=5, connections=2)
+    assert payloads <= sent <= measured.most < 1.5 * sent
+    assert measured.beside == sent - payloads

@@ -102,10 +102,40 @@ def test_a_contradicted_ledger_leads_with_the_contradiction(altered: Site, lang:
     assert next(explain(found)).to(lang) == headline(found).sentence.to(lang)
 
 
-def test_of_a_contradicted_ledger_no_fact_is_called_verified(altered: Site) -> None:
-    lines = [line for standard in standards(altered.gather()) for line in standard.lines]
+def test_of_a_contradicted_ledger_nothing_is_called_verified(altered: Site) -> None:
+    found = altered.gather()
+    lines = [line for standard in standards(found) for line in standard.lines]
     assert Finding.VERIFIED not in {line.finding for line in lines}
     assert Finding.CONTRADICTED in {line.finding for line in lines}
+    assert 'class="finding verified"' not in render(found, Lang.EN)
+    said = "\n".join(sentence.en for sentence in explain(found))
+    assert "that does not count: the ledger itself is contradicted" in said
+    assert "fits the record" not in said
+
+
+@BOTH
+def test_where_the_route_carried_more_the_figure_is_only_the_ledgers_word(tmp_path: Path, lang: Lang) -> None:
+    site = usual_site(tmp_path, rounds=3)
+    site.count(5_000_000, 20_000)
+    found = site.gather()
+    assert headline(found).finding is Finding.CONTRADICTED
+    own_word = {Lang.EN: "By the ledger's own word: at most", Lang.JA: "台帳の主張によれば、"}[lang]
+    assert own_word in Page(render(found, lang)).text
+    assert any(own_word in sentence.to(lang) for sentence in explain(found))
+
+
+@BOTH
+def test_where_nobody_counts_the_route_the_figure_is_of_the_gateway_alone(tmp_path: Path, lang: Lang) -> None:
+    site = Site.create(tmp_path)
+    site.open()
+    site.update(1)
+    way = {Lang.EN: "have ever left this site through its gateway.", Lang.JA: "ゲートウェイを通じて外部に"}[lang]
+    assert way in Page(render(site.gather(), lang)).text
+
+
+def test_bytes_beside_the_payloads_are_named_as_open(found: Gathered) -> None:
+    beside = found.conservation.spans[0].segment.beside
+    assert f"Beside the payloads the route carried {beside:,} bytes" in Page(render(found, Lang.EN)).text
 
 
 @BOTH
@@ -237,6 +267,12 @@ def test_a_contradiction_is_an_exit_of_one_and_still_a_page(altered: Site, tmp_p
     assert result.exit_code == 1
     assert "Contradicted" in out.read_text()
     assert CliRunner().invoke(app, ["audit", "explain", str(altered.folder)]).exit_code == 1
+
+
+def test_the_audit_by_itself_loads_no_templates() -> None:
+    code = "import sys, fedsparse.audit; print({'jinja2', 'torch', 'flwr'} & set(sys.modules))"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "set()"
 
 
 def test_the_report_loads_neither_torch_nor_flower() -> None:

@@ -31,16 +31,17 @@ def explain(found: Gathered) -> Iterator[Pair]:
     yield _witness(found)
     yield _erased(found)
     yield Pair(
-        "Images, texts and names of people are not among what the system can send: a program checks every message "
-        "before it leaves, and refuses what is not a list of changed numbers, a listed figure, or a code.",
-        "画像、文章、個人名を送信する仕組みはありません。送信前にプログラムがすべてのメッセージを検査し、"
-        "数値の変化量、許可された指標、理由コード以外は拒否します。",
+        "The gateway, the one program that may send, is built to let out no images, texts or names of people: it "
+        "checks every message, and refuses what is not a list of changed numbers, a listed figure, or a code.",
+        "送信を許された唯一のプログラムであるゲートウェイは、画像、文章、個人名を送信しないように作られています。"
+        "すべてのメッセージを送信前に検査し、数値の変化量、許可された指標、理由コード以外は拒否します。",
     )
     yield Pair(
         "What this record cannot show: that numbers do not betray anything of the images behind them. The figure "
-        "above says how much at most they could.",
+        "above says how much at most they could, on average over the images; of one of them it may be more.",
         "この記録が示せないこともあります。送信された数値から元の画像について何も分からない、という保証はありません。"
-        "上の数値は、分かりうる量の上限を示すものです。",
+        "上の数値は、分かりうる量の上限を画像 1 枚あたりの平均で示したもので、"
+        "特定の 1 枚についてはこれを超えることもありえます。",
     )
 
 
@@ -90,6 +91,8 @@ def _refusals(found: Gathered) -> Pair:
 def _arrival(found: Gathered) -> Pair:
     three = found.conservation
     filed = three.filed
+    if not three.messages and not filed.strangers:
+        return Pair("Nothing left that the hub could confirm.", "ハブが受領を確認すべき送信はありません。")
     if filed.line.finding is Finding.VERIFIED:
         return Pair(
             f"The hub has confirmed by its signature each of the {count(three.messages)} that left.",
@@ -134,17 +137,28 @@ def _witness(found: Gathered) -> Pair:
             "Nobody but the plant has signed for this record yet.",
             "この記録に署名しているのは、まだ工場だけです。",
         )
+    first, every = count(verdict.witnessed), plural(verdict.entries, "entry")
+    if found.integrity.finding is not Finding.VERIFIED:
+        why = why_of(found.integrity)
+        return Pair(
+            f"The record names the hub as having signed for the first {first} of {every}; that does not count: "
+            f"{why.en}.",
+            f"記録によれば先頭の {first} 件（全 {count(verdict.entries)} 件）にハブも署名していますが、"
+            f"ここでは根拠になりません（{why.ja}）。",
+        )
     return Pair(
-        f"The hub has also signed for the first {count(verdict.witnessed)} of {plural(verdict.entries, 'entry')}: "
-        "nobody, not even the plant, can change these afterwards without being found out.",
-        f"全 {count(verdict.entries)} 件の記録のうち先頭の {count(verdict.witnessed)} 件にはハブも署名しており、"
-        "工場自身を含め、誰かが後から変更すれば必ず判明します。",
+        f"The hub has also signed for the first {first} of {every}: whoever changes one of these afterwards, the "
+        "plant itself included, contradicts the hub's signature.",
+        f"全 {count(verdict.entries)} 件の記録のうち先頭の {first} 件にはハブも署名しており、"
+        "工場自身を含め、誰かが後から変更すればハブの署名と矛盾します。",
     )
 
 
 def _erased(found: Gathered) -> Pair:
     kept = sum(entry is not None and int(entry.kind) == EntryKind.UPDATE for entry in found.entries)
     number = len(found.erased)
+    if not number and (not kept or found.verdict.problems):
+        return Pair("No content is recorded as deleted.", "内容が消去されたという記録はありません。")
     if not number:
         return Pair(
             f"The exact bytes of all {plural(kept, 'update')} are kept, and can be looked at again.",

@@ -9,7 +9,7 @@ from itertools import pairwise
 from google.protobuf.message import DecodeError
 
 from fedsparse.audit.budget import Budget, budget_of
-from fedsparse.audit.conservation import Conservation, Finding, Line, Why, conserve
+from fedsparse.audit.conservation import Conservation, Finding, Line, conserve
 from fedsparse.audit.entry import EntryKind
 from fedsparse.audit.evidence import Evidence
 from fedsparse.audit.notes import Checkpoint, open_note
@@ -130,10 +130,7 @@ class Gathered:
     @property
     def integrity(self) -> Line:
         """Whether the record is what it was when it was written, and by whom."""
-        found = self.conservation.ledger
-        if found.finding is Finding.VERIFIED and not self.authority:
-            return Line(Finding.UNKNOWN, Why.NO_AUTHORITY)
-        return found
+        return self.conservation.ledger
 
     @property
     def reliance(self) -> Line:

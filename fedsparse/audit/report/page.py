@@ -79,14 +79,14 @@ def render(found: Gathered, lang: Lang) -> str:
         clock=clock(found),
         standards=tuple(standards(found)),
         exceptions=tuple(exceptions_in(found)),
-        commands=tuple(commands(found)),
+        commands=tuple(commands(found, lang)),
         most_problems=_MOST_PROBLEMS,
         most_names=_MOST_NAMES,
         version=__version__,
     )
 
 
-def commands(found: Gathered) -> Iterator[str]:
+def commands(found: Gathered, lang: Lang) -> Iterator[str]:
     """Yield the commands by which anybody can check what the page says."""
     sources = found.sources
     ledger = _quoted(sources.ledger)
@@ -98,7 +98,7 @@ def commands(found: Gathered) -> Iterator[str]:
     left = next((entry.sequence for entry in reversed(found.entries) if entry and entry.kind in (1, 2)), 1)
     yield f"fedsparse audit show {ledger} {left}"
     yield f"fedsparse audit prove {ledger} {left}"
-    yield f"fedsparse audit report {ledger}{ca}{hub} --lang en"
+    yield f"fedsparse audit report {ledger}{ca}{hub} --lang {lang.value}"
 
 
 def _bounds() -> dict[str, object]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fedsparse.audit.budget import Budget
 from fedsparse.audit.conservation import Finding, Line, Received, Weighed, worst
 from fedsparse.audit.report.gathering import Gathered
-from fedsparse.audit.report.words import Pair, count, finding_of, plural, printable, size, some, why_of
+from fedsparse.audit.report.words import Pair, count, plural, printable, size, some, why_of
 
 _WHOLE = Pair("", "")
 
@@ -56,7 +56,8 @@ def _sentence(found: Gathered, whole: Line) -> Pair:
     if whole.finding is Finding.UNKNOWN:
         why = why_of(whole)
         return Pair(f"Cannot tell: {why.en}.", f"判定不能：{why.ja}ため、判定できません。")
-    open_lines = sum(line.finding is Finding.UNKNOWN for line in three.lines)
+    others = three.lines[1:]
+    open_lines = sum(line.finding is Finding.UNKNOWN for line in others)
     said = Pair(
         f"Verified: the record of {plural(verdict.entries, 'entry')} is whole and signed for by "
         f"{printable(found.plant)}, and nothing in the evidence contradicts it.",
@@ -66,8 +67,8 @@ def _sentence(found: Gathered, whole: Line) -> Pair:
     if not open_lines:
         return said
     return said + Pair(
-        f"{open_lines} of {len(three.lines)} comparisons with what others counted cannot be told.",
-        f"ただし、第三者の計数との照合 {len(three.lines)} 項目のうち {open_lines} 項目は判定できません。",
+        f"{open_lines} of {len(others)} comparisons with what others counted cannot be told.",
+        f"ただし、第三者の計数との照合 {len(others)} 項目のうち {open_lines} 項目は判定できません。",
     )
 
 
@@ -82,6 +83,13 @@ def _open(found: Gathered) -> Iterator[Pair]:
             f"{plural(since, 'entry')} after the hub's last cosignature: nobody but the plant can vouch for what "
             "was written since.",
             f"最後の連署より後の {count(since)} 件は、工場以外の誰も確認していません。",
+        )
+    if (beside := sum(span.segment.beside for span in three.spans)) > 0:
+        yield Pair(
+            f"Beside the payloads the route carried {count(beside)} bytes: headers, handshakes, or something "
+            "else; only their number is in the evidence.",
+            f"経路の送信量のうち {count(beside)} バイトはペイロード以外（ヘッダー、接続の確立、その他）で、"
+            "証拠から分かるのはその量だけです。",
         )
     if found.rules.unrecorded:
         yield Pair(
@@ -104,23 +112,32 @@ _COUNTS = (
 
 
 def budget_sentence(found: Gathered) -> Pair:
-    """Return the figure that the report leads with; of a contradicted ledger it is only its own word."""
-    said = _at_most(found.budget)
-    if not found.verdict.problems:
-        return said
+    """Return the figure that the report leads with.
+
+    Where anything contradicts the ledger, or nobody has checked whose it is, the figure is only its own word;
+    where nobody else has counted what left, it holds for the way through the gateway alone.
+    """
+    trusted = headline(found).finding is Finding.VERIFIED
+    if trusted:
+        return _at_most(found.budget, counted=found.conservation.route.finding is Finding.VERIFIED)
+    said = _at_most(found.budget, counted=True)
     return Pair(f"By the ledger's own word: {said.en[0].lower()}{said.en[1:]}", f"台帳の主張によれば、{said.ja}")
 
 
-def _at_most(budget: Budget) -> Pair:
-    per_image = budget.per_image
+_WAY = Pair("", "この工場から外部に")
+_GATEWAY = Pair(" through its gateway", "この工場からゲートウェイを通じて外部に")
+
+
+def _at_most(budget: Budget, *, counted: bool) -> Pair:
+    per_image, way = budget.per_image, _WAY if counted else _GATEWAY
     if per_image is None:
         return Pair(
-            f"At most {plural(budget.bits, 'bit')} have ever left this site, none of them in an update.",
-            f"この工場から外部に出た情報は最大 {count(budget.bits)} ビットで、更新は一度も送信されていません。",
+            f"At most {plural(budget.bits, 'bit')} have ever left this site{way.en}, none of them in an update.",
+            f"{way.ja}出た情報は最大 {count(budget.bits)} ビットで、更新は一度も送信されていません。",
         )
     return Pair(
-        f"At most {plural(per_image, 'bit')} per training image have ever left this site.",
-        f"この工場から外部に出た情報は、学習画像 1 枚あたり最大 {count(per_image)} ビットです。",
+        f"At most {plural(per_image, 'bit')} per training image have ever left this site{way.en}.",
+        f"{way.ja}出た情報は、学習画像 1 枚あたり最大 {count(per_image)} ビットです。",
     )
 
 
@@ -193,8 +210,3 @@ def _span(span: Weighed) -> CountLine:
         ),
         span.line,
     )
-
-
-def told(line: Line) -> Pair:
-    """Return a finding with its reason, as everywhere on the page."""
-    return finding_of(line)

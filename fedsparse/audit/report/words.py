@@ -46,7 +46,7 @@ FINDINGS = {
 WHYS = {
     Why.EMPTY: Pair(Why.EMPTY.value, "台帳に記録がない"),
     Why.LEDGER: Pair(Why.LEDGER.value, "台帳そのものに矛盾がある"),
-    Why.NO_AUTHORITY: Pair(Why.NO_AUTHORITY.value, "CA 証明書が指定されておらず、ハブの署名を検証していない"),
+    Why.NO_AUTHORITY: Pair(Why.NO_AUTHORITY.value, "CA 証明書が指定されておらず、署名を検証していない"),
     Why.NO_HUB_RECORD: Pair(Why.NO_HUB_RECORD.value, "ハブ側の控えが提出されていない"),
     Why.UNRECEIPTED: Pair(Why.UNRECEIPTED.value, "送信記録の一部に受領証がない"),
     Why.STRANGERS: Pair(Why.STRANGERS.value, "送信記録と一致しない受領証がある"),
@@ -65,12 +65,6 @@ WHYS = {
 def why_of(line: Line) -> Pair:
     """Return the reason of a finding."""
     return WHYS[line.why] if line.why else NOTHING
-
-
-def finding_of(line: Line) -> Pair:
-    """Return a finding with its reason."""
-    found, why = FINDINGS[line.finding], why_of(line)
-    return Pair(f"{found.en} ({why.en})", f"{found.ja}（{why.ja}）") if line.why else found
 
 
 def printable(text: str, most: int = _LONGEST) -> str:
