@@ -84,4 +84,4 @@ def test_a_hub_and_a_plant_on_two_machines_run_rounds_by_the_readmes_commands(
     verdict = verify_ledger(plant / "state" / "ledger", authority, hub / "state" / "receipts" / "kiso.jsonl")
     assert (verdict.problems, verdict.updates) == ((), 2)
     keys = {path.name for home in (hub, tmp_path / "ca-machine") for path in home.rglob("*.key")}
-    assert keys == {"hub.key", "ca.key", "issuing.key"}  # the plant's lies at the plant alone
+    assert keys == {"hub.key", "witness.key", "ca.key", "issuing.key"}  # the plant's lies at the plant alone
