@@ -114,6 +114,7 @@ class HostileHub(link_pb2_grpc.LinkServicer):
             "checkpoint_size": whole.size,
             "checkpoint_root": whole.root,
             "witness_key": public_bytes(self.witness),
+            "certificate_sha256": sha256(who.der).digest(),
         }
         body = link_pb2.ReceiptBody(**{**fields, **said})  # type: ignore[arg-type]
         named = Checkpoint(body.origin, body.checkpoint_size, body.checkpoint_root)

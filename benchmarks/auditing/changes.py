@@ -144,7 +144,15 @@ def moved_receipt(stage: Stage, draw: random.Random) -> tuple[bytes, int | None]
     receipt = link_pb2.Receipt.FromString(data)
     if how == 2:
         name = draw.choice(
-            ["task_id", "payload_sha256", "ledger_hash", "origin", "checkpoint_root", "witness_key"]
+            [
+                "task_id",
+                "payload_sha256",
+                "ledger_hash",
+                "origin",
+                "checkpoint_root",
+                "witness_key",
+                "certificate_sha256",
+            ]
         )
         setattr(receipt.body, name, "x" if name in ("task_id", "origin") else draw.randbytes(32))
     else:
@@ -229,8 +237,8 @@ def smuggled(stage: Stage, draw: random.Random) -> tuple[bytes, int | None]:
 
 
 def recertified(stage: Stage, draw: random.Random) -> tuple[bytes, int | None]:
-    """Write the signature in a hub's certificate in its other form, which is as valid and says the same."""
-    return _other_words(Parts.of(stage.bundle), draw, _other_certificate, stage)
+    """Write a hub's certificate in other bytes, which verify as well and say the same."""
+    return _other_words(Parts.of(stage.bundle), draw, draw.choice((_other_certificate, _other_padding)), stage)
 
 
 def unreceipted(stage: Stage, draw: random.Random) -> tuple[bytes, int | None]:
@@ -287,8 +295,20 @@ def _other_form(receipt: link_pb2.Receipt, stage: Stage) -> None:
 
 
 def _other_certificate(receipt: link_pb2.Receipt, stage: Stage) -> None:
+    """Put n − s in the place of s in the CA's signature."""
+    leaf = read_der_chain(receipt.hub_certificate, "the hub's certificate")[0]
+    _resign(receipt, b"\0" + _mirrored(leaf.signature))
+
+
+def _other_padding(receipt: link_pb2.Receipt, stage: Stage) -> None:
+    """Say that the last bit of the CA's signature is padding; where it is set, its mirror image must do."""
+    signature = read_der_chain(receipt.hub_certificate, "the hub's certificate")[0].signature
+    _resign(receipt, b"\1" + signature if signature[-1] % 2 == 0 else b"\0" + _mirrored(signature))
+
+
+def _resign(receipt: link_pb2.Receipt, bits: bytes) -> None:
     leaf, *above = read_der_chain(receipt.hub_certificate, "the hub's certificate")
-    signed = leaf.tbs_certificate_bytes + _ECDSA_SHA256 + _der(0x03, b"\0" + _mirrored(leaf.signature))
+    signed = leaf.tbs_certificate_bytes + _ECDSA_SHA256 + _der(0x03, bits)
     receipt.hub_certificate = _der(0x30, signed) + to_der_chain(above)
 
 

@@ -63,6 +63,7 @@ COUNTS: dict[str, int] = {
     "rolled_back": 500,
     "spliced": 1_500,
     "smuggled": 3_000,
+    "recertified": 1_000,
     "rewritten": 1_000,
 }
 SQL_EDITS, APART = 1_500, 1_000
@@ -113,9 +114,6 @@ _NOTES = (
     "shows it. The hub's record does: it is the witness.",
     "Receipts that were taken away contradict nothing, as the last one may always be under way: the verifier "
     "names the entries that have none. With the hub's record at hand nothing depends on them.",
-    "A certificate's own signature has a second form, which anybody can write and which says the same (ECDSA). "
-    "In a receipt's certificate it is noticed only beside the hub's record. No other second form is known in a "
-    "bundle.",
     "A rewritten history counts as found only where a receipt shows it.",
 )
 
@@ -261,7 +259,7 @@ def _chunk(job: tuple[str, str, int]) -> tuple[str, Tally]:
             looked,
             looked and _second(altered, stage) == found,
         )
-        if not found:
+        if not found or (looked and not _second(altered, stage)):
             (Path(folder) / f"missed-{name}-{number}.tar").write_bytes(altered)
     return name, tally
 
@@ -321,8 +319,6 @@ _VIEWS = "two views for two auditors"
 _WITNESSED = "end cut off and signed anew, hub's record at hand"
 _ALONE = "end cut off and signed anew, nothing but the bundle"
 _DROPPED = "receipts taken away: the entries without are named"
-_FORMED = "the other form of a certificate's signature, hub's record at hand"
-_FORMED_ALONE = "the other form of a certificate's signature, nothing but the bundle"
 
 
 def _apart(job: tuple[str, int]) -> dict[str, Tally]:
@@ -330,7 +326,7 @@ def _apart(job: tuple[str, int]) -> dict[str, Tally]:
     folder, worker = job
     stage, kept = _stage(folder)
     honest = read_bundle(Path(folder) / "one" / "kiso.tar")
-    counts = dict.fromkeys((_VIEWS, _WITNESSED, _ALONE, _DROPPED, _FORMED, _FORMED_ALONE), Tally())
+    counts = dict.fromkeys((_VIEWS, _WITNESSED, _ALONE, _DROPPED), Tally())
     for number in range(worker, APART, WORKERS):
         altered, _ = changes.rewritten(stage, _draw("view", number))
         counts[_VIEWS] += _found(list(compare_views(honest, parse_bundle(altered))))
@@ -340,9 +336,6 @@ def _apart(job: tuple[str, int]) -> dict[str, Tally]:
         altered, _ = changes.unreceipted(stage, _draw("dropped", number))
         verdict = verify_evidence(parse_bundle(altered), stage.federation.authority)
         counts[_DROPPED] += _found([f"entry {one}: has no receipt" for one in verdict.missing_receipts])
-        altered, _ = changes.recertified(stage, _draw("form", number))
-        counts[_FORMED] += _found(_judge(altered, stage, kept))
-        counts[_FORMED_ALONE] += _found(_judge(altered, stage))
     return counts
 
 

@@ -19,11 +19,11 @@ from fedsparse.audit import (
     Checkpoint,
     EntryKind,
     Evidence,
-    cosign,
     make_opening,
     merkle,
     origin_of,
     public_bytes,
+    sign_receipt,
     verify_evidence,
 )
 from fedsparse.audit.entry import FORMAT, GENESIS
@@ -31,7 +31,7 @@ from fedsparse.audit.evidence import Row
 from fedsparse.audit.notes import sign_checkpoint
 from fedsparse.config import IdentitySettings
 from fedsparse.delta import Reason, RoundUpdate, encode_update
-from fedsparse.security import Credentials, Identity, Role, create_authority, issue, load_credentials, sign
+from fedsparse.security import Credentials, Identity, Role, create_authority, issue, load_credentials
 from fedsparse.v1 import ledger_pb2, link_pb2, round_pb2
 
 AIM = 50_000
@@ -130,14 +130,8 @@ class _Maker:
             ledger_key=public_bytes(self._key),
             checkpoint_size=seen.size,
             checkpoint_root=root,
-            witness_key=public_bytes(self._witness),
         )
-        return link_pb2.Receipt(
-            body=body,
-            signature=sign(self._hub.key, body.SerializeToString(deterministic=True)),
-            hub_certificate=self._hub.der,
-            cosignature=cosign(seen, "fedsparse/hub", self._witness, 1),
-        ).SerializeToString(deterministic=True)
+        return sign_receipt(body, self._hub, self._witness).SerializeToString(deterministic=True)
 
     def _evidence(
         self, rows: Sequence[Row], receipts: Mapping[int, bytes], payloads: Mapping[bytes, bytes]

@@ -9,7 +9,7 @@ from fedsparse.audit.notes import Checkpoint, check_cosignature, check_note, cos
 from fedsparse.audit.opening import CLOCK_UNKNOWN, make_opening
 from fedsparse.audit.payloads import read_payload_key
 from fedsparse.audit.policy import EgressPolicy
-from fedsparse.audit.receipt import Receipted, agrees, check_receipt, read_receipts, receipt_line
+from fedsparse.audit.receipt import Receipted, agrees, check_receipt, read_receipts, receipt_line, sign_receipt
 from fedsparse.audit.verify import LEFT, Verdict, parse_entry, verify_evidence, verify_ledger
 from fedsparse.audit.views import compare_views
 from fedsparse.audit.witness import STALE_SIZE, Seen, StaleCheckpointError, check_checkpoint
@@ -48,6 +48,7 @@ __all__ = [
     "read_payload_key",
     "read_receipts",
     "receipt_line",
+    "sign_receipt",
     "statement",
     "verify_evidence",
     "verify_ledger",

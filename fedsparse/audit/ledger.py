@@ -97,6 +97,7 @@ class Ledger:
             self.key = public_bytes(self._key)
             self.origin = require_name(origin_of(plant, self.key))
             self._load()
+            self._tidy()
             self.witnessed = max(map(self._size_in, self._table.receipts()), default=0)
         except (LedgerError, DecodeError) as error:
             self._lock_file.close()
@@ -239,6 +240,7 @@ class Ledger:
         """
         with self._guard:
             self._table.file_receipt(sequence, receipt)
+            self._tidy()
             self.witnessed = max(self.witnessed, self._size_in(receipt))
 
     def _size_in(self, receipt: bytes) -> int:
@@ -254,6 +256,19 @@ class Ledger:
         with self._guard:
             erasure = ledger_pb2.Erasure(payload_sha256=digest, payload_bytes=size, cause=cause)
             self.append_note(EntryKind.ERASED, erasure)
+            self._payloads.remove(digest)
+
+    def _tidy(self) -> None:
+        """Finish what a crash may have cut off: payloads half written, or recorded as deleted but still there."""
+        self._payloads.sweep()
+        erased: set[bytes] = set()
+        for entry in self.entries():
+            erased.discard(entry.payload_sha256)  # recorded anew since
+            if int(entry.kind) == EntryKind.ERASED:
+                with suppress(LedgerError, DecodeError):  # an auditor will ask what became of it
+                    note = self._payloads.get(entry.payload_sha256)
+                    erased.add(ledger_pb2.Erasure.FromString(note).payload_sha256)
+        for digest in erased:
             self._payloads.remove(digest)
 
     def _entry(self, draft: EntryDraft, payload: bytes, digest: bytes) -> bytes:

@@ -81,6 +81,18 @@ class Payloads:
         except OSError as error:
             raise LedgerError(f"the payload {digest.hex()[:16]} cannot be deleted: {error}") from error
 
+    def sweep(self) -> None:
+        """Delete what a write that was cut off has left: no entry names it, and it may be part of a payload.
+
+        Raises:
+            LedgerError: something could not be deleted.
+        """
+        try:
+            for path in self._folder.glob(".*"):
+                path.unlink()
+        except OSError as error:
+            raise LedgerError(f"the scratch file {path} cannot be deleted: {error}") from error
+
     def _path(self, digest: bytes) -> Path:
         return self._folder / digest.hex()
 

@@ -7,14 +7,16 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Protocol
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf.message import DecodeError
 
-from fedsparse.audit.notes import Checkpoint, check_cosignature
+from fedsparse.audit.notes import Checkpoint, check_cosignature, cosign, public_bytes
 from fedsparse.errors import CertificateError, LedgerError
-from fedsparse.security import Revocations, Role, is_lowest, verify
+from fedsparse.security import Credentials, Revocations, Role, is_lowest, sign, verify
 from fedsparse.v1 import link_pb2
 
 
@@ -48,6 +50,24 @@ class Log(Protocol):
         """Return its root when it had ``size`` entries; None where it never had."""
 
 
+def sign_receipt(body: link_pb2.ReceiptBody, hub: Credentials, witness: Ed25519PrivateKey) -> link_pb2.Receipt:
+    """Return the receipt with this body, naming and signed by the hub's certificate, and cosigned as a witness.
+
+    Args:
+        body: all but the keys.
+        witness: key of the cosignature (C2SP tlog-cosignature).
+    """
+    body.witness_key, body.certificate_sha256 = public_bytes(witness), sha256(hub.der).digest()
+    checkpoint = Checkpoint(body.origin, body.checkpoint_size, body.checkpoint_root)
+    seconds = body.received_unix_ms // 1000
+    return link_pb2.Receipt(
+        body=body,
+        signature=sign(hub.key, body.SerializeToString(deterministic=True)),
+        hub_certificate=hub.der,
+        cosignature=cosign(checkpoint, f"fedsparse/{hub.identity.name}", witness, seconds),
+    )
+
+
 def check_receipt(
     data: bytes,
     expected: Receipted,
@@ -76,6 +96,8 @@ def check_receipt(
     body = receipt.body
     if Receipted(body.task_id, body.payload_sha256, body.ledger_hash) != expected:
         yield "speaks of another payload, entry or task"
+    if body.certificate_sha256 != sha256(receipt.hub_certificate).digest():
+        yield "names another certificate than it shows"  # or the same in other bytes, which verify as well
     yield from _check_witnessing(receipt, log)
     if authority is not None:
         yield from _check_signature(receipt, authority, revocations, fresh)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 from rich.console import Console
 
 from fedsparse import __version__
-from fedsparse.cli.audit_policy import policy
+from fedsparse.cli.audit import audit
 from fedsparse.cli.pki import HostOption, PassphraseOption, pki
 from fedsparse.errors import FedsparseError
 
@@ -23,7 +23,6 @@ app = typer.Typer(
 )
 server = typer.Typer(no_args_is_help=True, help="The operator's side: hub, strategy, registry.")
 client = typer.Typer(no_args_is_help=True, help="The plant's side: gateway, trainer, Flower node.")
-audit = typer.Typer(no_args_is_help=True, help="What left a site, and whether its record still holds.")
 registry = typer.Typer(no_args_is_help=True, help="Adapter versions.")
 peft = typer.Typer(no_args_is_help=True, help="Adapters to and from Hugging Face PEFT.")
 for name, group in (
@@ -35,7 +34,6 @@ for name, group in (
     ("peft", peft),
 ):
     app.add_typer(group, name=name)
-audit.add_typer(policy, name="policy")
 
 ConfigOption = Annotated[Path, typer.Option("--config", "-c", help="Settings file (TOML).")]
 
@@ -292,132 +290,6 @@ def server_enroll(
     from fedsparse.security import Role
 
     run_enroll(Role.HUB, name, identity, tuple(host or ()), passphrase_file, again=again, console=Console())
-
-
-EvidenceArgument = Annotated[Path, typer.Argument(help="A plant's ledger folder, or an evidence bundle.")]
-PayloadKeyOption = Annotated[
-    Path | None, typer.Option(help="The key of sealed payloads, site.payload_key; a bundle needs none.")
-]
-
-
-@audit.command("export")
-def audit_export(
-    ledger: Annotated[Path, typer.Argument(help="A plant's ledger folder; its gateway may run meanwhile.")],
-    out: Annotated[Path, typer.Argument(help="New file, e.g. kiso-2026-11.evidence.tar.")],
-    payload_key: PayloadKeyOption = None,
-) -> None:
-    """Write a ledger into one file that verifies on any machine, offline."""
-    from fedsparse.cli.audit_evidence import export
-
-    export(ledger, out, payload_key, Console())
-
-
-@audit.command("show")
-def audit_show(
-    ledger: EvidenceArgument,
-    entry: Annotated[int, typer.Argument(min=1, help="Number of the entry.")],
-    payload_key: PayloadKeyOption = None,
-) -> None:
-    """Show one entry, decoding the exact bytes that left: tensors, distributions, metrics."""
-    from fedsparse.cli.audit_evidence import show
-
-    show(ledger, entry, payload_key, Console())
-
-
-@audit.command("prove")
-def audit_prove(
-    ledger: EvidenceArgument, entry: Annotated[int, typer.Argument(min=1, help="Number of the entry.")]
-) -> None:
-    """Print the proof (RFC 6962) that one entry is in the ledger, as JSON: for somebody who may see no other."""
-    from fedsparse.cli.audit_evidence import prove
-
-    prove(ledger, entry, Console())
-
-
-@audit.command("compare")
-def audit_compare(
-    ledger: EvidenceArgument,
-    other: Annotated[
-        Path,
-        typer.Argument(
-            help="The hub's record of this plant, state/receipts/NAME.jsonl; or another view of the ledger."
-        ),
-    ],
-) -> None:
-    """Compare what a plant says it sent with what the hub says it received, or with what it told somebody else."""
-    from fedsparse.cli.audit_evidence import compare
-
-    if not compare(ledger, other, Console()):
-        raise typer.Exit(1)
-
-
-@audit.command("verify")
-def audit_verify(
-    ledger: EvidenceArgument,
-    authority: Annotated[
-        Path | None, typer.Option("--ca", help="The federation's CA certificate, to check receipts.")
-    ] = None,
-    hub_receipts: Annotated[
-        Path | None,
-        typer.Option(help="The hub's own record of this plant, state/receipts/NAME.jsonl: shows missing entries."),
-    ] = None,
-    payload_key: PayloadKeyOption = None,
-) -> None:
-    """Check a ledger: tree, checkpoint, payloads, what the entries say of them, and the hub's receipts."""
-    from fedsparse.cli.inspect import verify
-
-    if not verify(ledger, authority, hub_receipts, payload_key, Console()):
-        raise typer.Exit(1)
-
-
-CaOption = Annotated[
-    Path | None, typer.Option("--ca", help="The federation's CA certificate, to check who signed what.")
-]
-HubReceiptsOption = Annotated[
-    Path | None, typer.Option(help="The hub's own record of this plant, state/receipts/NAME.jsonl.")
-]
-LangOption = Annotated[Literal["en", "ja"], typer.Option(help="English or Japanese.")]
-
-
-@audit.command("report")
-def audit_report(
-    ledger: EvidenceArgument,
-    authority: CaOption = None,
-    hub_receipts: HubReceiptsOption = None,
-    lang: LangOption = "en",
-    out: Annotated[Path, typer.Option(help="The page; one that is there already is replaced.")] = Path(
-        "report.html"
-    ),
-    site_facts: Annotated[
-        Path | None, typer.Option(help="TOML file of what only the site can state: controller, purpose, ...")
-    ] = None,
-    timing_ms: Annotated[
-        int | None,
-        typer.Option(min=1, help="Bound what the times of sending can tell, to somebody who sees ms apart."),
-    ] = None,
-    payload_key: PayloadKeyOption = None,
-) -> None:
-    """Write one page about what left a site: verdict, bits per training image, three-way comparison, policies."""
-    from fedsparse.cli.audit_report import Options, write_report
-
-    options = Options(ledger, authority, hub_receipts, payload_key, site_facts, timing_ms)
-    if not write_report(options, lang, out, Console()):
-        raise typer.Exit(1)
-
-
-@audit.command("explain")
-def audit_explain(
-    ledger: EvidenceArgument,
-    authority: CaOption = None,
-    hub_receipts: HubReceiptsOption = None,
-    lang: LangOption = "en",
-    payload_key: PayloadKeyOption = None,
-) -> None:
-    """Say in a dozen sentences what left a site, and what is known about it."""
-    from fedsparse.cli.audit_report import Options, print_explanation
-
-    if not print_explanation(Options(ledger, authority, hub_receipts, payload_key), lang, Console()):
-        raise typer.Exit(1)
 
 
 @registry.command("list")

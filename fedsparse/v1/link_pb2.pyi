@@ -282,6 +282,7 @@ class ReceiptBody(_message.Message):
     CHECKPOINT_SIZE_FIELD_NUMBER: _builtins.int
     CHECKPOINT_ROOT_FIELD_NUMBER: _builtins.int
     WITNESS_KEY_FIELD_NUMBER: _builtins.int
+    CERTIFICATE_SHA256_FIELD_NUMBER: _builtins.int
     plant: _builtins.str
     task_id: _builtins.str
     payload_sha256: _builtins.bytes
@@ -299,6 +300,8 @@ class ReceiptBody(_message.Message):
     """32 bytes"""
     witness_key: _builtins.bytes
     """Ed25519, 32 bytes: of the hub's cosignatures"""
+    certificate_sha256: _builtins.bytes
+    """over hub_certificate: its bytes have other spellings that verify as well"""
     def __init__(
         self,
         *,
@@ -313,10 +316,11 @@ class ReceiptBody(_message.Message):
         checkpoint_size: _builtins.int = ...,
         checkpoint_root: _builtins.bytes = ...,
         witness_key: _builtins.bytes = ...,
+        certificate_sha256: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint_root", b"checkpoint_root", "checkpoint_size", b"checkpoint_size", "ledger_hash", b"ledger_hash", "ledger_key", b"ledger_key", "origin", b"origin", "payload_sha256", b"payload_sha256", "plant", b"plant", "received_unix_ms", b"received_unix_ms", "sequence", b"sequence", "task_id", b"task_id", "witness_key", b"witness_key"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["certificate_sha256", b"certificate_sha256", "checkpoint_root", b"checkpoint_root", "checkpoint_size", b"checkpoint_size", "ledger_hash", b"ledger_hash", "ledger_key", b"ledger_key", "origin", b"origin", "payload_sha256", b"payload_sha256", "plant", b"plant", "received_unix_ms", b"received_unix_ms", "sequence", b"sequence", "task_id", b"task_id", "witness_key", b"witness_key"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

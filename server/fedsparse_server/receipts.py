@@ -12,15 +12,14 @@ from fedsparse.audit import (
     Checkpoint,
     Seen,
     check_checkpoint,
-    cosign,
     load_key,
-    public_bytes,
     read_receipts,
     receipt_line,
+    sign_receipt,
 )
 from fedsparse.errors import LedgerError
 from fedsparse.files import append_line
-from fedsparse.security import Credentials, sign
+from fedsparse.security import Credentials
 from fedsparse.v1 import link_pb2
 
 
@@ -94,14 +93,8 @@ class ReceiptBook:
                 ledger_key=update.checkpoint.ledger_key,
                 checkpoint_size=checkpoint.size,
                 checkpoint_root=checkpoint.root,
-                witness_key=public_bytes(self._key),
             )
-            receipt = link_pb2.Receipt(
-                body=body,
-                signature=sign(hub.key, body.SerializeToString(deterministic=True)),
-                hub_certificate=hub.der,
-                cosignature=cosign(checkpoint, f"fedsparse/{hub.identity.name}", self._key, now // 1_000_000_000),
-            )
+            receipt = sign_receipt(body, hub, self._key)
             self._append(plant, receipt)
             known[update.task_id] = receipt
             return receipt

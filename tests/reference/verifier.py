@@ -259,8 +259,9 @@ class Verifier:
 
     def check_receipt(self, number: int, data: bytes) -> None:
         receipt = parse(data, 4)
-        body = parse(one(receipt, 1), 11)
-        if (one(body, 2, b""), one(body, 3), one(body, 4)) != self.sent[number]:
+        body = parse(one(receipt, 1), 12)
+        said = one(body, 2, b""), one(body, 3), one(body, 4)
+        if said != self.sent[number] or one(body, 12) != sha(one(receipt, 3)):
             raise ValueError("it is for something else")
         size, witnessed = one(body, 9), (one(body, 7, b"").decode(), one(body, 8, b""), one(body, 10))
         if size > len(self.leaves) or witnessed != (self.origin, self.key, root(self.leaves[:size])):
@@ -276,7 +277,7 @@ class Verifier:
 
     def check_kept(self, count: int, line: bytes) -> None:
         data = b64(json.loads(line)["receipt"])
-        body = parse(one(parse(data, 4), 1), 11)
+        body = parse(one(parse(data, 4), 1), 12)
         (number,) = (number for number, said in self.sent.items() if said[2] == one(body, 4))
         self.check_receipt(number, data)
         if one(body, 5) != count or self.filed.get(number, data) != data:

@@ -216,6 +216,7 @@ class Site:
             checkpoint_size=checkpoint.size,
             checkpoint_root=checkpoint.root,
             witness_key=public_bytes(self.witness),
+            certificate_sha256=sha256(self.hub).digest(),
         )
         receipt = link_pb2.Receipt(
             body=body,

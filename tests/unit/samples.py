@@ -156,6 +156,7 @@ class Hub:
             checkpoint_size=checkpoint.size,
             checkpoint_root=checkpoint.root,
             witness_key=public_bytes(self.witness),
+            certificate_sha256=sha256(self.certificate).digest(),
         )
         return link_pb2.Receipt(
             body=body,

@@ -598,3 +598,31 @@ def test_while_it_cannot_be_read_what_is_on_disk_nothing_is_recorded(
                 with pytest.raises(LedgerError, match="no more"):
                     record(ledger)
         assert record(ledger).sequence == 7
+
+
+def test_what_a_crash_cut_off_is_finished_when_the_ledger_is_opened_again(
+    ledger_folder: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kill after a deletion was recorded leaves the payload; one in the middle of a write leaves part of one."""
+    payload = update()
+    digest = sha256(payload).digest()
+    file = ledger_folder / "payloads" / digest.hex()
+    with Ledger(ledger_folder, PEER, "ise") as ledger, monkeypatch.context() as patched:
+        patched.setattr(ledger._payloads, "remove", lambda digest: None)
+        ledger.erase(digest, len(payload), "request")
+    scratch = ledger_folder / "payloads" / f".{digest.hex()[:40]}.xyz"
+    scratch.write_bytes(payload[:9])
+    assert file.exists()
+    with Ledger(ledger_folder, PEER, "ise"):
+        assert not file.exists()
+        assert not scratch.exists()
+    assert verify_ledger(ledger_folder, hub.authority).problems == ()
+
+
+def test_a_payload_recorded_again_after_its_deletion_stays(ledger_folder: Path) -> None:
+    payload = update()
+    with Ledger(ledger_folder, PEER, "ise") as ledger:
+        ledger.erase(sha256(payload).digest(), len(payload), "request")
+        ledger.append(draft_of(payload, "again"), payload)
+    with Ledger(ledger_folder, PEER, "ise") as ledger:
+        assert ledger.payload(sha256(payload).digest()) == payload

@@ -99,22 +99,25 @@ def test_a_certificate_that_leads_nowhere_is_found(stage: Stage, tmp_path: Path)
             receipt.hub_certificate += more
 
         parts, number = with_receipt(stage, add)
-        (found,) = problems(parts, stage, tmp_path)
+        other, found = problems(parts, stage, tmp_path)
+        assert other == f"entry {number}: its receipt names another certificate than it shows"
         assert found.startswith(f"entry {number}: its receipt is not the hub's: ")
         assert "not on its way to the CA" in found
 
 
-def test_a_receipt_in_other_words_than_the_hub_kept_is_found_beside_its_record(
-    staged: tuple[Path, Stage, Kept], tmp_path: Path
+@pytest.mark.parametrize("spell", [changes._other_certificate, changes._other_padding])
+def test_a_certificate_in_other_bytes_that_verify_as_well_is_found(
+    staged: tuple[Path, Stage, Kept], tmp_path: Path, spell: Callable[[link_pb2.Receipt, Stage], None]
 ) -> None:
     _, stage, kept = staged
     (tmp_path / "honest").mkdir()
     assert not problems(Parts.of(stage.bundle), stage, tmp_path / "honest", kept)
-    parts, number = with_receipt(stage, lambda receipt: changes._other_certificate(receipt, stage))
-    assert not problems(parts, stage, tmp_path)
-    assert problems(parts, stage, tmp_path, kept) == [
+    parts, number = with_receipt(stage, lambda receipt: spell(receipt, stage))
+    other = f"entry {number}: its receipt names another certificate than it shows"
+    assert problems(parts, stage, tmp_path) == [other]
+    assert problems(parts, stage, tmp_path, kept)[-1] == (
         f"entry {number}: its receipt is not, byte for byte, the hub's receipt 1"
-    ]
+    )
 
 
 def test_an_origin_that_names_another_key_is_found(stage: Stage) -> None:

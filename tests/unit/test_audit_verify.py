@@ -262,8 +262,9 @@ def test_a_receipt_of_another_federation_is_found(ledger_folder: Path, hub: Hub,
     """Somebody signs the very same words with a hub certificate from a CA of their own."""
     other = Hub.create(tmp_path / "other")
     receipt = link_pb2.Receipt.FromString(cell(ledger_folder, "receipts", "receipt", 2))
-    receipt.signature = other.sign(receipt.body.SerializeToString(deterministic=True))
     receipt.hub_certificate = other.certificate
+    receipt.body.certificate_sha256 = sha256(other.certificate).digest()
+    receipt.signature = other.sign(receipt.body.SerializeToString(deterministic=True))
     data = receipt.SerializeToString(deterministic=True)
     tamper(ledger_folder, "UPDATE receipts SET receipt = ? WHERE sequence = 2", data)
     [problem] = problems(ledger_folder, hub)

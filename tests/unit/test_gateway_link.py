@@ -227,6 +227,7 @@ def signed(pki: Pki, recorded: Recorded, ledger: Ledger) -> Sign:
             "checkpoint_size": whole.size,
             "checkpoint_root": whole.root,
             "witness_key": public_bytes(witness),
+            "certificate_sha256": sha256(signer.der).digest(),
         }
         body = link_pb2.ReceiptBody(**(facts | changes))  # type: ignore[arg-type]
         return link_pb2.Receipt(
@@ -251,12 +252,13 @@ def signed(pki: Pki, recorded: Recorded, ledger: Ledger) -> Sign:
         {"checkpoint_root": bytes(32)},
         {"checkpoint_size": 2},
         {"witness_key": bytes(32)},
+        {"certificate_sha256": bytes(32)},
     ],
 )
 def test_a_receipt_for_something_else_is_refused(
     dial: Dial, recorded: Recorded, signed: Sign, changes: dict[str, object], ledger: Ledger
 ) -> None:
-    why = r"receipt that (speaks of another|is for the plant|witnesses another|has a cosignature that)"
+    why = r"receipt that (speaks of|is for the plant|witnesses another|has a cosignature that|names another)"
     with pytest.raises(LinkError, match=why):
         dial(ScriptedHub(signed(**changes))).push(recorded, ledger)
 

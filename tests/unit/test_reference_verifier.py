@@ -89,7 +89,7 @@ def test_both_find_evidence_that_was_altered_in_every_way(name: str, stage: Stag
         assert _second(altered, stage.federation.authority)
 
 
-@pytest.mark.parametrize("name", ["truncated", "unreceipted", "recertified"])
+@pytest.mark.parametrize("name", ["truncated", "unreceipted"])
 def test_what_contradicts_nothing_without_the_hubs_record_neither_finds(
     name: str, stage: Stage, tmp_path: Path
 ) -> None:
