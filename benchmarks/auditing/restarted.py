@@ -10,28 +10,12 @@ from pathlib import Path
 
 from fedsparse_client.gateway.main import main
 
+from benchmarks.linking.operator import MAX_UPDATE_BYTES
+from benchmarks.linking.plant import SITE
 from fedsparse.bundle import bundle_sha256
 from fedsparse.processes import die_with_parent, free_port
 
 PRELOAD = "benchmarks.auditing.restarted"
-_SITE = """\
-state = "state"
-
-[site]
-name = "{name}"
-hub = "{hub}"
-
-[site.identity]
-certificate = "{home}/{name}.pem"
-key = "{home}/{name}.key"
-authority = "{home}/ca.pem"
-
-[data]
-path = "data.csv"
-
-[egress]
-max_density = 1.0
-"""
 
 
 class Gateway:
@@ -53,7 +37,9 @@ class Gateway:
         self._settings = folder / "site.toml"
         self._attending = folder / "state" / "attending"
         self._attending.parent.mkdir(parents=True)
-        self._settings.write_text(_SITE.format(name=name, hub=hub, home=home), encoding="utf-8")
+        self._settings.write_text(
+            SITE.format(name=name, hub=hub, home=home, limit=MAX_UPDATE_BYTES), encoding="utf-8"
+        )
         (folder / "state" / "trainer.ready").write_text(space.hex())
         self._process: BaseProcess | None = None
 

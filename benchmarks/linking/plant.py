@@ -57,7 +57,7 @@ class Plant:
 
     def _write(self, home: Path) -> None:
         self.state.mkdir(parents=True)
-        text = _SITE.format(name=self.name, hub=self._operator.address, home=home, limit=MAX_UPDATE_BYTES)
+        text = SITE.format(name=self.name, hub=self._operator.address, home=home, limit=MAX_UPDATE_BYTES)
         (self.state.parent / "site.toml").write_text(text, encoding="utf-8")
 
     def _spawn(self, name: str, command: list[str]) -> Child:
@@ -81,7 +81,7 @@ class Plant:
         self._spawn("executor", [*module, "fedsparse_client.executor", *place])
 
 
-_SITE = """\
+SITE = """\
 state = "state"
 
 [site]

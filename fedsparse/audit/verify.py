@@ -22,6 +22,7 @@ from fedsparse.v1 import ledger_pb2, link_pb2
 LEFT = frozenset(map(int, (EntryKind.UPDATE, EntryKind.REASON)))
 """Kinds of entries about something that left in answer to a task, for which the hub gives a receipt."""
 _KINDS = frozenset(map(int, EntryKind))
+_JUDGED = LEFT | set(map(int, (EntryKind.REFUSED, EntryKind.DESCRIBE, EntryKind.ATTEND)))
 _MOST_NAMED = 1 << 20  # a forged receipt may bear any number
 
 
@@ -101,7 +102,7 @@ def verify_evidence(
     openings = list(read_openings(entries, evidence.payload))
     leaves: list[bytes] = []
     used: set[bytes] = set()
-    previous = GENESIS
+    previous, policy = GENESIS, b""
     for expected, (row, entry) in enumerate(zip(evidence.rows, entries, strict=True), start=1):
         hashed = merkle.leaf_hash(row.entry)
         leaves.append(hashed)
@@ -112,6 +113,8 @@ def verify_evidence(
             )
         if entry is not None:
             found += check_payload(entry, evidence, erased, used)
+            found += _check_policy(entry, policy)
+            policy = entry.payload_sha256 if int(entry.kind) == EntryKind.POLICY else policy
             kinds[entry.kind] += 1
             if entry.kind in LEFT:
                 sent[row.sequence] = Receipted(entry.task_id, entry.payload_sha256, hashed)
@@ -167,6 +170,12 @@ def _check_place(expected: int, row: Row, entry: ledger_pb2.LedgerEntry | None, 
         yield f"says that it is entry {entry.sequence}"
     if entry.kind not in _KINDS:
         yield f"is of the unknown kind {entry.kind}"
+
+
+def _check_policy(entry: ledger_pb2.LedgerEntry, policy: bytes) -> Iterator[str]:
+    """Compare the policy that an entry was judged by with the last one recorded; empty before the first."""
+    if policy and entry.kind in _JUDGED and entry.policy_sha256 != policy:
+        yield "was judged by another policy than the one recorded before it"
 
 
 def _check_checkpoint(note: bytes, roots: Roots, size: int) -> Iterator[str]:

@@ -118,7 +118,7 @@ class Site:
         self.ledger.append_note(EntryKind.POLICY, text, sha256(text).digest())
 
     def call(self, kind: EntryKind) -> None:
-        self.ledger.append(EntryDraft(kind=kind, peer=PEER, policy_sha256=b""), b"")
+        self.ledger.append(EntryDraft(kind=kind, peer=PEER, policy_sha256=POLICY_SHA256), b"")
 
     def count(self, sent: int = 0, received: int = 0, since: str = BOOT) -> None:
         self.sent_bytes += sent

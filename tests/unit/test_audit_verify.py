@@ -228,6 +228,16 @@ def test_an_inserted_entry_is_found(ledger_folder: Path, hub: Hub) -> None:
     assert named(problems(ledger_folder, hub)) == {6, 7}
 
 
+def test_what_another_policy_judged_than_the_one_recorded_is_found(tmp_path: Path, hub: Hub) -> None:
+    with Ledger(tmp_path, bytes(32), "ise") as ledger:
+        open_as(ledger, hub)
+        ledger.append(call_draft(), b"")  # by whatever policy there was: none is recorded yet
+        ledger.append_note(EntryKind.POLICY, b"another")
+        ledger.append(call_draft(), b"")
+    (problem,) = problems(tmp_path, hub)
+    assert problem == "entry 4: was judged by another policy than the one recorded before it"
+
+
 def test_a_tree_that_is_gone_is_found(ledger_folder: Path, hub: Hub) -> None:
     tamper(ledger_folder, "DELETE FROM nodes")
     assert problems(ledger_folder, hub) == ("entry 1: the tree over it is gone",)
