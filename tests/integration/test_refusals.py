@@ -187,10 +187,17 @@ def test_a_killed_server_leaves_no_process_behind_and_goes_on_where_it_stopped(
     assert "round_failed" not in after
 
 
+def _heed_interrupts() -> None:
+    """A job in a shell's background inherits that Ctrl-C is ignored; whoever presses it sits in front."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_an_interrupted_demo_stops_everything_it_started(tmp_path: Path) -> None:
     command = [str(Path(sys.executable).parent / "fedsparse"), "demo", "--folder", str(tmp_path / "demo")]
     with (tmp_path / "out").open("wb") as output:
-        demo = subprocess.Popen(command, stdout=output, stderr=output, stdin=subprocess.DEVNULL)
+        demo = subprocess.Popen(
+            command, stdout=output, stderr=output, stdin=subprocess.DEVNULL, preexec_fn=_heed_interrupts
+        )
     events = tmp_path / "demo" / "plants" / PLANT / "state" / "logs" / "trainer.log"
     deadline = time.monotonic() + 180
     while not events.exists() and time.monotonic() < deadline:
