@@ -57,7 +57,7 @@ class _Bench:
         desk = Plant(operator, self._certificates, "desk", whole=False)
         with self._link(operator, "prober") as link:
             self._small(small_calls.measure(operator.superlink, desk.gateway, link, self._options.calls))
-            self._large(large.LargeMessages(operator, desk), link)
+            self._large(large.LargeMessages(operator, desk), operator, link)
         plants = [Plant(operator, self._certificates, name, whole=True) for name in _FEW[2:]]
         with self._link(operator, "prober") as link:
             attendee = prompt.Attendee(link, operator.folder / "attendee", "prober")
@@ -86,10 +86,10 @@ class _Bench:
         added = 1000 * percentile(found.added, 99)
         self._claim("small call, p99 added by gateway, TLS and hub", added, "at most 10", "ms", added <= 10)
 
-    def _large(self, messages: large.LargeMessages, link: Link) -> None:
+    def _large(self, messages: large.LargeMessages, operator: Operator, link: Link) -> None:
         down = [one for size in self._options.megabytes for one in messages.down(size * 1_000_000)]
         up = [one for tensors in self._options.tensors for one in messages.up(tensors)]
-        alone = [large.carry(link, size * 1_000_000) for size in self._options.megabytes]
+        alone = [large.carry(operator, link, _FEW[0], size * 1_000_000) for size in self._options.megabytes]
         every = [*down, *up, *alone]
         self._table("large messages", [one.row() for one in every])
         if lost := [one for one in every if one.trouble]:

@@ -32,13 +32,13 @@ def _attend(request: link_pb2.AttendRequest) -> Callable[[Stage], str]:
 
 
 def _protocol() -> list[Attack]:
-    said = "speaks link protocol 3, this hub 2"
-    token = link_pb2.AttendRequest(protocol=2, space=SPACE.fingerprint, session=b"short")
-    held = link_pb2.AttendRequest(protocol=2, space=SPACE.fingerprint, held=["x"] * 17)
+    said = "speaks link protocol 4, this hub 3"
+    token = link_pb2.AttendRequest(protocol=3, space=SPACE.fingerprint, session=b"short")
+    held = link_pb2.AttendRequest(protocol=3, space=SPACE.fingerprint, held=["x"] * 17)
 
     def another(stage: Stage) -> str:
         try:
-            stage.insider.stub.Describe(link_pb2.DescribeRequest(protocol=3), timeout=raw.SECONDS)
+            stage.insider.stub.Describe(link_pb2.DescribeRequest(protocol=4), timeout=raw.SECONDS)
         except grpc.RpcError as error:
             return raw.status(error)
         return "OK"
@@ -46,10 +46,10 @@ def _protocol() -> list[Attack]:
     return [
         refused("FAILED_PRECONDITION", said, "Describe in another protocol version", another),
         refused("FAILED_PRECONDITION", said, "Attend in another protocol version",
-                _attend(link_pb2.AttendRequest(protocol=3, space=SPACE.fingerprint))),
+                _attend(link_pb2.AttendRequest(protocol=4, space=SPACE.fingerprint))),
         refused("FAILED_PRECONDITION", "the base models or adapter settings differ",
                 "Attend with another adapter space",
-                _attend(link_pb2.AttendRequest(protocol=2, space=OTHER_SPACE.fingerprint))),
+                _attend(link_pb2.AttendRequest(protocol=3, space=OTHER_SPACE.fingerprint))),
         refused("INVALID_ARGUMENT", "malformed session", "Attend with a session token of 5 bytes",
                 _attend(token)),
         refused("INVALID_ARGUMENT", "malformed session", "Attend with 17 tasks held", _attend(held)),

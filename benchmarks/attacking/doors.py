@@ -77,7 +77,7 @@ def _without_alpn(federation: Federation, *protocols: str) -> str:
 def _leave(federation: Federation) -> str:
     """Be revoked while the stream is open; say how long that took, and how it ended."""
     with raw.channel(federation.port, federation.credentials("leaver")) as dialled:
-        request = link_pb2.AttendRequest(protocol=2, space=SPACE.fingerprint, session=b"l" * 16)
+        request = link_pb2.AttendRequest(protocol=3, space=SPACE.fingerprint, session=b"l" * 16)
         stream = link_pb2_grpc.LinkStub(dialled).Attend(request, timeout=60)
         stream.initial_metadata()
         federation.pki.revoke("leaver")

@@ -152,7 +152,7 @@ def _rapid_reset(federation: Federation) -> str:
 
 
 def _many_streams(federation: Federation) -> str:
-    request = link_pb2.AttendRequest(protocol=2, space=SPACE.fingerprint).SerializeToString()
+    request = link_pb2.AttendRequest(protocol=3, space=SPACE.fingerprint).SerializeToString()
     frames = b"".join(raw.opened(stream, _ATTEND, request) for stream in range(1, 2 * _STREAMS, 2))
     with raw.greeted(federation.port, federation.credentials("greedy")) as connection:
         raw.sent(connection, frames)
@@ -160,7 +160,7 @@ def _many_streams(federation: Federation) -> str:
 
 
 def _many_connections(federation: Federation) -> str:
-    request = link_pb2.AttendRequest(protocol=2, space=SPACE.fingerprint).SerializeToString()
+    request = link_pb2.AttendRequest(protocol=3, space=SPACE.fingerprint).SerializeToString()
     credentials = federation.credentials("greedy")
     told: dict[str, int] = {}
     with ExitStack() as stack:

@@ -63,7 +63,7 @@ class Insider:
 
     def attend(self, token: bytes, stub: link_pb2_grpc.LinkStub | None = None) -> None:
         """Open a stream, and wait until the hub has let it in."""
-        request = link_pb2.AttendRequest(protocol=2, space=SPACE.fingerprint, session=token)
+        request = link_pb2.AttendRequest(protocol=3, space=SPACE.fingerprint, session=token)
         stream = (stub or self.stub).Attend(request)
         stream.initial_metadata()
         self._streams.append(stream)

@@ -37,7 +37,7 @@ _GAPS = 3
 
 def federation() -> link_pb2.Federation:
     """Return what the hub tells of this federation."""
-    return link_pb2.Federation(protocol=2, name="attacked", space=SPACE.to_proto(), classes=["good", "bad"])
+    return link_pb2.Federation(protocol=3, name="attacked", space=SPACE.to_proto(), classes=["good", "bad"])
 
 
 def round_task() -> bytes:

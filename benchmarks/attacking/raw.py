@@ -20,7 +20,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 DATA, HEADERS, PRIORITY, RST, SETTINGS, PUSH, PING, GOAWAY, WINDOW, CONTINUATION = range(10)
 END_STREAM, END_HEADERS, ACK = 1, 4, 1
 SECONDS = 8.0
-ASK = link_pb2.DescribeRequest(protocol=2)
+ASK = link_pb2.DescribeRequest(protocol=3)
 
 
 def tcp(port: int) -> socket.socket:

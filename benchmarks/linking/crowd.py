@@ -63,7 +63,7 @@ class _Plant:
             backoff = min(2 * backoff, _LAST_BACKOFF_SECONDS)
 
     async def _attend(self) -> None:
-        request = link_pb2.AttendRequest(protocol=2, space=SPACE.fingerprint, session=self._session)
+        request = link_pb2.AttendRequest(protocol=3, space=SPACE.fingerprint, session=self._session)
         call = self._stub.Attend(request)
         await call.initial_metadata()
         self._say("present")

@@ -14,7 +14,8 @@ from pathlib import Path
 
 import grpc
 import numpy as np
-from fedsparse_client.gateway.link import Link
+from fedsparse_client.gateway.link import PROTOCOL, SESSION_BYTES, Link
+from fedsparse_client.gateway.transfer import upload
 from flwr.app import ArrayRecord, Message, RecordDict
 from flwr.proto.message_pb2 import ObjectTree
 from flwr.supercore.inflatable.inflatable_utils import (
@@ -36,6 +37,7 @@ from fedsparse.errors import FedsparseError
 from fedsparse.v1 import link_pb2
 
 _SECONDS = 90.0
+_ROUND_SECONDS = 15.0  # of a task that is answered with nothing but an upload
 PAIR_STAGE = "hub to the gateway's desk"
 
 
@@ -230,16 +232,29 @@ class LargeMessages:
         return Moved("up", "bare Flower", len(payload), end - start)
 
 
-def carry(link: Link, size: int) -> Moved:
-    """Push bytes of which the hub decodes nothing, because they answer no task: what the link alone takes up."""
-    message = link_pb2.Update(task_id="0" * 64, round_update=np.random.default_rng(size).bytes(size))
-    start = time.monotonic()
+def carry(operator: Operator, link: Link, name: str, size: int) -> Moved:
+    """Upload bytes and push nothing, so that the hub decodes none of them: what the link alone takes up.
+
+    Args:
+        name: of the plant whose link it is.
+    """
+    payload = np.random.default_rng(size).bytes(size)
+    request = link_pb2.AttendRequest(protocol=PROTOCOL, space=SPACE.fingerprint, session=bytes(SESSION_BYTES))
+    stream = link._stub.Attend(request)
+    stream.initial_metadata()
+    content = {operator.node(name): wrap(task())}
+    asking = threading.Thread(target=operator.try_round, args=(content, _ROUND_SECONDS))
+    asking.start()
     try:
-        link._stub.Push(message, timeout=_SECONDS)
+        task_id = next(iter(stream)).task_id
+        start = time.monotonic()
+        upload(link._stub, task_id, payload)
+        return Moved("up", "the link alone", size, time.monotonic() - start)
     except grpc.RpcError as error:
-        trouble = "" if error.code() is grpc.StatusCode.NOT_FOUND else str(error.details())
-        return Moved("up", "the link alone", size, time.monotonic() - start, {}, trouble)
-    raise FedsparseError("the hub has taken an update that answers no task")
+        return Moved("up", "the link alone", size, float("inf"), {}, str(error))
+    finally:
+        asking.join()
+        stream.cancel()
 
 
 def strict(payload: bytes) -> list[tuple[str, float]]:

@@ -32,7 +32,7 @@ ROUND = 1
 
 def federation() -> link_pb2.Federation:
     """Return what the hub tells of this federation."""
-    return link_pb2.Federation(protocol=2, name="bench", space=SPACE.to_proto(), classes=["good", "bad"])
+    return link_pb2.Federation(protocol=3, name="bench", space=SPACE.to_proto(), classes=["good", "bad"])
 
 
 def task(size: int = 0, seed: int = 0) -> bytes:

@@ -20,14 +20,16 @@ from fedsparse.v1 import ledger_pb2
 
 DESCRIBE_BYTES = 6
 """Longest DescribeRequest (link.proto): a tag and a varint of 32 bits."""
-ATTEND_BYTES = 6 + 34 + 18 + 16 * 66
-"""Longest AttendRequest (link.proto): protocol, 32 bytes of space, 16 of session, 16 task ids of 64 hex digits."""
+ATTEND_BYTES = 6 + 34 + 18 + 16 * 66 + 66 + 11
+"""Longest AttendRequest (link.proto): protocol, 32 bytes of space, 16 of session, 16 task ids of 64 hex digits;
+one more, of a task that is there in part, and a varint of 64 bits."""
 _CALLS: Mapping[int, int] = {EntryKind.DESCRIBE: DESCRIBE_BYTES, EntryKind.ATTEND: ATTEND_BYTES}
 _CARRIERS = (EntryKind.UPDATE, EntryKind.REASON)
 
 # Update and Checkpoint (link.proto) around a payload: tags and lengths 16, task id 66, ledger hash 34, note 350
-# (with the origin, of at most 90 characters, twice), key 34, signature in DER 74, two numbers 22.
-_ENVELOPE_BYTES = 16 + 66 + 34 + 350 + 34 + 74 + 22
+# (with the origin, of at most 90 characters, twice), key 34, signature in DER 74, two numbers 22. A payload that
+# goes up in parts has its hash here, 34, and a head: tag and length 2, task id 66, hash 34, number 11.
+_ENVELOPE_BYTES = 16 + 66 + 34 + 350 + 34 + 74 + 22 + 34 + 2 + 66 + 34 + 11
 _PROOF_HASH_BYTES = 34
 
 

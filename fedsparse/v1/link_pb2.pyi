@@ -25,7 +25,7 @@ class DescribeRequest(_message.Message):
 
     PROTOCOL_FIELD_NUMBER: _builtins.int
     protocol: _builtins.int
-    """2"""
+    """3"""
     def __init__(
         self,
         *,
@@ -95,11 +95,17 @@ class AttendRequest(_message.Message):
     SPACE_FIELD_NUMBER: _builtins.int
     SESSION_FIELD_NUMBER: _builtins.int
     HELD_FIELD_NUMBER: _builtins.int
+    PARTIAL_FIELD_NUMBER: _builtins.int
+    PARTIAL_BYTES_FIELD_NUMBER: _builtins.int
     protocol: _builtins.int
     space: _builtins.bytes
     """fingerprint that the plant derived from its own base model"""
     session: _builtins.bytes
     """16 random bytes of one gateway process, which may take up its session again; or empty"""
+    partial: _builtins.str
+    """a task of which it has the first bytes, or empty"""
+    partial_bytes: _builtins.int
+    """how many"""
     @_builtins.property
     def held(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """tasks that it has already, which are not to be sent again"""
@@ -111,10 +117,12 @@ class AttendRequest(_message.Message):
         space: _builtins.bytes = ...,
         session: _builtins.bytes = ...,
         held: _abc.Iterable[_builtins.str] | None = ...,
+        partial: _builtins.str = ...,
+        partial_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "protocol", b"protocol", "session", b"session", "space", b"space"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["held", b"held", "partial", b"partial", "partial_bytes", b"partial_bytes", "protocol", b"protocol", "session", b"session", "space", b"space"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -122,12 +130,18 @@ Global___AttendRequest: _TypeAlias = AttendRequest  # noqa: Y015
 
 @_typing.final
 class Task(_message.Message):
+    """A task of up to 1 MiB comes as one message. A larger one comes as a head without round_task, and then its bytes
+    in messages with nothing but round_task, 1 MiB each and the last one the rest.
+    """
+
     DESCRIPTOR: _descriptor.Descriptor
 
     TASK_ID_FIELD_NUMBER: _builtins.int
     RUN_ID_FIELD_NUMBER: _builtins.int
     BUNDLE_SHA256_FIELD_NUMBER: _builtins.int
     ROUND_TASK_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     """Flower message id, 64 hex digits"""
     run_id: _builtins.int
@@ -136,6 +150,10 @@ class Task(_message.Message):
     """hash of the run's Flower app bundle"""
     round_task: _builtins.bytes
     """RoundTask"""
+    size: _builtins.int
+    """of the whole round_task, in a head"""
+    offset: _builtins.int
+    """in a head: from which byte on parts follow; not 0 only where the plant has the others"""
     def __init__(
         self,
         *,
@@ -143,10 +161,12 @@ class Task(_message.Message):
         run_id: _builtins.int = ...,
         bundle_sha256: _builtins.str = ...,
         round_task: _builtins.bytes = ...,
+        size: _builtins.int = ...,
+        offset: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_sha256", b"bundle_sha256", "round_task", b"round_task", "run_id", b"run_id", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["bundle_sha256", b"bundle_sha256", "offset", b"offset", "round_task", b"round_task", "run_id", b"run_id", "size", b"size", "task_id", b"task_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -160,11 +180,14 @@ class Update(_message.Message):
     ROUND_UPDATE_FIELD_NUMBER: _builtins.int
     LEDGER_HASH_FIELD_NUMBER: _builtins.int
     CHECKPOINT_FIELD_NUMBER: _builtins.int
+    UPLOADED_SHA256_FIELD_NUMBER: _builtins.int
     task_id: _builtins.str
     round_update: _builtins.bytes
     """RoundUpdate"""
     ledger_hash: _builtins.bytes
     """32 bytes: the plant's ledger entry for this update"""
+    uploaded_sha256: _builtins.bytes
+    """in place of round_update: of the bytes that were uploaded for this task"""
     @_builtins.property
     def checkpoint(self) -> Global___Checkpoint: ...
     def __init__(
@@ -174,14 +197,87 @@ class Update(_message.Message):
         round_update: _builtins.bytes = ...,
         ledger_hash: _builtins.bytes = ...,
         checkpoint: Global___Checkpoint | None = ...,
+        uploaded_sha256: _builtins.bytes = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "ledger_hash", b"ledger_hash", "round_update", b"round_update", "task_id", b"task_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "ledger_hash", b"ledger_hash", "round_update", b"round_update", "task_id", b"task_id", "uploaded_sha256", b"uploaded_sha256"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Update: _TypeAlias = Update  # noqa: Y015
+
+@_typing.final
+class UploadPart(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    HEAD_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    data: _builtins.bytes
+    """in all others: 1 MiB, the last one the rest"""
+    @_builtins.property
+    def head(self) -> Global___UploadHead:
+        """in the first message, and in no other"""
+
+    def __init__(
+        self,
+        *,
+        head: Global___UploadHead | None = ...,
+        data: _builtins.bytes = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["head", b"head"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "head", b"head"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UploadPart: _TypeAlias = UploadPart  # noqa: Y015
+
+@_typing.final
+class UploadHead(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TASK_ID_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    SIZE_FIELD_NUMBER: _builtins.int
+    task_id: _builtins.str
+    sha256: _builtins.bytes
+    """of all of it, 32 bytes"""
+    size: _builtins.int
+    """of all of it, more than 1 MiB"""
+    def __init__(
+        self,
+        *,
+        task_id: _builtins.str = ...,
+        sha256: _builtins.bytes = ...,
+        size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["sha256", b"sha256", "size", b"size", "task_id", b"task_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___UploadHead: _TypeAlias = UploadHead  # noqa: Y015
+
+@_typing.final
+class Uploaded(_message.Message):
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SIZE_FIELD_NUMBER: _builtins.int
+    size: _builtins.int
+    def __init__(
+        self,
+        *,
+        size: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["size", b"size"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Uploaded: _TypeAlias = Uploaded  # noqa: Y015
 
 @_typing.final
 class Checkpoint(_message.Message):
@@ -286,7 +382,7 @@ class ReceiptBody(_message.Message):
     plant: _builtins.str
     task_id: _builtins.str
     payload_sha256: _builtins.bytes
-    """over Update.round_update"""
+    """over Update.round_update, or what was uploaded in its place"""
     ledger_hash: _builtins.bytes
     sequence: _builtins.int
     """per plant, from 1, without gaps"""

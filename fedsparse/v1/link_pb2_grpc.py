@@ -49,6 +49,11 @@ class LinkStub:
                 request_serializer=fedsparse_dot_v1_dot_link__pb2.Update.SerializeToString,
                 response_deserializer=fedsparse_dot_v1_dot_link__pb2.Receipt.FromString,
                 _registered_method=True)
+        self.Upload = channel.stream_unary(
+                '/fedsparse.v1.Link/Upload',
+                request_serializer=fedsparse_dot_v1_dot_link__pb2.UploadPart.SerializeToString,
+                response_deserializer=fedsparse_dot_v1_dot_link__pb2.Uploaded.FromString,
+                _registered_method=True)
 
 
 class LinkServicer:
@@ -75,6 +80,14 @@ class LinkServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def Upload(self, request_iterator, context):
+        """The bytes of a large update, before its Push: the head first; then, from the byte on that the hub's initial
+        metadata name as "fedsparse-offset", the data in parts. A connection that drops costs only what had not arrived.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_LinkServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -92,6 +105,11 @@ def add_LinkServicer_to_server(servicer, server):
                     servicer.Push,
                     request_deserializer=fedsparse_dot_v1_dot_link__pb2.Update.FromString,
                     response_serializer=fedsparse_dot_v1_dot_link__pb2.Receipt.SerializeToString,
+            ),
+            'Upload': grpc.stream_unary_rpc_method_handler(
+                    servicer.Upload,
+                    request_deserializer=fedsparse_dot_v1_dot_link__pb2.UploadPart.FromString,
+                    response_serializer=fedsparse_dot_v1_dot_link__pb2.Uploaded.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -175,6 +193,33 @@ class Link:
             '/fedsparse.v1.Link/Push',
             fedsparse_dot_v1_dot_link__pb2.Update.SerializeToString,
             fedsparse_dot_v1_dot_link__pb2.Receipt.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def Upload(request_iterator,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.stream_unary(
+            request_iterator,
+            target,
+            '/fedsparse.v1.Link/Upload',
+            fedsparse_dot_v1_dot_link__pb2.UploadPart.SerializeToString,
+            fedsparse_dot_v1_dot_link__pb2.Uploaded.FromString,
             options,
             channel_credentials,
             insecure,

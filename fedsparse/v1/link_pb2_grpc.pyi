@@ -37,6 +37,10 @@ class LinkStub:
     """The plant is present while this stream is open; tasks arrive on it as they are issued."""
     Push: _grpc.UnaryUnaryMultiCallable[_link_pb2.Update, _link_pb2.Receipt]
     """One update (or reason code), recorded in the plant's ledger before this call."""
+    Upload: _grpc.StreamUnaryMultiCallable[_link_pb2.UploadPart, _link_pb2.Uploaded]
+    """The bytes of a large update, before its Push: the head first; then, from the byte on that the hub's initial
+    metadata name as "fedsparse-offset", the data in parts. A connection that drops costs only what had not arrived.
+    """
 
 @_typing.type_check_only
 class LinkAsyncStub(LinkStub):
@@ -47,6 +51,10 @@ class LinkAsyncStub(LinkStub):
     """The plant is present while this stream is open; tasks arrive on it as they are issued."""
     Push: _aio.UnaryUnaryMultiCallable[_link_pb2.Update, _link_pb2.Receipt]  # type: ignore[assignment]
     """One update (or reason code), recorded in the plant's ledger before this call."""
+    Upload: _aio.StreamUnaryMultiCallable[_link_pb2.UploadPart, _link_pb2.Uploaded]  # type: ignore[assignment]
+    """The bytes of a large update, before its Push: the head first; then, from the byte on that the hub's initial
+    metadata name as "fedsparse-offset", the data in parts. A connection that drops costs only what had not arrived.
+    """
 
 class LinkServicer(metaclass=_abc_1.ABCMeta):
     @_abc_1.abstractmethod
@@ -72,5 +80,15 @@ class LinkServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_link_pb2.Receipt, _abc.Awaitable[_link_pb2.Receipt]]:
         """One update (or reason code), recorded in the plant's ledger before this call."""
+
+    @_abc_1.abstractmethod
+    def Upload(
+        self,
+        request_iterator: _MaybeAsyncIterator[_link_pb2.UploadPart],
+        context: _ServicerContext,
+    ) -> _typing.Union[_link_pb2.Uploaded, _abc.Awaitable[_link_pb2.Uploaded]]:
+        """The bytes of a large update, before its Push: the head first; then, from the byte on that the hub's initial
+        metadata name as "fedsparse-offset", the data in parts. A connection that drops costs only what had not arrived.
+        """
 
 def add_LinkServicer_to_server(servicer: LinkServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -42,11 +42,13 @@ class Method:
         answer: gets who calls, the request and gRPC's context.
         request: the message that it takes.
         streams: whether it answers with a stream; of messages, or of their bytes.
+        gathers: whether it takes a stream of requests, each of which must come in time.
     """
 
     answer: Callable[[Peer, Any, grpc.ServicerContext], Any]
     request: type[Any]
     streams: bool = False
+    gathers: bool = False
 
 
 class Calls(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the stubs alone
@@ -76,8 +78,9 @@ class Calls(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the 
     def _one(self, method: Method) -> Callable[[Iterator[bytes], grpc.ServicerContext], Any]:
         def call(requests: Iterator[bytes], context: grpc.ServicerContext) -> Any:
             peer = self._admit(context)
+            take = _every if method.gathers else _first
             with self._counted(peer, context):
-                return method.answer(peer, _first(requests, method.request, peer, context), context)
+                return method.answer(peer, take(requests, method.request, peer, context), context)
 
         return call
 
@@ -112,13 +115,26 @@ class Calls(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the 
 
 def _first(requests: Iterator[bytes], kind: type[Any], peer: Peer, context: grpc.ServicerContext) -> Any:
     """Wait for the request, but not for ever, and decode it."""
+    return _decoded(_awaited(requests, peer, context) or b"", kind, peer, context)
+
+
+def _every(requests: Iterator[bytes], kind: type[Any], peer: Peer, context: grpc.ServicerContext) -> Iterator[Any]:
+    """Yield requests as they come; for each the plant has as long as for a single one."""
+    while (data := _awaited(requests, peer, context)) is not None:
+        yield _decoded(data, kind, peer, context)
+
+
+def _awaited(requests: Iterator[bytes], peer: Peer, context: grpc.ServicerContext) -> bytes | None:
     timer = threading.Timer(_REQUEST_SECONDS, _give_up, (peer, context))
     timer.daemon = True
     timer.start()
     try:
-        data = next(requests, b"")
+        return next(requests, None)
     finally:
         timer.cancel()
+
+
+def _decoded(data: bytes, kind: type[Any], peer: Peer, context: grpc.ServicerContext) -> Any:
     try:
         return kind.FromString(data)
     except DecodeError:

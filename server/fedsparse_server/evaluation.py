@@ -108,7 +108,7 @@ def _describe(settings: config.FederationConfig, base: BaseModel, space: Adapter
     """Say what every plant has to agree with; sizes as they are, not as the settings leave them open."""
     adapter = settings.adapter
     return link_pb2.Federation(
-        protocol=2,
+        protocol=3,
         name=settings.federation.name,
         base_model=settings.base.model,
         base_fingerprint=base.fingerprint,

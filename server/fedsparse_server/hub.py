@@ -10,6 +10,8 @@ import sys
 import threading
 from collections.abc import Callable, Container, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import NoReturn
@@ -24,6 +26,7 @@ from fedsparse.delta import AdapterSpace, Reason, decode_task, decode_update
 from fedsparse.envelope import field_head
 from fedsparse.errors import FedsparseError, LinkError
 from fedsparse.events import EventLog
+from fedsparse.parts import MESSAGE_BYTES, PART_BYTES, parts
 from fedsparse.security import Daily, LiveCredentials, Revocations, Role, server_credentials, watch_handshakes
 from fedsparse.v1 import link_pb2
 from fedsparse_server.bell import follow
@@ -32,9 +35,10 @@ from fedsparse_server.peers import Door, Peer, RefusedError
 from fedsparse_server.receipts import ReceiptBook
 from fedsparse_server.sessions import Session, Sessions
 from fedsparse_server.superlink import Looks, PulledTask, Shelf, SuperLinkNode
+from fedsparse_server.uploads import begun, checked_head, receive, say_offset
 from fedsparse_server.witness import Witness
 
-PROTOCOL = 2
+PROTOCOL = 3
 _LINK = "/fedsparse.v1.Link"
 _POLL_SECONDS = 30.0  # how often a stream looks for tasks that no bell announced; each look costs the SuperLink
 _CHECK_SECONDS = 2.0  # how often it is seen who may no longer be in, and whether certificates have changed
@@ -117,9 +121,9 @@ class Hub:
             with self._sessions.attend(peer.name, request.session) as (session, stream):
                 context.send_initial_metadata(())  # tells the plant that it is in
                 context.add_callback(session.wake.set)  # a plant that hangs up is missed at once
-                held = set(request.held)
+                there = _There(frozenset(request.held), request.partial, request.partial_bytes)
                 yield from self._tasks(
-                    peer, session, lambda: context.is_active() and session.is_carried_by(stream), held
+                    peer, session, lambda: context.is_active() and session.is_carried_by(stream), there
                 )
             self._door.check(peer)  # the plant is told where its certificate was the reason
         except RefusedError as refusal:
@@ -133,59 +137,92 @@ class Hub:
     def push(self, peer: Peer, request: link_pb2.Update, context: grpc.ServicerContext) -> link_pb2.Receipt:
         """Check one update as hostile input, hand it to Flower, and give a signed receipt for it."""
         plant = peer.name
-        lock = self._pushing[plant]  # a task counts once, however often it is pushed at the same time
-        if not lock.acquire(blocking=False):
-            refuse(context, grpc.StatusCode.UNAVAILABLE, f"another update of {plant} is being taken just now")
-        try:
-            if (earlier := self._receipts.find(plant, request.task_id)) is None:
-                return self._take(peer, request, context)
-        except (httpx.HTTPError, RuntimeError, FedsparseError) as error:
-            # RuntimeError: the plant dialled again meanwhile, and the older node's client is closed.
-            refuse(context, grpc.StatusCode.UNAVAILABLE, f"cannot take the update now: {error}")
-        finally:
-            lock.release()
-        digest = sha256(request.round_update).digest()
+        with self._alone(plant, context):
+            try:
+                if (earlier := self._receipts.find(plant, request.task_id)) is None:
+                    return self._take(peer, request, context)
+            except (httpx.HTTPError, RuntimeError, FedsparseError) as error:
+                # RuntimeError: the plant dialled again meanwhile, and the older node's client is closed.
+                refuse(context, grpc.StatusCode.UNAVAILABLE, f"cannot take the update now: {error}")
+        digest = request.uploaded_sha256 or sha256(request.round_update).digest()
         if (earlier.body.payload_sha256, earlier.body.ledger_hash) != (digest, request.ledger_hash):
             _refuse_other_bytes(plant, request, context)
         return earlier
 
+    def upload(
+        self, peer: Peer, messages: Iterator[link_pb2.UploadPart], context: grpc.ServicerContext
+    ) -> link_pb2.Uploaded:
+        """Take the bytes of a large update, from where an earlier call was cut off; its Push comes next."""
+        plant = peer.name
+        with self._alone(plant, context):
+            head = checked_head(plant, messages, self._settings.hub.max_update_bytes, context)
+            if self._receipts.find(plant, head.task_id) is not None:  # the receipt got lost, not the update
+                say_offset(context, head.size)
+                return link_pb2.Uploaded(size=head.size)
+            session, _ = self._open_task(plant, head.task_id, context)
+            session.upload = upload = begun(head, session.upload)
+            say_offset(context, len(upload.parts))
+            if not upload.parts.complete and not receive(plant, upload, messages, context):
+                session.upload = None
+                refuse(
+                    context,
+                    grpc.StatusCode.INVALID_ARGUMENT,
+                    f"what {plant} uploaded for the task {head.task_id[:12]!r} is not what its head says",
+                )
+            return link_pb2.Uploaded(size=head.size)
+
+    @contextmanager
+    def _alone(self, plant: str, context: grpc.ServicerContext) -> Iterator[None]:
+        """Take one update of a plant at a time: a task counts once, however often it is pushed at once."""
+        lock = self._pushing[plant]
+        if not lock.acquire(blocking=False):
+            refuse(context, grpc.StatusCode.UNAVAILABLE, f"another update of {plant} is being taken just now")
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def _open_task(self, plant: str, task_id: str, context: grpc.ServicerContext) -> tuple[Session, PulledTask]:
+        """Return an open task of a plant and the session that it belongs to, or refuse."""
+        if (found := self._sessions.task(plant, task_id)) is None:
+            refuse(context, grpc.StatusCode.NOT_FOUND, f"{plant} has no open task {task_id[:12]!r}")
+        return found
+
     def _take(self, peer: Peer, request: link_pb2.Update, context: grpc.ServicerContext) -> link_pb2.Receipt:
         """Check an update that has no receipt yet, hand it to Flower once, and issue its receipt."""
         plant = peer.name
-        if (found := self._sessions.task(plant, request.task_id)) is None:
-            refuse(context, grpc.StatusCode.NOT_FOUND, f"{plant} has no open task {request.task_id[:12]!r}")
-        session, task = found
+        session, task = self._open_task(plant, request.task_id, context)
+        payload = _payload(plant, session, request, context)
         try:
-            self._check(request.round_update, task)
+            self._check(payload, task)
         except FedsparseError as error:
             refuse(context, grpc.StatusCode.INVALID_ARGUMENT, f"update from {plant}: {error}")
         if len(request.ledger_hash) != 32:
             refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "ledger_hash must have 32 bytes")
         checkpoint = self._witness.check(peer, request, context)
-        digest = sha256(request.round_update).digest()
+        digest = sha256(payload).digest()
         if session.delivered.get(request.task_id, digest) != digest:
             _refuse_other_bytes(plant, request, context)
         if request.task_id not in session.delivered:
-            self._deliver(session, task, request, context)
+            self._deliver(session, task, payload, context)
             session.delivered[request.task_id] = digest
-        receipt = self._receipts.issue(plant, request, checkpoint)
+        receipt = self._receipts.issue(plant, request, digest, checkpoint)
         session.outstanding.pop(request.task_id, None)
         session.delivered.pop(request.task_id, None)
+        session.upload = None
         session.wake.set()
         return receipt
 
-    def _deliver(
-        self, session: Session, task: PulledTask, request: link_pb2.Update, context: grpc.ServicerContext
-    ) -> None:
+    def _deliver(self, session: Session, task: PulledTask, payload: bytes, context: grpc.ServicerContext) -> None:
         """Hand an update to Flower; one that Flower will never take again is refused for good."""
         try:
-            session.node.reply(task, request.round_update)
+            session.node.reply(task, payload)
         except httpx.HTTPStatusError as error:
             if not error.response.is_client_error:
                 raise
-            session.outstanding.pop(request.task_id, None)
+            session.outstanding.pop(task.task_id, None)
             session.wake.set()
-            refuse(context, grpc.StatusCode.NOT_FOUND, f"the run of the task {request.task_id[:12]!r} has ended")
+            refuse(context, grpc.StatusCode.NOT_FOUND, f"the run of the task {task.task_id[:12]!r} has ended")
 
     def _check(self, payload: bytes, task: PulledTask) -> None:
         """Decode ``payload`` as a stranger's, and check that it answers ``task``.
@@ -212,14 +249,13 @@ class Hub:
         except RefusedError as refusal:
             refuse(context, refusal.code, str(refusal))
 
-    def _tasks(
-        self, peer: Peer, session: Session, is_open: Callable[[], bool], held: Container[str]
-    ) -> Iterator[bytes]:
+    def _tasks(self, peer: Peer, session: Session, is_open: Callable[[], bool], there: _There) -> Iterator[bytes]:
         """Yield tasks while a stream speaks for its plant: first those that an earlier one may have lost."""
         with session.pulling:
             session.forget_expired()
-            lost = [task for task in session.outstanding.values() if task.task_id not in held]
-        yield from map(_to_link, lost[-1:])  # of an older round nobody waits for an answer
+            lost = [task for task in session.outstanding.values() if task.task_id not in there.held]
+        for newest in lost[-1:]:  # of an older round nobody waits for an answer
+            yield from _to_link(newest, there.offset(newest), is_open)
         looks = Looks(session.node, _POLL_SECONDS)
         while is_open():
             session.wake.clear()
@@ -232,18 +268,51 @@ class Hub:
                     session.outstanding[task.task_id] = task
             if task is not None:
                 _log.info("task %s for %s, %d bytes", task.task_id[:12], peer.name, len(task.payload))
-                yield _to_link(task)
+                yield from _to_link(task, 0, is_open)
             session.wake.wait(pause)
 
 
-def _to_link(task: PulledTask) -> bytes:
-    """Return a link_pb2.Task in its bytes; the payload is copied once, not three times."""
+@dataclass(frozen=True)
+class _There:
+    """What a plant says that it has already: whole tasks, and the first bytes of one."""
+
+    held: Container[str]
+    partial: str
+    partial_bytes: int
+
+    def offset(self, task: PulledTask) -> int:
+        """Return from which byte on a task is to be sent."""
+        whole_parts = self.partial_bytes % PART_BYTES == 0 and self.partial_bytes < len(task.payload)
+        return self.partial_bytes if task.task_id == self.partial and whole_parts else 0
+
+
+def _to_link(task: PulledTask, offset: int, is_open: Callable[[], bool]) -> Iterator[bytes]:
+    """Yield a task as link_pb2.Task in bytes: one message, or a head and parts while the stream is open."""
+    payload = task.payload
     head = link_pb2.Task(
         task_id=task.task_id, run_id=task.message.metadata.run_id, bundle_sha256=task.bundle_sha256
     )
-    payload = task.payload
-    field = field_head(link_pb2.Task.ROUND_TASK_FIELD_NUMBER, len(payload)) if payload else b""
-    return b"".join([head.SerializeToString(), field, payload])
+    if len(payload) <= PART_BYTES:
+        head.round_task = payload
+        yield head.SerializeToString()
+        return
+    head.size, head.offset = len(payload), offset
+    yield head.SerializeToString()
+    for part in parts(payload, offset):
+        if not is_open():
+            return
+        yield field_head(link_pb2.Task.ROUND_TASK_FIELD_NUMBER, len(part)) + part  # copied once, not three times
+
+
+def _payload(plant: str, session: Session, request: link_pb2.Update, context: grpc.ServicerContext) -> bytes:
+    """Return the bytes that answer a task: those of the request, or those uploaded before it."""
+    if not request.uploaded_sha256:
+        return request.round_update
+    upload = session.upload
+    if request.round_update or upload is None or not upload.holds(request.task_id, request.uploaded_sha256):
+        what = f"{plant} pushes an update for the task {request.task_id[:12]!r} that it has not uploaded"
+        refuse(context, grpc.StatusCode.UNAVAILABLE, what)
+    return upload.parts.take()
 
 
 def _require_protocol(protocol: int, context: grpc.ServicerContext) -> None:
@@ -269,7 +338,7 @@ def listen(hub: Hub, settings: config.FederationConfig, credentials: LiveCredent
     server = grpc.server(
         ThreadPoolExecutor(max_workers=CALLS_AT_ONCE * len(settings.hub.plants) + _SPARE_WORKERS),
         options=[
-            ("grpc.max_receive_message_length", settings.hub.max_update_bytes + 4096),
+            ("grpc.max_receive_message_length", MESSAGE_BYTES),
             ("grpc.max_concurrent_streams", 8),  # of one connection
             ("grpc.so_reuseport", 0),
             ("grpc.keepalive_time_ms", 10_000),
@@ -282,6 +351,7 @@ def listen(hub: Hub, settings: config.FederationConfig, credentials: LiveCredent
         f"{_LINK}/Describe": Method(hub.describe, link_pb2.DescribeRequest),
         f"{_LINK}/Attend": Method(hub.attend, link_pb2.AttendRequest, streams=True),
         f"{_LINK}/Push": Method(hub.push, link_pb2.Update),
+        f"{_LINK}/Upload": Method(hub.upload, link_pb2.UploadPart, gathers=True),
     }
     server.add_generic_rpc_handlers((Calls(hub.admit, methods),))
     try:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from hashlib import sha256
 from pathlib import Path
 
 from fedsparse.audit import (
@@ -67,10 +66,14 @@ class ReceiptBook:
         with self._lock:
             return list(dict.fromkeys(receipt.body.ledger_key for receipt in self._of(plant).values()))
 
-    def issue(self, plant: str, update: link_pb2.Update, checkpoint: Checkpoint) -> link_pb2.Receipt:
+    def issue(
+        self, plant: str, update: link_pb2.Update, payload_sha256: bytes, checkpoint: Checkpoint
+    ) -> link_pb2.Receipt:
         """Return a new receipt, kept on disk first; a task that has one already keeps that one.
 
         Args:
+            update: what was pushed.
+            payload_sha256: of the bytes that answer the task, wherever they came.
             checkpoint: as :meth:`check` returned it.
 
         Raises:
@@ -85,7 +88,7 @@ class ReceiptBook:
             body = link_pb2.ReceiptBody(
                 plant=plant,
                 task_id=update.task_id,
-                payload_sha256=sha256(update.round_update).digest(),
+                payload_sha256=payload_sha256,
                 ledger_hash=update.ledger_hash,
                 sequence=len(known) + 1,
                 received_unix_ms=now // 1_000_000,

@@ -17,6 +17,7 @@ import grpc
 from fedsparse.events import EventLog
 from fedsparse_server.peers import RefusedError
 from fedsparse_server.superlink import PulledTask, SuperLinkNode
+from fedsparse_server.uploads import Upload
 
 MAX_STREAMS = 3  # of one plant: the newest speaks for it, others may still be ending
 _REMEMBERED_NODES = 100  # of one plant that have left, so that the strategy can still name them
@@ -30,6 +31,7 @@ class Session:
     Attributes:
         token: what the plant's gateway calls itself; whoever knows it may take this session up again.
         delivered: digests of updates that Flower has, but that have no receipt yet.
+        upload: a large update that comes in parts: one at a time, for it takes memory.
         stream: counts the streams that have carried it; the last one does.
         pulling: held while a task is taken from the SuperLink, so that none is taken by a stream that was replaced
             after its successor had looked for tasks to send again.
@@ -39,6 +41,7 @@ class Session:
     token: bytes = b""
     outstanding: dict[str, PulledTask] = field(default_factory=dict)
     delivered: dict[str, bytes] = field(default_factory=dict)
+    upload: Upload | None = None
     stream: int = 0
     ended: bool = False
     closed: bool = False
@@ -53,6 +56,8 @@ class Session:
             metadata = task.message.metadata
             if metadata.created_at and metadata.created_at + metadata.ttl < now:
                 self.outstanding.pop(task_id, None)
+        if self.upload is not None and self.upload.task_id not in self.outstanding:
+            self.upload = None
 
     def is_carried_by(self, stream: int) -> bool:
         """Tell whether this stream is still the one that speaks for the plant."""

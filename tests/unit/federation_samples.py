@@ -167,7 +167,7 @@ authority = "identity/ca.pem"
 
 
 def federation(space: AdapterSpace = SPACE) -> link_pb2.Federation:
-    return link_pb2.Federation(protocol=2, name="test", space=space.to_proto(), classes=["good", "bad"])
+    return link_pb2.Federation(protocol=3, name="test", space=space.to_proto(), classes=["good", "bad"])
 
 
 class PlantLog:

@@ -64,7 +64,12 @@ def test_rounds_that_begin_again_are_another_run() -> None:
 def test_calls_count_as_the_longest_that_the_protocol_allows() -> None:
     describe = link_pb2.DescribeRequest(protocol=2**32 - 1)
     attend = link_pb2.AttendRequest(
-        protocol=2**32 - 1, space=bytes([1]) * 32, session=bytes([1]) * 16, held=["f" * 64] * 16
+        protocol=2**32 - 1,
+        space=bytes([1]) * 32,
+        session=bytes([1]) * 16,
+        held=["f" * 64] * 16,
+        partial="f" * 64,
+        partial_bytes=2**64 - 1,
     )
     assert describe.ByteSize() == DESCRIBE_BYTES
     assert attend.ByteSize() == ATTEND_BYTES
@@ -78,6 +83,7 @@ def test_the_envelope_is_no_longer_than_stated() -> None:
         task_id="f" * 64,
         round_update=bytes(2),
         ledger_hash=bytes(32),
+        uploaded_sha256=bytes(32),
         checkpoint=link_pb2.Checkpoint(
             note=note,
             ledger_key=bytes(32),
@@ -88,7 +94,9 @@ def test_the_envelope_is_no_longer_than_stated() -> None:
             consistency=[bytes(32)] * 21,
         ),
     )
-    assert update.ByteSize() - 2 <= envelope_bytes(entries)
+    head = link_pb2.UploadHead(task_id="f" * 64, sha256=bytes(32), size=2**64 - 1)
+    upload = link_pb2.UploadPart(head=head)
+    assert update.ByteSize() - 2 + upload.ByteSize() <= envelope_bytes(entries)
 
 
 def test_timing_is_bounded_only_for_a_resolution() -> None:

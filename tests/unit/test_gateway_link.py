@@ -154,7 +154,7 @@ def test_the_handshake_can_be_checked_by_itself(dial: Dial) -> None:
 def test_the_plant_asks_with_its_protocol_and_hears_what_is_trained(dial: Dial) -> None:
     hub = ScriptedHub(federation())
     assert dial(hub).describe() == federation()
-    assert hub.heard == [link_pb2.DescribeRequest(protocol=2)]
+    assert hub.heard == [link_pb2.DescribeRequest(protocol=3)]
 
 
 def test_a_refusal_is_told_in_the_hubs_own_words(dial: Dial) -> None:
@@ -185,7 +185,7 @@ def test_presence_survives_a_lost_connection_and_each_loss_is_told(dial: Dial, l
     assert losses.count("lost") == 3  # twice with an error, once because the hub ended the stream
     assert losses.count("dialling") == 4
     requests = [one for one in hub.heard if isinstance(one, link_pb2.AttendRequest)]
-    assert {(one.protocol, one.space) for one in requests} == {(2, b"s" * 32)}
+    assert {(one.protocol, one.space) for one in requests} == {(3, b"s" * 32)}
     assert len({one.session for one in requests}) == 1  # the hub may know it again
     assert len(requests[0].session) == 16
     assert [list(one.held) for one in requests] == [[], [], ["1" * 64], ["1" * 64]]

@@ -88,7 +88,7 @@ from tests.unit.federation_samples import (
 GRACE = 2.0
 HASH = b"h" * 32
 TASK = "a" * 64
-ATTEND = link_pb2.AttendRequest(protocol=2, space=SPACE.fingerprint)
+ATTEND = link_pb2.AttendRequest(protocol=3, space=SPACE.fingerprint)
 
 
 class FakeSuperLink:
@@ -256,14 +256,14 @@ def refused(stub: PlantStub, payload: bytes, **more: Any) -> tuple[grpc.StatusCo
 
 
 def test_every_plant_is_told_the_same_of_what_is_trained(bench: Bench) -> None:
-    told = [bench.stub(p).Describe(link_pb2.DescribeRequest(protocol=2), timeout=10) for p in ("kiso", "ise")]
+    told = [bench.stub(p).Describe(link_pb2.DescribeRequest(protocol=3), timeout=10) for p in ("kiso", "ise")]
     assert told == [federation(), federation()]
 
 
-@pytest.mark.parametrize("protocol", [0, 1])
+@pytest.mark.parametrize("protocol", [0, 2])
 def test_another_protocol_is_refused_naming_both_on_both_calls(bench: Bench, protocol: int) -> None:
     stub = bench.stub("kiso")
-    said = f"the plant speaks link protocol {protocol}, this hub 2: update the older side"
+    said = f"the plant speaks link protocol {protocol}, this hub 3: update the older side"
     with pytest.raises(grpc.RpcError, match=said):
         stub.Describe(link_pb2.DescribeRequest(protocol=protocol), timeout=10)
     with pytest.raises(grpc.RpcError, match=said):
@@ -273,7 +273,7 @@ def test_another_protocol_is_refused_naming_both_on_both_calls(bench: Bench, pro
 def test_a_plant_with_another_adapter_space_is_refused_naming_both_fingerprints(bench: Bench) -> None:
     other = AdapterSpace(bytes(32), SPACE.tensors).fingerprint
     with pytest.raises(grpc.RpcError) as caught:
-        next(bench.stub("kiso").Attend(link_pb2.AttendRequest(protocol=2, space=other), timeout=10))
+        next(bench.stub("kiso").Attend(link_pb2.AttendRequest(protocol=3, space=other), timeout=10))
     assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
     assert other.hex()[:16] in caught.value.details()
     assert SPACE.fingerprint.hex()[:16] in caught.value.details()
@@ -527,7 +527,7 @@ def test_the_roster_does_not_grow_with_every_connection_of_a_plant(bench: Bench,
 
 
 def resuming(token: bytes = b"t" * 16, held: tuple[str, ...] = ()) -> link_pb2.AttendRequest:
-    return link_pb2.AttendRequest(protocol=2, space=SPACE.fingerprint, session=token, held=held)
+    return link_pb2.AttendRequest(protocol=3, space=SPACE.fingerprint, session=token, held=held)
 
 
 def begun(bench: Bench, token: bytes = b"t" * 16) -> tuple[Any, FakeNode]:
@@ -654,7 +654,7 @@ def test_a_plant_that_is_revoked_while_it_is_present_is_turned_out_and_stays_out
     eventually(lambda: "kiso" not in bench.roster()["present"], "kiso's end")
     for call in (
         lambda: push(stub, update()),
-        lambda: stub.Describe(link_pb2.DescribeRequest(protocol=2), timeout=10),
+        lambda: stub.Describe(link_pb2.DescribeRequest(protocol=3), timeout=10),
         lambda: next(stub.Attend(ATTEND, timeout=10)),
     ):
         with pytest.raises(grpc.RpcError) as caught:
@@ -669,7 +669,7 @@ def test_a_plant_that_is_revoked_while_it_is_present_is_turned_out_and_stays_out
 def test_a_plant_that_calls_without_end_is_slowed_down_and_others_are_not(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    question = link_pb2.DescribeRequest(protocol=2)
+    question = link_pb2.DescribeRequest(protocol=3)
     greedy = bench.stub("kiso")
     with pytest.raises(grpc.RpcError) as caught:
         [greedy.Describe(question, timeout=30) for _ in range(2 * CALLS_A_MINUTE)]
@@ -735,7 +735,7 @@ def test_calls_whose_request_never_comes_keep_nobody_else_out(
         bench.channels.append(channel)
         push_ = channel.stream_unary("/fedsparse.v1.Link/Push")
         halves += [push_.future(iter(threading.Event().wait, True)) for _ in range(8)]  # type: ignore[arg-type]
-    question = link_pb2.DescribeRequest(protocol=2)
+    question = link_pb2.DescribeRequest(protocol=3)
     assert bench.stub("ise").Describe(question, timeout=10) == federation()
     codes = {one.exception(timeout=20).code() for one in halves}
     expected = {grpc.StatusCode.PERMISSION_DENIED} if plant == "stranger" else {
@@ -1046,7 +1046,7 @@ def test_a_ledger_hash_of_another_length_is_refused(bench: Bench, length: int) -
 
 @pytest.mark.parametrize(
     ("size", "code"),
-    [(4097, grpc.StatusCode.INVALID_ARGUMENT), (100_000, grpc.StatusCode.RESOURCE_EXHAUSTED)],
+    [(4097, grpc.StatusCode.INVALID_ARGUMENT), (2 << 20, grpc.StatusCode.RESOURCE_EXHAUSTED)],
 )
 def test_an_oversized_update_is_refused(bench: Bench, size: int, code: grpc.StatusCode) -> None:
     stub = bench.with_task()

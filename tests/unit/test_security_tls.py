@@ -37,7 +37,7 @@ from tests.unit.federation_samples import (
     tls_socket,
 )
 
-ASK = link_pb2.DescribeRequest(protocol=2)
+ASK = link_pb2.DescribeRequest(protocol=3)
 
 
 @pytest.fixture(scope="module")
@@ -207,7 +207,7 @@ def served(credentials: Credentials) -> Iterator[int]:
         def Describe(  # noqa: N802
             self, request: link_pb2.DescribeRequest, context: grpc.ServicerContext
         ) -> link_pb2.Federation:
-            return link_pb2.Federation(protocol=2)
+            return link_pb2.Federation(protocol=3)
 
     server = grpc.server(ThreadPoolExecutor(2))
     link_pb2_grpc.add_LinkServicer_to_server(Anything(), server)

@@ -15,16 +15,19 @@ import grpc
 
 from fedsparse.audit import STALE_SIZE, Ledger, Receipted, Recorded, agrees, check_receipt, statement
 from fedsparse.errors import HubUnreachableError, LinkError, ReceiptError
+from fedsparse.parts import PART_BYTES
 from fedsparse.security import Daily, LiveCredentials, Revocations, channel_credentials, probe, sign
 from fedsparse.v1 import link_pb2, link_pb2_grpc
+from fedsparse_client.gateway.transfer import Incoming, upload
 
-PROTOCOL = 2
+PROTOCOL = 3
 SESSION_BYTES = 16
 _PUSH_SECONDS = 60.0
 _FIRST_BACKOFF_SECONDS = 0.5
 _LAST_BACKOFF_SECONDS = 5.0  # well within the time for which the hub keeps an open task
 _WATCH_SECONDS = 2.0
 _MOST_HELD = 16
+_MESSAGE_BYTES = 64 << 20  # of what is not a task: a federation's space names every tensor
 _MOST_DIGITS = 18  # of a ledger's size: Python refuses to read a number of some thousand
 _log = logging.getLogger("gateway")
 
@@ -57,7 +60,7 @@ class Link:
         address: "host:port" of the hub.
         credentials: this plant's certificate and key, and the CA the hub must chain to. When their files change,
             the hub is dialled anew with what they hold then.
-        max_bytes: most that one message from the hub may have.
+        max_bytes: most that one task from the hub may have.
         revocations: whose word no longer counts.
         proxy: "host:port" of an HTTP proxy that tunnels to the hub; what the environment says of proxies is not
             heeded.
@@ -77,7 +80,7 @@ class Link:
         self._proxy = proxy
         self._session = session or secrets.token_bytes(SESSION_BYTES)
         self._credentials = credentials
-        self._max_bytes = max_bytes
+        self._incoming = Incoming(max_bytes)
         self._revocations = revocations
         self._held: deque[str] = deque(maxlen=_MOST_HELD)  # tasks that the hub need not send again
         self._channel = self._dial()
@@ -103,7 +106,7 @@ class Link:
             self._address,
             channel_credentials(self._credentials.current),
             options=[
-                ("grpc.max_receive_message_length", self._max_bytes),
+                ("grpc.max_receive_message_length", _MESSAGE_BYTES),
                 ("grpc.keepalive_time_ms", 10_000),
                 ("grpc.keepalive_timeout_ms", 10_000),
                 ("grpc.initial_reconnect_backoff_ms", 500),
@@ -211,16 +214,31 @@ class Link:
             backoff = min(2 * backoff, _LAST_BACKOFF_SECONDS)
 
     def _attend_once(self, space: bytes, presence: Presence) -> Iterator[link_pb2.Task]:
+        partial, partial_bytes = self._incoming.begin()
         request = link_pb2.AttendRequest(
-            protocol=PROTOCOL, space=space, session=self._session, held=sorted(self._held)
+            protocol=PROTOCOL,
+            space=space,
+            session=self._session,
+            held=sorted(self._held),
+            partial=partial,
+            partial_bytes=partial_bytes,
         )
         call = self._attending = self._stub.Attend(request)
         call.initial_metadata()  # waits for the hub's verdict
         if call.is_active():
             presence.accepted()
-        for task in call:
-            self._held.append(task.task_id)
-            yield task
+        for message in call:
+            try:
+                task = self._incoming.take(message)
+            except LinkError as error:
+                _log.warning("hanging up: %s", error)
+                if message.task_id:  # the hub need not try again
+                    self._held.append(message.task_id)
+                call.cancel()  # type: ignore[no-untyped-call]
+                return
+            if task is not None:
+                self._held.append(task.task_id)
+                yield task
 
     def _forget(self, tasks: Iterable[str]) -> None:
         """Let the hub send tasks again that were not begun."""
@@ -262,6 +280,8 @@ class Link:
                 self._check_again()
                 update = self._update(recorded, ledger, witnessed)
                 with self._pushing:
+                    if update.uploaded_sha256:
+                        upload(self._stub, recorded.task_id, recorded.payload)
                     receipt = self._stub.Push(update, timeout=_PUSH_SECONDS)
                 self._check_receipt(receipt, recorded, ledger)
                 return receipt
@@ -285,7 +305,7 @@ class Link:
         checkpoint.key_signature = sign(self._credentials.current.key, said)
         return link_pb2.Update(
             task_id=recorded.task_id,
-            round_update=recorded.payload,
+            **_carried(recorded.payload),
             ledger_hash=recorded.entry_hash,
             checkpoint=checkpoint,
         )
@@ -302,6 +322,13 @@ class Link:
             problems.append(f"is for the plant {receipt.body.plant!r}")
         if problems:
             raise ReceiptError(f"the hub at {self._address} gave a receipt that {problems[0]}")
+
+
+def _carried(payload: bytes) -> dict[str, bytes]:
+    """Return the field of an Update that brings a payload, or tells which one was brought before."""
+    if len(payload) > PART_BYTES:
+        return {"uploaded_sha256": sha256(payload).digest()}
+    return {"round_update": payload}
 
 
 def _host_and_port(address: str) -> tuple[str, int]:
