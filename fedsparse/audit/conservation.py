@@ -13,7 +13,7 @@ from enum import Enum
 from google.protobuf.message import DecodeError
 
 from fedsparse.audit.evidence import Evidence
-from fedsparse.audit.route import Segment, crossings, segments
+from fedsparse.audit.route import Segment, crossings, is_counted, segments
 from fedsparse.audit.verify import LEFT, Verdict, parse_entry
 from fedsparse.v1 import ledger_pb2, link_pb2
 
@@ -132,7 +132,7 @@ def conserve(
     moved = crossings([entry for _, entry in left.values()], bodies)
     spans = [Weighed(one, _weigh(one, doubt)) for one in segments(entries, evidence.payload, moved)]
     outside = tuple(one.sequence for one in moved if not any(span.segment.may_hold(one) for span in spans))
-    counted = sum(1 for entry in entries if entry is not None and entry.kind == ledger_pb2.ENTRY_KIND_ROUTE)
+    counted = is_counted(entries, evidence.payload)
     return Conservation(
         messages=len(left),
         bytes=sum(entry.payload_bytes for _, entry in left.values()),
@@ -141,7 +141,7 @@ def conserve(
         hub=_of_hub(left, hub_receipts, doubt),
         spans=tuple(spans),
         outside=outside,
-        route=_of_route(spans, outside, counted),
+        route=_of_route(spans, outside, counted=counted),
     )
 
 
@@ -218,7 +218,7 @@ def _weigh(span: Segment, doubt: Why | None) -> Line:
     return Line(Finding.CONTRADICTED, Why.TOO_MANY) if span.received else Line(Finding.UNKNOWN, Why.ONE_WAY)
 
 
-def _of_route(spans: Sequence[Weighed], outside: Sequence[int], counted: int) -> Line:
+def _of_route(spans: Sequence[Weighed], outside: Sequence[int], *, counted: bool) -> Line:
     if not counted:
         return Line(Finding.UNKNOWN, Why.NO_COUNTS)
     found = worst(span.line for span in spans)

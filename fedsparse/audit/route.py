@@ -8,6 +8,7 @@ from itertools import pairwise
 
 from google.protobuf.message import DecodeError
 
+from fedsparse.audit.control import is_control
 from fedsparse.audit.entry import EntryKind
 from fedsparse.errors import LedgerError
 from fedsparse.v1 import ledger_pb2, link_pb2
@@ -139,6 +140,11 @@ def segments(
     yield from _segment(span, entries, moved)
 
 
+def is_counted(entries: Sequence[ledger_pb2.LedgerEntry | None], payload: Callable[[bytes], bytes]) -> bool:
+    """Tell whether any count of the route can be read."""
+    return any(True for _ in _counts(entries, payload))
+
+
 def _segment(
     span: Sequence[_Count], entries: Sequence[ledger_pb2.LedgerEntry | None], moved: Sequence[Crossing]
 ) -> Iterator[Segment]:
@@ -183,4 +189,5 @@ def _counts(
             counted = ledger_pb2.RouteCount.FromString(payload(entry.payload_sha256))
         except (LedgerError, DecodeError):
             continue  # told of where payloads are checked
-        yield _Count(entry.sequence, entry.time_unix_ms, counted)
+        if not is_control(counted):
+            yield _Count(entry.sequence, entry.time_unix_ms, counted)

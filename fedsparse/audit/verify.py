@@ -10,6 +10,7 @@ from pathlib import Path
 from google.protobuf.message import DecodeError
 
 from fedsparse.audit import merkle
+from fedsparse.audit.control import check_control
 from fedsparse.audit.entry import FORMAT, GENESIS, EntryKind
 from fedsparse.audit.evidence import Evidence, Row, read_folder
 from fedsparse.audit.notes import Checkpoint, check_note
@@ -121,6 +122,7 @@ def verify_evidence(
         problems += [f"entry {row.sequence}: {problem}" for problem in found]
         previous = hashed
     problems += check_held(evidence, entries, erased, used)
+    problems += check_control(entries, evidence.payload)
     problems += [f"entry {one.sequence}: {problem}" for one in openings for problem in one.check(authority)]
     key, origin = (openings[0].opening.ledger_key, openings[0].opening.origin) if openings else (b"", "")
     sizes = {len(leaves), *map(_size_in, evidence.receipts.values())}

@@ -26,7 +26,9 @@ from fedsparse.audit import (
     read_receipts,
     write_bundle,
 )
+from fedsparse.audit.control import ControlCount, is_control
 from fedsparse.audit.merkle import completed, inclusion_proof, leaf_hash
+from fedsparse.audit.report.control import control_sentence
 from fedsparse.delta import AdapterSpace, Reason, SparseDelta, decode, decode_update, header_of
 from fedsparse.errors import LedgerError
 from fedsparse.security import identity_of, read_der_chain
@@ -79,7 +81,10 @@ def show(ledger: Path, number: int, payload_key: Path | None, console: Console) 
     elif int(entry.kind) == EntryKind.POLICY:
         console.print(payload.decode(errors="replace"), markup=False, highlight=False)
     else:
-        for field, value in _NOTES[int(entry.kind)].FromString(payload).ListFields():
+        note = _NOTES[int(entry.kind)].FromString(payload)
+        if isinstance(note, ledger_pb2.RouteCount) and is_control(note):
+            console.print(_control(note), markup=False, highlight=False, soft_wrap=True)
+        for field, value in note.ListFields():
             told = _told(field.name, value)
             console.print(f"{field.name:16} {told}", markup=False, highlight=False, soft_wrap=True)
 
@@ -180,6 +185,13 @@ def _facts(entry: ledger_pb2.LedgerEntry) -> Iterable[tuple[str, str]]:
     yield "payload", f"{entry.payload_bytes} bytes, SHA-256 {entry.payload_sha256.hex()}"
     if entry.policy_sha256:
         yield "policy", entry.policy_sha256.hex()
+
+
+def _control(counted: ledger_pb2.RouteCount) -> str:
+    try:
+        return control_sentence(ControlCount.from_proto(counted)).en
+    except LedgerError as error:
+        return f"its count of control calls {error}"
 
 
 def _told(name: str, value: object) -> str:

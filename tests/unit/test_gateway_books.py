@@ -7,12 +7,14 @@ from pathlib import Path
 import pytest
 from fedsparse_client.gateway.books import Books, open_ledger
 from fedsparse_client.gateway.clock import clock_error_us
+from fedsparse_client.gateway.control import Tally
 from fedsparse_client.gateway.route import count_route
 from pydantic import ValidationError
 from rich.console import Console
 
 from fedsparse import config
-from fedsparse.audit import EntryKind, verify_ledger
+from fedsparse.audit import EntryKind, read_folder, verify_ledger
+from fedsparse.audit.control import control_calls
 from fedsparse.cli.erase import run_erase
 from fedsparse.config import RouteSettings
 from fedsparse.delta import Reason, RoundUpdate, encode_update
@@ -137,3 +139,20 @@ def test_payloads_are_deleted_once_they_are_older_than_the_site_keeps_them(
     assert not (site.state / "ledger" / "payloads" / erasure.payload_sha256.hex()).exists()
     verdict = verify_ledger(site.state / "ledger", site.site.identity.authority.read_bytes())
     assert (verdict.problems, verdict.erased) == ((), 1)
+
+
+def test_the_supernodes_calls_are_recorded_before_its_answer_and_only_where_there_are_any(
+    site: config.SiteConfig,
+) -> None:
+    tally = Tally()
+    with open_ledger(site, credentials(site)) as ledger:
+        books = Books(site, ledger, tally)
+        books.answered()
+        for _ in range(2):
+            tally.accept("send-node-heartbeat", 20)
+            books.answered()
+        entries = list(ledger.entries())
+    assert [int(entry.kind) for entry in entries] == [EntryKind.OPENED, EntryKind.ROUTE, EntryKind.ROUTE]
+    found = control_calls(entries, read_folder(site.state / "ledger").payload)
+    assert found is not None
+    assert (found.accepted, found.bytes, found.gateways) == ({"send-node-heartbeat": 2}, 40, 1)

@@ -15,6 +15,7 @@ from fedsparse.bundle import bundle_sha256
 from fedsparse.errors import ConfigError
 from fedsparse.security import Credentials, Daily
 from fedsparse_client.gateway.clock import clock_error_us
+from fedsparse_client.gateway.control import Tally
 from fedsparse_client.gateway.route import count_route
 
 _DAY_MS = 24 * 3600 * 1000
@@ -43,12 +44,14 @@ class Books:
     Args:
         settings: the site's settings.
         ledger: where they are recorded.
+        tally: of the SuperNode's calls.
     """
 
-    def __init__(self, settings: config.SiteConfig, ledger: Ledger) -> None:
+    def __init__(self, settings: config.SiteConfig, ledger: Ledger, tally: Tally | None = None) -> None:
         self._route = settings.site.route
         self._retain_days = settings.site.retain_days
         self._ledger = ledger
+        self._tally = tally or Tally()
         self._daily = Daily()
 
     def begin(self) -> None:
@@ -60,6 +63,15 @@ class Books:
         """
         if self._route is not None:
             self._ledger.append_note(EntryKind.ROUTE, count_route(self._route))
+
+    def answered(self) -> None:
+        """Record the SuperNode's calls so far, before its answer is: the hub's receipt for that witnesses both.
+
+        Raises:
+            LedgerError: they cannot be recorded.
+        """
+        if (count := self._tally.count()) is not None:
+            self._ledger.append_note(EntryKind.ROUTE, count.to_proto())
 
     def delivered(self) -> None:
         """Record the route's counters after something has left, and once a day delete what is kept too long.

@@ -105,6 +105,12 @@ class Desk:
             self._open = self._waiting.popleft()
             return self._open
 
+    @property
+    def run(self) -> int | None:
+        """Number of the run whose task was handed out; None where none is open."""
+        with self._changed:
+            return self._open.task.run_id if self._open else None
+
     def object(self, name: str) -> bytes | None:
         """Return an object of the task that was handed out."""
         with self._changed:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeVar, cast
 
 from flwr.proto.fab_pb2 import Fab, GetFabRequest, GetFabResponse
 from flwr.proto.fleet_pb2 import (
@@ -33,7 +33,7 @@ from flwr.proto.message_pb2 import (
 )
 from flwr.proto.run_pb2 import GetRunRequest, GetRunResponse, Run
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
-from google.protobuf.message import DecodeError, Message
+from google.protobuf.message import Message
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
@@ -42,33 +42,40 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from fedsparse.approval import require_approved
+from fedsparse.audit.control import Code
 from fedsparse.bundle import build_bundle, bundle_sha256
 from fedsparse.errors import DeltaError, ProcessError
+from fedsparse_client.gateway.control import SESSION_ID, RefusedCallError, Tally, read_call
 from fedsparse_client.gateway.desk import NODE_ID, Desk
 
 _log = logging.getLogger("gateway")
 _LONG_POLL_SECONDS = 15.0  # below the 30 s after which Flower's HTTP client gives up
 _Request = TypeVar("_Request", bound=Message)
+_NOT_STORED = PushObjectResponse(stored=False)
 
 
 class FleetApi:
-    """The twelve calls a SuperNode makes, against a :class:`Desk`.
+    """The twelve calls a SuperNode makes, against a :class:`Desk`; each is looked at field by field and counted.
 
     Args:
         desk: where tasks wait and answers are put together.
         max_bytes: most that one call's body may have.
         approved: folder of the app bundles that may run here; None lets the installed one run.
+        tally: counts the calls.
     """
 
-    def __init__(self, desk: Desk, max_bytes: int, approved: Path | None = None) -> None:
+    def __init__(
+        self, desk: Desk, max_bytes: int, approved: Path | None = None, tally: Tally | None = None
+    ) -> None:
         self._desk = desk
         self._max_bytes = max_bytes
         self._approved = approved
+        self._tally = tally or Tally()
 
     def application(self) -> Starlette:
         """Return the ASGI application."""
         return Starlette(
-            exception_handlers={404: _unknown, 405: _unknown},
+            exception_handlers={404: self._unknown, 405: self._unknown},
             routes=[
                 self._route("register-node", RegisterNodeFleetRequest, self._register),
                 self._route("activate-node", ActivateNodeRequest, lambda _: ActivateNodeResponse(node_id=NODE_ID)),
@@ -102,19 +109,27 @@ class FleetApi:
         answer: Callable[[_Request], Message],
         on_oversized: Callable[[], None] = lambda: None,
     ) -> Route:
+        def answered(body: bytes) -> Message:
+            request = read_call(body, request_type, self._desk.run)
+            return answer(cast(_Request, request))
+
         async def endpoint(request: Request) -> Response:
             body = bytearray()
             async for chunk in request.stream():
                 body += chunk
                 if len(body) > self._max_bytes:
                     on_oversized()
-                    return _refused(name, 413, f"more than {self._max_bytes} bytes")
+                    return self._refused(name, Code.OVERSIZED, 413, f"more than {self._max_bytes} bytes")
             try:
-                reply = await run_in_threadpool(answer, request_type.FromString(bytes(body)))
-            except DecodeError:
-                return _refused(name, 400, f"{len(body)} bytes that are no {request_type.__name__}")
+                reply = await run_in_threadpool(answered, bytes(body))
+            except RefusedCallError as error:
+                return self._refused(name, error.code, 400, str(error))
             except (DeltaError, ProcessError) as error:
-                return _refused(name, 400, str(error))
+                return self._refused(name, Code.UNEXPECTED, 400, str(error))
+            if reply == _NOT_STORED:
+                self._tally.refuse(Code.UNEXPECTED)
+            else:
+                self._tally.accept(name, len(body))
             return Response(reply.SerializeToString(), media_type=PROTOBUF_MEDIA_TYPE)
 
         return Route(f"/v1/fleet/{name}", endpoint, methods=["POST"])
@@ -157,7 +172,7 @@ class FleetApi:
         if len(request.messages_list) != 1 or len(request.message_object_trees) != 1:
             raise DeltaError("a SuperNode pushes one message at a time")
         names = self._desk.expect(request.messages_list[0], request.message_object_trees[0])
-        return PushMessagesResponse(objects_to_push=names, session_id="gateway")
+        return PushMessagesResponse(objects_to_push=names, session_id=SESSION_ID)
 
     def _push_object(self, request: PushObjectRequest) -> PushObjectResponse:
         stored = self._desk.receive(request.object_id, request.object_content)
@@ -165,15 +180,13 @@ class FleetApi:
             _log.warning("refused push-object: %r is no object that is waited for", request.object_id[:64])
         return PushObjectResponse(stored=stored)
 
+    def _refused(self, call: str, code: Code, status: int, why: str) -> Response:
+        """Refuse a call on loopback; why stands in the log alone, and its code is counted."""
+        _log.warning("refused %s: %s: %s", call, code.value, why)
+        self._tally.refuse(code)
+        return Response(status_code=status)
 
-def _refused(call: str, status: int, why: str) -> Response:
-    """Refuse a call on loopback; why stands in the log alone."""
-    _log.warning("refused %s: %s", call, why)
-    return Response(status_code=status)
-
-
-async def _unknown(request: Request, error: Exception) -> Response:
-    status = error.status_code if isinstance(error, HTTPException) else 404
-    return _refused(
-        repr(request.url.path[:200]), status, f"no call of Flower's Fleet API by {request.method[:20]!r}"
-    )
+    async def _unknown(self, request: Request, error: Exception) -> Response:
+        status = error.status_code if isinstance(error, HTTPException) else 404
+        why = f"no call of Flower's Fleet API by {request.method[:20]!r}"
+        return self._refused(repr(request.url.path[:200]), Code.NO_SUCH_CALL, status, why)

@@ -24,6 +24,7 @@ from fedsparse.errors import FedsparseError, HubUnreachableError, LinkError, Pro
 from fedsparse.files import write_atomic
 from fedsparse.security import LiveCredentials, Revocations, Role
 from fedsparse_client.gateway.books import Books, open_ledger
+from fedsparse_client.gateway.control import Tally
 from fedsparse_client.gateway.desk import Answer, Desk
 from fedsparse_client.gateway.fleet import FleetApi
 from fedsparse_client.gateway.gate import Gate
@@ -50,7 +51,8 @@ class Gateway:
         self._link = link
         self._ledger = ledger
         self._port = port
-        self._books = Books(settings, ledger)
+        self._tally = Tally()
+        self._books = Books(settings, ledger, self._tally)
         self._undelivered = ledger.undelivered(_MOST_UNDELIVERED)
         link.hold(recorded.task_id for recorded in self._undelivered)
         self._desk = Desk(settings.egress.max_update_bytes + (1 << 16))
@@ -68,7 +70,7 @@ class Gateway:
         threading.Thread(target=self._send, args=(gate, space), daemon=True).start()
         threading.Thread(target=self._receive, args=(gate,), daemon=True).start()
         limit, approved = self._settings.egress.max_update_bytes + (1 << 20), self._settings.site.approved
-        application = FleetApi(self._desk, limit, approved).application()
+        application = FleetApi(self._desk, limit, approved, self._tally).application()
         uvicorn.run(application, host="127.0.0.1", port=self._port, log_level="warning", access_log=False)
 
     def _receive(self, gate: Gate) -> None:
@@ -107,7 +109,11 @@ class Gateway:
             self._guarded(partial(self._deliver, gate, recorded))
         while True:
             answer = self._desk.answers.get()
-            self._guarded(lambda: self._deliver(gate, gate.decide(answer, space)))  # noqa: B023 # called at once
+            self._guarded(partial(self._answer, gate, answer, space))
+
+    def _answer(self, gate: Gate, answer: Answer, space: AdapterSpace) -> None:
+        self._books.answered()
+        self._deliver(gate, gate.decide(answer, space))
 
     def _deliver(self, gate: Gate, recorded: Recorded) -> None:
         try:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from fedsparse.audit.conservation import Finding
 from fedsparse.audit.entry import EntryKind
+from fedsparse.audit.report.control import control_sentence
 from fedsparse.audit.report.gathering import Gathered
 from fedsparse.audit.report.verdicts import budget_sentence, headline
 from fedsparse.audit.report.words import Pair, count, plural, printable, size, when, why_of
@@ -26,6 +27,7 @@ def explain(found: Gathered) -> Iterator[Pair]:
         "参考：50 kB のファイルに保存した写真 1 枚は、40 万ビットに相当します。",
     )
     yield _refusals(found)
+    yield control_sentence(found.control)
     yield _arrival(found)
     yield _route(found)
     yield _witness(found)

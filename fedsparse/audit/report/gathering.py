@@ -10,6 +10,7 @@ from google.protobuf.message import DecodeError
 
 from fedsparse.audit.budget import Budget, budget_of
 from fedsparse.audit.conservation import Conservation, Finding, Line, conserve
+from fedsparse.audit.control import ControlCalls, control_calls
 from fedsparse.audit.entry import EntryKind
 from fedsparse.audit.evidence import Evidence
 from fedsparse.audit.notes import Checkpoint, open_note
@@ -90,6 +91,7 @@ class Gathered:
         witnessing: what receipts say.
         backwards: entries dated before the one before them.
         erased: deleted payloads.
+        control: calls that ended at the gateway; None where nobody counted them.
     """
 
     sources: Sources
@@ -109,6 +111,7 @@ class Gathered:
     witnessing: Witnessing
     backwards: tuple[int, ...]
     erased: tuple[Erased, ...]
+    control: ControlCalls | None
 
     @property
     def plant(self) -> str:
@@ -177,6 +180,7 @@ def gather(
         witnessing=_witnessing(receipts, entries, verdict),
         backwards=_backwards(entries),
         erased=tuple(_erased(entries, evidence)),
+        control=control_calls(entries, evidence.payload),
     )
 
 

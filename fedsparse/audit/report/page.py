@@ -12,6 +12,7 @@ from fedsparse import __version__
 from fedsparse.audit import budget, route
 from fedsparse.audit.conservation import Finding
 from fedsparse.audit.report.chart import HEIGHT, WIDTH, by_rounds, chart_of
+from fedsparse.audit.report.control import control_sentence
 from fedsparse.audit.report.exceptions import exceptions_in
 from fedsparse.audit.report.gathering import Gathered
 from fedsparse.audit.report.mapping import standards
@@ -77,6 +78,7 @@ def render(found: Gathered, lang: Lang) -> str:
         width=WIDTH,
         height=HEIGHT,
         clock=clock(found),
+        control=control_sentence(found.control),
         standards=tuple(standards(found)),
         exceptions=tuple(exceptions_in(found)),
         commands=tuple(commands(found, lang)),
