@@ -24,6 +24,7 @@ from benchmarks.attacking.site import Site
 from fedsparse.audit import Checkpoint
 from fedsparse.bundle import bundle_sha256
 from fedsparse.delta import Reason, decode_update
+from fedsparse.parts import PART_BYTES
 from fedsparse.security import Credentials, Role
 from fedsparse.v1 import link_pb2
 
@@ -177,7 +178,35 @@ def _tasks() -> list[Attack]:
         stage.federation.wait(lambda: stage.site.filed() > before, "the receipt in the ledger")
         return told
 
+    def announcing(*messages: link_pb2.Task) -> Callable[[Stage], str]:
+        """Send what begins a task in parts and does not go on as it must; wait for the next dial."""
+
+        def run(stage: Stage) -> str:
+            attended, since = stage.hub.attended, stage.site.watched.size()
+            for message in messages:
+                stage.hub.send(message)
+            stage.federation.wait(lambda: "hanging up" in stage.site.watched.told(since), "the refusal", 8.0)
+            stage.federation.wait(lambda: stage.hub.attended > attended, "the next dial", 8.0)
+            return "hung up and dialled again"
+
+        return run
+
+    def in_parts(does: str, log: str, *messages: link_pb2.Task) -> Attack:
+        refused_how = "the gateway hangs up, keeps nothing, and dials again"
+        run = announcing(*messages)
+        return Attack(
+            _TOLD, does, refused_how, "^hung up and dialled again$", f"hanging up: .*{log}", run, GATEWAY
+        )
+
+    head = link_pb2.Task(task_id="e" * 64, size=PART_BYTES + 1)
     return [
+        in_parts("a task that announces 2^40 bytes in parts", f"announces a task of {1 << 40} bytes",
+                 link_pb2.Task(task_id="f" * 64, size=1 << 40)),
+        in_parts("a part of a task that was not announced", "a part of no task",
+                 link_pb2.Task(round_task=bytes(PART_BYTES))),
+        in_parts("a task that begins at a byte that the plant does not have", f"at its byte {PART_BYTES}",
+                 link_pb2.Task(task_id="d" * 64, size=PART_BYTES + 1, offset=PART_BYTES)),
+        in_parts("a part of a single byte", "a part of 1 bytes after 0", head, link_pb2.Task(round_task=b"x")),
         Attack(_TOLD, "a task of another app bundle (code that the site did not install)",
                "never run; answered by the reason APP_NOT_APPROVED", "^reason APP_NOT_APPROVED$",
                "bundle|approved|APP_NOT_APPROVED", strange_code, GATEWAY),

@@ -15,6 +15,8 @@ from benchmarks.attacking.attack import Attack
 from benchmarks.attacking.insider import GROUP, Stage, refused
 from benchmarks.attacking.messages import MAX_UPDATE_BYTES, OTHER_SPACE, delta, update, written
 from fedsparse.delta import Operation, SparseDelta, TensorDelta, ValueCoding, encode, wire
+from fedsparse.parts import PART_BYTES
+from fedsparse.v1 import link_pb2
 
 _PUSH = raw.SERVICE + "Push"
 _BOMB_BYTES = 64 << 20
@@ -23,7 +25,7 @@ _MOST_GROWTH = 48 << 20  # bytes of the hub's memory
 
 def attacks() -> list[Attack]:
     """Return them in the order in which they are run."""
-    return [*_updates(), *_encodings(), *_sizes()]
+    return [*_updates(), *_encodings(), *_sizes(), *_uploads()]
 
 
 def _wrong(said: str, does: str, payload: Callable[[], bytes], hash: bytes = messages.HASH) -> Attack:
@@ -128,3 +130,44 @@ def _sizes() -> list[Attack]:
         Attack(GROUP, "7 kB of gzip by hand that inflate to 7 MiB", "RESOURCE_EXHAUSTED or INVALID_ARGUMENT",
                "grpc-status (8|3|13)", "refused", bomb),
     ]  # fmt: skip
+
+
+def _uploads() -> list[Attack]:
+    head = link_pb2.UploadHead(sha256=messages.HASH, size=PART_BYTES + 1)
+
+    def upload(**changes: object) -> Callable[[Stage], str]:
+        def run(stage: Stage) -> str:
+            said = link_pb2.UploadHead(task_id=stage.task, sha256=head.sha256, size=head.size)
+            said.MergeFrom(link_pb2.UploadHead(**changes))  # type: ignore[arg-type]
+            parts = [link_pb2.UploadPart(head=said), link_pb2.UploadPart(data=bytes(PART_BYTES))]
+            return _uploaded(stage, parts)
+
+        return run
+
+    def headless(stage: Stage) -> str:
+        return _uploaded(stage, [link_pb2.UploadPart(data=bytes(PART_BYTES))])
+
+    def elsewhere(stage: Stage) -> str:
+        """Answer a task with bytes that were never uploaded for it."""
+        claim = stage.insider.update(stage.task, b"")
+        claim.uploaded_sha256 = messages.HASH
+        return stage.insider.send(claim)
+
+    over = f"the limit is {MAX_UPDATE_BYTES}"
+    return [
+        refused("RESOURCE_EXHAUSTED", over, "an upload that announces 1 MiB and a byte", upload()),
+        refused("RESOURCE_EXHAUSTED", over, "an upload that announces 2^63 bytes", upload(size=1 << 63)),
+        refused("INVALID_ARGUMENT", "begins without a head", "an upload without a head", headless),
+        refused("INVALID_ARGUMENT", "begins without a head", "an upload under a hash of 5 bytes",
+                upload(sha256=b"short")),
+        refused("UNAVAILABLE", "has not uploaded", "an answer by the hash of bytes that nobody uploaded",
+                elsewhere),
+    ]  # fmt: skip
+
+
+def _uploaded(stage: Stage, parts: list[link_pb2.UploadPart]) -> str:
+    try:
+        taken = stage.insider.stub.Upload(iter(parts), timeout=raw.SECONDS)
+    except grpc.RpcError as error:
+        return raw.status(error)
+    return f"OK: {taken.size} bytes taken"
