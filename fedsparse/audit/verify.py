@@ -15,6 +15,7 @@ from fedsparse.audit.entry import FORMAT, GENESIS, EntryKind
 from fedsparse.audit.evidence import Evidence, Row, read_folder
 from fedsparse.audit.notes import Checkpoint, check_note
 from fedsparse.audit.opening import read_openings
+from fedsparse.audit.policies import check_policy, unread_policies
 from fedsparse.audit.receipt import Receipted, agrees, check_receipt, read_receipts
 from fedsparse.audit.said import check_held, check_payload, erasures
 from fedsparse.errors import LedgerError
@@ -23,7 +24,6 @@ from fedsparse.v1 import ledger_pb2, link_pb2
 LEFT = frozenset(map(int, (EntryKind.UPDATE, EntryKind.REASON)))
 """Kinds of entries about something that left in answer to a task, for which the hub gives a receipt."""
 _KINDS = frozenset(map(int, EntryKind))
-_JUDGED = LEFT | set(map(int, (EntryKind.REFUSED, EntryKind.DESCRIBE, EntryKind.ATTEND)))
 _MOST_NAMED = 1 << 20  # a forged receipt may bear any number
 
 
@@ -41,6 +41,8 @@ class Verdict:
         witnessed: size of the largest checkpoint that the hub has cosigned; what comes later nobody else has seen.
         unfiled: numbers below the last receipt's that no filed one has: the hub gave them for something that this
             ledger does not have, or they were lost on their way.
+        unread: policies that this release does not read as one, each naming its entry: what they let through
+            cannot be told.
         problems: every contradiction, each naming its entry.
     """
 
@@ -52,6 +54,7 @@ class Verdict:
     missing_receipts: tuple[int, ...]
     witnessed: int
     unfiled: tuple[int, ...]
+    unread: tuple[str, ...]
     problems: tuple[str, ...]
 
     @property
@@ -114,7 +117,7 @@ def verify_evidence(
             )
         if entry is not None:
             found += check_payload(entry, evidence, erased, used)
-            found += _check_policy(entry, policy)
+            found += check_policy(entry, policy)
             policy = entry.payload_sha256 if int(entry.kind) == EntryKind.POLICY else policy
             kinds[entry.kind] += 1
             if entry.kind in LEFT:
@@ -145,6 +148,7 @@ def verify_evidence(
         missing_receipts=tuple(sorted(set(sent) - set(evidence.receipts))),
         witnessed=max((_size_in(one) for one in evidence.receipts.values()), default=0),
         unfiled=_unfiled(evidence.receipts),
+        unread=tuple(unread_policies(entries, evidence.payload)),
         problems=tuple(problems),
     )
 
@@ -172,12 +176,6 @@ def _check_place(expected: int, row: Row, entry: ledger_pb2.LedgerEntry | None, 
         yield f"says that it is entry {entry.sequence}"
     if entry.kind not in _KINDS:
         yield f"is of the unknown kind {entry.kind}"
-
-
-def _check_policy(entry: ledger_pb2.LedgerEntry, policy: bytes) -> Iterator[str]:
-    """Compare the policy that an entry was judged by with the last one recorded; empty before the first."""
-    if policy and entry.kind in _JUDGED and entry.policy_sha256 != policy:
-        yield "was judged by another policy than the one recorded before it"
 
 
 def _check_checkpoint(note: bytes, roots: Roots, size: int) -> Iterator[str]:

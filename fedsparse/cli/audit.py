@@ -82,10 +82,10 @@ def _verify(
     ] = None,
     payload_key: PayloadKeyOption = None,
 ) -> None:
-    """Check a ledger: tree, checkpoint, payloads, what the entries say of them, and the hub's receipts."""
-    from fedsparse.cli.inspect import verify
+    """Check a ledger: tree, checkpoint, payloads, what entries say of them, policies, and the hub's receipts."""
+    from fedsparse.cli.audit_verify import Given, verify_all
 
-    if not verify(ledger, authority, hub_receipts, payload_key, Console()):
+    if not verify_all(Given(ledger, authority, hub_receipts, payload_key), Console()):
         raise typer.Exit(1)
 
 

@@ -26,8 +26,9 @@ from fedsparse.audit import (
     public_bytes,
     read_folder,
 )
+from fedsparse.audit.policy import canonical_bytes
 from fedsparse.audit.report import Gathered, SiteFacts, Sources, gather
-from fedsparse.config import IdentitySettings
+from fedsparse.config import EgressSettings, IdentitySettings
 from fedsparse.delta import (
     AdapterSpace,
     Operation,
@@ -44,7 +45,7 @@ from fedsparse.security import Credentials, Identity, Role, create_authority, is
 from fedsparse.v1 import ledger_pb2, link_pb2
 
 PEER = "hub.example:9443"
-POLICY = b'[update]\nmetrics = ["holdout_balanced_accuracy", "train_loss"]\nmax_density = 0.05\n'
+POLICY = canonical_bytes(EgressSettings(max_density=0.05))
 POLICY_SHA256 = sha256(POLICY).digest()
 BOOT = "a7d1c0de"
 FACTS = SiteFacts(

@@ -20,6 +20,8 @@ from fedsparse.audit import (
 from fedsparse.audit.merkle import completed, root
 from fedsparse.audit.merkle import leaf_hash as entry_hash
 from fedsparse.audit.notes import sign_checkpoint
+from fedsparse.audit.policy import canonical_bytes
+from fedsparse.config import EgressSettings
 from fedsparse.delta import encode_update
 from fedsparse.delta.rounds import Reason, RoundUpdate
 from fedsparse.errors import LedgerError
@@ -43,6 +45,7 @@ from tests.unit.samples import (
     update,
 )
 
+POLICY = canonical_bytes(EgressSettings())
 PAYLOADS = {2: update(), 3: REFUSED_PAYLOAD, 4: REASON_PAYLOAD}
 
 
@@ -232,10 +235,41 @@ def test_what_another_policy_judged_than_the_one_recorded_is_found(tmp_path: Pat
     with Ledger(tmp_path, bytes(32), "ise") as ledger:
         open_as(ledger, hub)
         ledger.append(call_draft(), b"")  # by whatever policy there was: none is recorded yet
-        ledger.append_note(EntryKind.POLICY, b"another")
+        ledger.append_note(EntryKind.POLICY, POLICY, sha256(POLICY).digest())
         ledger.append(call_draft(), b"")
     (problem,) = problems(tmp_path, hub)
     assert problem == "entry 4: was judged by another policy than the one recorded before it"
+
+
+def test_a_policy_whose_text_is_another_than_the_one_it_names_is_found(tmp_path: Path, hub: Hub) -> None:
+    with Ledger(tmp_path, bytes(32), "ise") as ledger:
+        open_as(ledger, hub)
+        ledger.append_note(EntryKind.POLICY, POLICY, bytes(range(32)))
+    assert problems(tmp_path, hub) == ("entry 2: names another policy than the one whose text it has",)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (b"max_density = 0.05\n", "the bytes are no egress policy"),
+        (b"\xff\xfe", "the bytes are no egress policy"),
+        (b"", "the bytes are no egress policy"),
+        (POLICY.replace(b'"max_density"', b'"max_destiny"'), "no egress policy of this release: max_destiny"),
+        (POLICY + b" ", "not in canonical form"),
+    ],
+)
+def test_what_is_no_policy_is_told_and_contradicts_nothing(
+    tmp_path: Path, hub: Hub, text: bytes, why: str
+) -> None:
+    with Ledger(tmp_path, bytes(32), "ise") as ledger:
+        open_as(ledger, hub)
+        ledger.append_note(EntryKind.POLICY, POLICY, sha256(POLICY).digest())
+        ledger.append_note(EntryKind.POLICY, text, sha256(text).digest())
+    verdict = verify_ledger(tmp_path, hub.authority)
+    assert verdict.problems == ()
+    (told,) = verdict.unread
+    assert told.startswith("entry 3: ")
+    assert why in told
 
 
 def test_a_tree_that_is_gone_is_found(ledger_folder: Path, hub: Hub) -> None:

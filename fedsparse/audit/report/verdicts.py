@@ -96,6 +96,13 @@ def _open(found: Gathered) -> Iterator[Pair]:
             "Policies: the text of at least one that messages were judged by is not in the ledger.",
             "規則：判定に用いた規則のうち、本文が台帳にないものがあります。",
         )
+    if unread := len(verdict.unread):
+        yield Pair(
+            f"Policies: the text of {plural(unread, 'entry')} is no policy that this release reads; what was let "
+            "through cannot be told.",
+            f"規則：規則の記録のうち {count(unread)} 件は、このバージョンでは規則として読み取れず、"
+            "何を許可していたかは判定できません。",
+        )
     if found.budget.timing_bits is None:
         yield Pair(
             "Timing: when and how often something was sent is visible as well, and is not bounded here.",

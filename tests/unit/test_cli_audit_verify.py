@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from fedsparse.audit.report import Lang, render
+from fedsparse.cli.audit_verify import Given, verify_all
+from tests.unit.report_samples import Site, usual_site
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return usual_site(tmp_path, rounds=2)
+
+
+@pytest.fixture
+def given(site: Site, tmp_path: Path) -> Given:
+    authority = tmp_path / "ca.pem"
+    authority.write_bytes(site.authority)
+    return Given(site.folder, authority)
+
+
+def test_a_text_that_is_no_policy_is_told_beside_the_verdict(
+    site: Site, given: Given, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert verify_all(given, Console())
+    assert "policy:" not in capsys.readouterr().out
+    site.policy(b"let everything out")
+    assert verify_all(given, Console())
+    told = capsys.readouterr().out
+    assert f"policy: cannot tell: entry {site.ledger.size}: the bytes are no egress policy" in told
+    for lang, said in ((Lang.EN, "Policies: the text of 1 entry"), (Lang.JA, "規則の記録のうち 1 件")):
+        assert said in render(site.gather(), lang)
