@@ -7,8 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 
-import numpy as np
-
+from fedsparse.audit.norm import sum_of_squares
 from fedsparse.delta import AdapterSpace, Reason, SparseDelta
 from fedsparse.v1 import ledger_pb2, round_pb2
 
@@ -66,7 +65,7 @@ def describe_delta(delta: SparseDelta, space: AdapterSpace) -> tuple[TensorFacts
             tensor.indices.size,
             float(tensor.values.min()),
             float(tensor.values.max()),
-            math.sqrt(math.fsum(np.square(tensor.values, dtype=np.float64))),
+            math.sqrt(sum_of_squares(tensor.values)),
         )
         for tensor in delta.tensors
     )

@@ -26,11 +26,13 @@ _TOTAL = 1 << _BITS
 _CAP = 2800  # highest frequency: a symbol costs more than half a bit, see MOST_PER_BYTE
 _LOWEST = 1 << 16  # states lie in [2^16, 2^32) and shrink by words of 16 bits
 _PER_STATE = 1024  # symbols
+_SLOT, _SHIFT, _LEAST, _WORD = (np.uint32(number) for number in (_TOTAL - 1, _BITS, _LOWEST, 16))
+_COUNTED = 1 << 16  # symbols that are counted at a time: NumPy makes eight bytes of each
 
 
 def write(symbols: Symbols, alphabet: int) -> bytes:
     """Return the bytes of ``symbols``, (n,), n ≥ 1, all below ``alphabet``: 3, 16 or 256."""
-    table = Table.of(np.bincount(symbols, minlength=alphabet))
+    table = Table.of(_counts(symbols, alphabet))
     if table is None:
         return bytes([_RAW]) + _packed(symbols, alphabet)
     words, states = _encode(symbols, table)
@@ -58,9 +60,17 @@ def read(data: memoryview, count: int, alphabet: int) -> tuple[Symbols, memoryvi
         symbols = _decode(rest[4 : end - len(data) + len(rest)], count, table)
     else:
         raise DeltaError(f"values are written in way {data[0]}, which is unknown")
-    if Table.of(np.bincount(symbols, minlength=alphabet)) != table:
+    if Table.of(_counts(symbols, alphabet)) != table:
         raise DeltaError("the values are not in the shortest form, or their table is not the one they give")
     return symbols, data[end:]
+
+
+def _counts(symbols: Symbols, alphabet: int) -> NDArray[np.int64]:
+    """Return how often each symbol occurs, (alphabet,)."""
+    counts = np.zeros(alphabet, np.int64)
+    for start in range(0, len(symbols), _COUNTED):
+        counts += np.bincount(symbols[start : start + _COUNTED], minlength=alphabet)
+    return counts
 
 
 def packed_size(count: int, alphabet: int) -> int:
@@ -208,19 +218,22 @@ def _decode(data: memoryview, count: int, table: Table) -> Symbols:
     times = np.repeat(frequency, frequency)
     plus = np.arange(_TOTAL, dtype=np.uint32) - np.repeat(start, frequency)
     symbols = np.empty(count, np.uint8)
+    # The many small steps cost what NumPy's calls do: nothing is allocated in them that can be written in place.
+    slots, factors = np.empty(lanes, np.intp), np.empty(lanes, np.uint32)
     used = 0
     for at in range(0, count, lanes):
-        x = states[: count - at]
-        slot = x & np.uint32(_TOTAL - 1)
-        symbols[at : at + lanes] = symbol_at[slot]
-        x = times[slot] * (x >> np.uint32(_BITS)) + plus[slot]
-        low = np.flatnonzero(x < _LOWEST)
-        fresh = words[used : used + len(low)]
-        if len(fresh) < len(low):
+        x, slot, factor = states[: count - at], slots[: count - at], factors[: count - at]
+        np.bitwise_and(x, _SLOT, out=slot, casting="unsafe")  # below 4096
+        symbol_at.take(slot, out=symbols[at : at + lanes], mode="clip")  # "clip" spares a copy
+        np.right_shift(x, _SHIFT, out=x)
+        x *= times.take(slot, out=factor, mode="clip")
+        x += plus.take(slot, out=factor, mode="clip")
+        low = (x < _LEAST).nonzero()[0]
+        end = used + len(low)
+        if end > len(words):
             raise DeltaError("entropy-coded values end before their time")
-        x[low] = (x[low] << np.uint32(16)) | fresh
-        used += len(low)
-        states[: count - at] = x
+        x[low] = (x.take(low) << _WORD) | words[used:end]
+        used = end
     if used != len(words) or np.any(states != _LOWEST):
         raise DeltaError("entropy-coded values are longer than they need be")
     return symbols

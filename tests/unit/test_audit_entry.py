@@ -3,8 +3,15 @@ from __future__ import annotations
 import math
 from hashlib import sha256
 
+import numpy as np
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+
 from fedsparse.audit import EntryKind, TensorFacts, describe_delta
 from fedsparse.audit.merkle import leaf_hash
+from fedsparse.audit.norm import sum_of_squares
 from fedsparse.delta import SparseDelta
 from fedsparse.v1 import ledger_pb2
 from tests.unit.samples import NOTHING, SPACE, delta
@@ -34,6 +41,19 @@ def test_the_norm_is_the_nearest_to_the_exact_one_whatever_the_order_of_summing(
 def test_a_norm_of_the_largest_values_is_finite() -> None:
     largest: SparseDelta = delta({0: dict.fromkeys(range(20), 3.4028234663852886e38)})
     assert math.isfinite(describe_delta(largest, SPACE)[0].l2)
+
+
+@given(arrays(np.uint32, st.integers(1, 300), elements=st.integers(0, 2**32 - 1)))
+def test_the_sum_of_squares_is_the_exact_one_rounded_once(bits: NDArray[np.uint32]) -> None:
+    """Of any finite values: subnormal ones, and the largest beside the smallest."""
+    values = bits.view(np.float32)
+    values = values[np.isfinite(values)]
+    assert sum_of_squares(values) == math.fsum(np.square(values, dtype=np.float64))
+
+
+def test_the_sum_of_squares_of_many_values_is_exact_across_chunks() -> None:
+    values = np.random.default_rng(3).standard_normal(200_001).astype(np.float32)
+    assert sum_of_squares(values) == math.fsum(np.square(values, dtype=np.float64))
 
 
 def test_the_hash_of_an_entry_is_the_leaf_hash_of_rfc_6962() -> None:
