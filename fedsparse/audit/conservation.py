@@ -44,6 +44,7 @@ class Why(Enum):
     ONE_WAY = "more was sent than the ledger explains, but what was received was not counted"
     RESTARTED = "a counter began anew: what was sent in between was not counted"
     OUTSIDE = "something left before the first count or after the last"
+    STAMP = "a time-stamp that was given does not fit it"
 
 
 @dataclass(frozen=True)

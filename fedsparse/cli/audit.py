@@ -9,13 +9,22 @@ import typer
 from rich.console import Console
 
 from fedsparse.cli.audit_policy import policy
+from fedsparse.cli.audit_timestamp import timestamp
 
 audit = typer.Typer(no_args_is_help=True, help="What left a site, and whether its record still holds.")
 audit.add_typer(policy, name="policy")
+audit.add_typer(timestamp, name="timestamp")
 
 EvidenceArgument = Annotated[Path, typer.Argument(help="A plant's ledger folder, or an evidence bundle.")]
 PayloadKeyOption = Annotated[
     Path | None, typer.Option(help="The key of sealed payloads, site.payload_key; a bundle needs none.")
+]
+TimestampOption = Annotated[
+    list[Path] | None,
+    typer.Option("--timestamp", help="An authority's reply to `audit timestamp request`; may be given again."),
+]
+TsaRootsOption = Annotated[
+    Path | None, typer.Option(help="Root certificates of time-stamps' authorities that you trust, PEM.")
 ]
 
 
@@ -81,11 +90,15 @@ def _verify(
         typer.Option(help="The hub's own record of this plant, state/receipts/NAME.jsonl: shows missing entries."),
     ] = None,
     payload_key: PayloadKeyOption = None,
+    timestamps: TimestampOption = None,
+    tsa_roots: TsaRootsOption = None,
 ) -> None:
     """Check a ledger: tree, checkpoint, payloads, what entries say of them, policies, and the hub's receipts."""
+    from fedsparse.cli.audit_stamps import Tokens
     from fedsparse.cli.audit_verify import Given, verify_all
 
-    if not verify_all(Given(ledger, authority, hub_receipts, payload_key), Console()):
+    given = Given(ledger, authority, hub_receipts, payload_key, Tokens(timestamps or (), tsa_roots))
+    if not verify_all(given, Console()):
         raise typer.Exit(1)
 
 
@@ -115,11 +128,15 @@ def _report(
         typer.Option(min=1, help="Bound what the times of sending can tell, to somebody who sees ms apart."),
     ] = None,
     payload_key: PayloadKeyOption = None,
+    timestamps: TimestampOption = None,
+    tsa_roots: TsaRootsOption = None,
 ) -> None:
     """Write one page about what left a site: verdict, bits per training image, three-way comparison, policies."""
     from fedsparse.cli.audit_report import Options, write_report
+    from fedsparse.cli.audit_stamps import Tokens
 
-    options = Options(ledger, authority, hub_receipts, payload_key, site_facts, timing_ms)
+    tokens = Tokens(timestamps or (), tsa_roots)
+    options = Options(ledger, authority, hub_receipts, payload_key, site_facts, timing_ms, tokens)
     if not write_report(options, lang, out, Console()):
         raise typer.Exit(1)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
@@ -12,6 +12,7 @@ from fedsparse.audit.conservation import Finding
 from fedsparse.audit.report import Gathered, Lang, Pair, Sources, explain, gather, read_facts, render
 from fedsparse.audit.report.verdicts import headline
 from fedsparse.cli.audit_evidence import open_evidence
+from fedsparse.cli.audit_stamps import Tokens, read_stamps
 from fedsparse.errors import CertificateError, LedgerError
 from fedsparse.files import write_atomic
 
@@ -27,6 +28,7 @@ class Options:
         payload_key: what payloads are sealed with.
         site_facts: what the site states itself.
         timing_ms: the smallest difference in time that an observer is taken to see.
+        tokens: time-stamps.
     """
 
     ledger: Path
@@ -35,6 +37,7 @@ class Options:
     payload_key: Path | None = None
     site_facts: Path | None = None
     timing_ms: int | None = None
+    tokens: Tokens = field(default_factory=Tokens)
 
 
 def write_report(options: Options, lang: str, out: Path, console: Console) -> bool:
@@ -80,4 +83,5 @@ def _gather(options: Options) -> Gathered:
         "" if options.hub_receipts is None else options.hub_receipts.name,
     )
     evidence = open_evidence(options.ledger, options.payload_key)
-    return gather(evidence, sources, authority, kept, facts, options.timing_ms)
+    stamps = read_stamps(options.tokens, evidence)
+    return gather(evidence, sources, authority, kept, facts, options.timing_ms, stamps)

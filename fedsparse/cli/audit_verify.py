@@ -1,16 +1,22 @@
-"""`fedsparse audit verify`: the ledger's verdict, and beside it what cannot be told of its policies."""
+"""`fedsparse audit verify`: the ledger's verdict, and beside it those on its policies and time-stamps."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.console import Console
 
 from fedsparse.audit import parse_entry
+from fedsparse.audit.conservation import Finding
 from fedsparse.audit.policies import unread_policies
+from fedsparse.audit.report.stamps import stamp_sentence
+from fedsparse.audit.timestamp import Doubt, Stamp
 from fedsparse.cli.audit_evidence import open_evidence
+from fedsparse.cli.audit_stamps import Tokens, read_stamps
 from fedsparse.cli.inspect import verify
+
+_STYLES = {Finding.VERIFIED: "bold", Finding.UNKNOWN: "yellow", Finding.CONTRADICTED: "red"}
 
 
 @dataclass(frozen=True)
@@ -22,21 +28,31 @@ class Given:
         authority: the federation's CA certificate.
         hub_receipts: the hub's own record of this plant.
         payload_key: what payloads are sealed with.
+        tokens: time-stamps.
     """
 
     ledger: Path
     authority: Path | None = None
     hub_receipts: Path | None = None
     payload_key: Path | None = None
+    tokens: Tokens = field(default_factory=Tokens)
 
 
 def verify_all(given: Given, console: Console) -> bool:
-    """Print every verdict; return whether nothing is contradicted."""
+    """Print every verdict; return whether nothing is contradicted, and every time-stamp could be read."""
     good = verify(given.ledger, given.authority, given.hub_receipts, given.payload_key, console)
     evidence = open_evidence(given.ledger, given.payload_key)
     for one in unread_policies((parse_entry(row.entry) for row in evidence.rows), evidence.payload):
         _say(console, f"policy: cannot tell: {one}", "yellow")
-    return good
+    stamps = read_stamps(given.tokens, evidence)
+    for stamp in stamps:
+        _say(console, f"time-stamp {stamp_sentence(stamp).en}", _STYLES[stamp.finding])
+    return good and not any(_refused(stamp) for stamp in stamps)
+
+
+def _refused(stamp: Stamp) -> bool:
+    """Tell whether a reply is none that could count, whatever else is given beside it."""
+    return stamp.finding is Finding.CONTRADICTED or stamp.doubt is Doubt.UNREADABLE
 
 
 def _say(console: Console, line: str, style: str) -> None:

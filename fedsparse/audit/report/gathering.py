@@ -19,6 +19,7 @@ from fedsparse.audit.report.contents import Contents, contents_of
 from fedsparse.audit.report.people import Person, people_in
 from fedsparse.audit.report.rules import Rules, rules_of
 from fedsparse.audit.report.site_facts import SiteFacts
+from fedsparse.audit.timestamp import Stamp
 from fedsparse.audit.verify import Verdict, parse_entry, verify_evidence
 from fedsparse.errors import LedgerError
 from fedsparse.v1 import ledger_pb2, link_pb2
@@ -92,6 +93,7 @@ class Gathered:
         backwards: entries dated before the one before them.
         erased: deleted payloads.
         control: calls that ended at the gateway; None where nobody counted them.
+        stamps: time-stamps that were given.
     """
 
     sources: Sources
@@ -112,6 +114,7 @@ class Gathered:
     backwards: tuple[int, ...]
     erased: tuple[Erased, ...]
     control: ControlCalls | None
+    stamps: tuple[Stamp, ...]
 
     @property
     def plant(self) -> str:
@@ -149,6 +152,7 @@ def gather(
     hub_receipts: Sequence[link_pb2.Receipt] | None = None,
     facts: SiteFacts | None = None,
     resolution_ms: int | None = None,
+    stamps: tuple[Stamp, ...] = (),
 ) -> Gathered:
     """Verify evidence and collect what a report says of it.
 
@@ -156,6 +160,7 @@ def gather(
         authority: the federation's CA certificate, PEM; None leaves signatures by certificates unchecked.
         hub_receipts: the hub's own record of this plant.
         resolution_ms: see :class:`fedsparse.audit.budget.Budget`.
+        stamps: judged by the same evidence.
     """
     verdict = verify_evidence(evidence, authority, hub_receipts)
     entries = tuple(parse_entry(row.entry) for row in evidence.rows)
@@ -181,6 +186,7 @@ def gather(
         backwards=_backwards(entries),
         erased=tuple(_erased(entries, evidence)),
         control=control_calls(entries, evidence.payload),
+        stamps=stamps,
     )
 
 

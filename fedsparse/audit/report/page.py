@@ -17,6 +17,7 @@ from fedsparse.audit.report.exceptions import exceptions_in
 from fedsparse.audit.report.gathering import Gathered
 from fedsparse.audit.report.mapping import standards
 from fedsparse.audit.report.mapping_security import clock
+from fedsparse.audit.report.stamps import stamp_sentence
 from fedsparse.audit.report.verdicts import budget_sentence, count_lines, headline
 from fedsparse.audit.report.words import (
     FINDINGS,
@@ -79,6 +80,7 @@ def render(found: Gathered, lang: Lang) -> str:
         height=HEIGHT,
         clock=clock(found),
         control=control_sentence(found.control),
+        stamps=tuple(map(stamp_sentence, found.stamps)),
         standards=tuple(standards(found)),
         exceptions=tuple(exceptions_in(found)),
         commands=tuple(commands(found, lang)),

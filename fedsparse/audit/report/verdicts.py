@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fedsparse.audit.budget import Budget
-from fedsparse.audit.conservation import Finding, Line, Received, Weighed, worst
+from fedsparse.audit.conservation import Finding, Line, Received, Weighed, Why, worst
 from fedsparse.audit.report.gathering import Gathered
 from fedsparse.audit.report.words import Pair, count, plural, printable, size, some, why_of
 
@@ -33,7 +33,8 @@ class Headline:
 def headline(found: Gathered) -> Headline:
     """Return what the page leads with; a contradiction outdoes everything else."""
     verdict, three = found.verdict, found.conservation
-    whole = worst([found.integrity, *(line for line in three.lines if line.finding is Finding.CONTRADICTED)])
+    lines = [*three.lines, *(Line(one.finding, Why.STAMP) for one in found.stamps)]
+    whole = worst([found.integrity, *(line for line in lines if line.finding is Finding.CONTRADICTED)])
     return Headline(whole.finding, _sentence(found, whole), verdict.problems, tuple(_open(found)))
 
 

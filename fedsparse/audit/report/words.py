@@ -59,6 +59,7 @@ WHYS = {
     Why.ONE_WAY: Pair(Why.ONE_WAY.value, "説明できる上限を超えているが、受信量が計測されていない"),
     Why.RESTARTED: Pair(Why.RESTARTED.value, "カウンターが初期化されており、その間の送信量が計測されていない"),
     Why.OUTSIDE: Pair(Why.OUTSIDE.value, "最初の計測より前、または最後の計測より後の送信がある"),
+    Why.STAMP: Pair(Why.STAMP.value, "提出されたタイムスタンプが台帳と合わない"),
 }
 
 
