@@ -182,6 +182,7 @@ def test_without_roots_or_library_nothing_can_be_told(
     token = tsa.stamp(make_request(site.evidence())[0])
     found = judged(site, token, None)
     assert (found.finding, found.doubt, found.size) == (Finding.UNKNOWN, Doubt.NO_ROOTS, site.ledger.size)
+    assert "; by its own word, the first" in stamp_sentence(found).en
     monkeypatch.setitem(sys.modules, "rfc3161_client", None)
     assert judged(site, token, tsa.roots).doubt is Doubt.NO_LIBRARY
     with pytest.raises(LedgerError, match="need a library"):

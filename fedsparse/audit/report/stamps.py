@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from fedsparse.audit.conservation import Finding
 from fedsparse.audit.report.words import FINDINGS, Pair, count, plural, printable
 from fedsparse.audit.timestamp import Doubt, Stamp
 
@@ -35,7 +36,7 @@ def _covered(stamp: Stamp) -> Pair | None:
     if not stamp.size or stamp.at is None:
         return None
     moment = f"{stamp.at:%Y-%m-%d %H:%M:%S} UTC"
-    first = plural(stamp.size, "entry") if stamp.size == 1 else f"{count(stamp.size)} entries"
+    first = plural(stamp.size, "entry")
     late = Pair("", "")
     if stamp.late_ms:
         seconds = f"{stamp.late_ms / 1000:,.1f}"
@@ -43,7 +44,10 @@ def _covered(stamp: Stamp) -> Pair | None:
             f", though the plant dates the last of them {seconds} s later",
             f"（ただし工場の時計では、最後の記録はその {seconds} 秒後）",
         )
-    return Pair(
+    said = Pair(
         f"the first {first} existed by {moment}{late.en}",
         f"先頭の {count(stamp.size)} 件は {moment} までに存在していた{late.ja}",
     )
+    if stamp.finding is Finding.VERIFIED:
+        return said
+    return Pair(f"by its own word, {said.en}", f"タイムスタンプの主張によれば、{said.ja}")
