@@ -4,6 +4,7 @@ from fedsparse.aggregation.accumulator import Accumulator
 from fedsparse.aggregation.admission import Admitted, admit
 from fedsparse.aggregation.agreement import Agreement
 from fedsparse.aggregation.holders import Holders, Part
+from fedsparse.aggregation.lateness import Asked, Lateness
 from fedsparse.aggregation.policy import Policy, Weighing, by_plant, by_samples, capped
 from fedsparse.aggregation.review import Limits, Quarantine, Standing
 from fedsparse.aggregation.rules import (
@@ -22,7 +23,9 @@ __all__ = [
     "Accumulator",
     "Admitted",
     "Agreement",
+    "Asked",
     "Holders",
+    "Lateness",
     "Limits",
     "Mean",
     "Memory",

@@ -35,6 +35,7 @@ class _Kept:
     digest: bytes
     samples: int
     norm: float
+    factor: float
     data: bytes
     file: IO[bytes] | None = None
     start: int = 0
@@ -84,15 +85,20 @@ class Accumulator:
         self._held = 0
         self._updates: list[_Kept] = []
 
-    def add(self, update: Admitted) -> None:
+    def add(self, update: Admitted, factor: float = 1.0) -> None:
         """Take one update.
+
+        Args:
+            update: what is merged.
+            factor: its values are multiplied by, in (0, 1], after they were judged as they are; see
+                :class:`Lateness`.
 
         Raises:
             SpaceMismatchError: it belongs to another space.
             DeltaError: the file cannot take it.
         """
         self._require(update.space)
-        kept = _Kept(update.digest, update.samples, update.norm, update.data)
+        kept = _Kept(update.digest, update.samples, update.norm, factor, update.data)
         if self._held + len(update.data) > self._memory:
             kept = self._spilled(kept)
         self._held += len(kept.data)
@@ -198,7 +204,8 @@ class Accumulator:
         """Yield the step tensor by tensor, in the order of the space; see :meth:`result`."""
         updates = self._ordered()
         weights = [policy.weighing(kept.samples) for kept in updates]
-        scales = _scales([kept.norm for kept in updates], policy.norm_bound)
+        bounded = _scales([kept.norm for kept in updates], policy.norm_bound)
+        scales = [scale * kept.factor for scale, kept in zip(bounded, updates, strict=True)]
         total = sum(weights)
         rule = policy.rule
         if isinstance(rule, ShrunkByData):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fedsparse.aggregation.lateness import Lateness
 from fedsparse.aggregation.review import UNLIMITED, Limits
 from fedsparse.aggregation.rules import Rule, ShrunkByData, rule_named
 from fedsparse.config import AggregationSettings
@@ -39,6 +40,7 @@ class Policy:
             that (Sun et al. 2019, https://arxiv.org/abs/1911.07963); None leaves all as they are.
         min_holders: coordinates that fewer updates hold do not move.
         limits: updates that look otherwise are left out; see :meth:`Accumulator.reviewed`.
+        late: which updates count after their round was closed; None drops them.
     """
 
     rule: Rule | ShrunkByData
@@ -46,6 +48,7 @@ class Policy:
     norm_bound: float | None = None
     min_holders: int = 1
     limits: Limits = UNLIMITED
+    late: Lateness | None = None
 
     @classmethod
     def of(cls, settings: AggregationSettings) -> Policy:
@@ -57,4 +60,5 @@ class Policy:
             settings.norm_bound,
             settings.min_holders,
             Limits(settings.max_norm, settings.min_cosine),
+            Lateness.of(settings),
         )

@@ -111,6 +111,12 @@ class AggregationSettings(Settings):
         max_norm: an update whose norm is more than so many times the median of the round's is left out. Limits act
             from four updates on, and leave out fewer than half, the worst first.
         min_cosine: an update whose cosine to the sum of the others is less than this is left out.
+        late: what happens to an update that arrives after its round was closed: "drop", or "merge" in the round
+            that is open then. With "merge" a plant gets no other task while its answer may still count.
+        staleness_exponent: the values of an update that is s rounds late are multiplied by (1 + s) to the power of
+            minus this (FedAsync, Xie et al. 2019, https://arxiv.org/abs/1903.03934).
+        max_staleness: an update that is more rounds late is dropped, as is one whose drawn or voted coordinates no
+            longer stand.
     """
 
     rule: RuleName = "shrunk"
@@ -121,6 +127,9 @@ class AggregationSettings(Settings):
     min_holders: Annotated[int, Field(ge=1, le=10_000)] = 1
     max_norm: Annotated[float, Field(gt=1)] | None = None
     min_cosine: Annotated[float, Field(ge=-1, lt=1)] | None = None
+    late: Literal["drop", "merge"] = "drop"
+    staleness_exponent: Annotated[float, Field(ge=0, le=10)] = 0.5
+    max_staleness: Annotated[int, Field(ge=1, le=1000)] = 4
 
     @model_validator(mode="after")
     def _fit_each_other(self) -> AggregationSettings:
@@ -137,7 +146,8 @@ class AggregationSettings(Settings):
     @property
     def told(self) -> str:
         """All of it in a line, for the manifest of what is merged so."""
-        given = self.model_dump(exclude={"rule"}, exclude_none=True)
+        idle = {"late", "staleness_exponent", "max_staleness"} if self.late == "drop" else set()
+        given = self.model_dump(exclude={"rule", *idle}, exclude_none=True)
         return ", ".join([self.rule, *(f"{key} {value}" for key, value in given.items())])
 
 

@@ -38,6 +38,8 @@ class PlantSettings(Settings):
         alpha: how alike they are: 0.1 gives nearly one plant per class, 100 gives all nearly the same.
         min_samples: a plant that gets fewer, or only one class, does not take part.
         participation: share of the plants that a round asks.
+        stragglers: share of those whose update arrives after its round was closed; see ``late`` in [aggregation].
+        delay: rounds that such an update is late; its plant is not asked meanwhile.
         rounds: of each federation.
         draws: how many times the samples are shared out anew; the table tells mean and standard error.
         rules: merging rules to compare, by name; by default that of [aggregation] alone.
@@ -48,6 +50,8 @@ class PlantSettings(Settings):
     alpha: Annotated[float, Field(gt=0, le=1e6)] = 0.5
     min_samples: Annotated[int, Field(ge=4)] = 20
     participation: Annotated[float, Field(gt=0, le=1)] = 1.0
+    stragglers: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    delay: Annotated[int, Field(ge=1, le=1000)] = 1
     rounds: Annotated[int, Field(ge=1, le=10_000)] = 10
     draws: Annotated[int, Field(ge=1, le=1000)] = 1
     rules: Annotated[tuple[RuleName, ...], AfterValidator(check_distinct)] = ()

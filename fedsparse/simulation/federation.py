@@ -6,30 +6,23 @@ import statistics
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-import numpy as np
-
-from fedsparse.aggregation import Accumulator, Memory, Policy, Server, Standing, admit, voted
+from fedsparse.aggregation import Accumulator, Asked, Memory, Policy, Server, Standing, voted
 from fedsparse.config import ServerSettings
 from fedsparse.delta import (
-    AdapterSpace,
     Mask,
     Operation,
-    Reason,
-    RoundUpdate,
     SparseDelta,
     Structure,
     TrainingSettings,
     ValueCoding,
     apply,
-    compensate,
     difference,
     encode,
-    encode_update,
 )
+from fedsparse.errors import DeltaError
+from fedsparse.simulation.plants import PUNCTUAL, Answer, Plants, Stragglers
 from fedsparse.sparsity import support_of
-from fedsparse.training import Evaluator, LocalTrainer, Trained
-
-_MAX_BYTES = 1 << 30
+from fedsparse.training import Evaluator, LocalTrainer
 
 
 @dataclass(frozen=True)
@@ -39,7 +32,7 @@ class Progress:
     Attributes:
         round: from 1.
         balanced_accuracy: on the evaluator's set.
-        plants: how many took part.
+        plants: how many were asked.
         bytes_up: mean bytes of one plant's update.
         bytes_down: of the step, of the version's change or of the version whole, whichever is shortest, and of the
             coordinates that are asked for, where they are.
@@ -47,6 +40,7 @@ class Progress:
         union_density: share of the space's coordinates that the merged adapter holds.
         state: the merged adapter, SET against the untouched base.
         standings: how each update looked beside the others, and which were left out; in no order of the plants.
+        late: how many of the merged updates were asked for in an earlier round.
     """
 
     round: int
@@ -58,6 +52,7 @@ class Progress:
     union_density: float
     state: SparseDelta = field(repr=False)
     standings: tuple[Standing, ...]
+    late: int = 0
 
     def told(self) -> dict[str, float]:
         """Return the figures alone, for a record; of the standings how many updates were left out."""
@@ -73,6 +68,7 @@ def federate(
     schedule: Sequence[TrainingSettings],
     *,
     participation: float = 1.0,
+    stragglers: Stragglers = PUNCTUAL,
 ) -> Iterator[Progress]:
     """Yield what each round leads to; the same arguments give the same on the same machine.
 
@@ -83,68 +79,53 @@ def federate(
         server: how what is merged becomes a step.
         schedule: how plants train, in each round; the seed also draws who takes part.
         participation: share of the plants that a round asks, at least one.
+        stragglers: how many of those answer late; one that does is not asked meanwhile.
 
     Raises:
         FedsparseError: training fails at a plant; here nothing hides the reason.
     """
-    space = trainers[0].space
+    space, dense = trainers[0].space, trainers[0].adapter.dense
     state = SparseDelta.empty(space.fingerprint, Operation.SET)
-    residuals = [SparseDelta.empty(space.fingerprint, Operation.ADD)] * len(trainers)
-    asked = max(1, round(participation * len(trainers)))
-    dense = trainers[0].adapter.dense
-    steps, memory = (
-        Server(space, server, dense=dense, rows=schedule[0].structure is Structure.ROW),
-        Memory.empty(space),
-    )
+    steps = Server(space, server, dense=dense, rows=schedule[0].structure is Structure.ROW)
+    plants, memory = Plants(trainers, participation, stragglers), Memory.empty(space)
     for number, settings in enumerate(schedule, 1):
-        draw = np.random.default_rng((settings.seed, number))
-        accumulator = Accumulator(space)
-        sizes, values = [], []
-        left = dict[bytes, tuple[int, SparseDelta]]()  # what updates leave behind, should they be merged
         agreed = voted(settings, number, memory, space)
-        support = None if agreed is None else support_of(agreed, space)
-        for place in np.sort(draw.permutation(len(trainers))[:asked]).tolist():
-            trained = trainers[place].train(state, settings, number, support)
-            payload, residual = _answer(trained, residuals[place], space, settings, number)
-            update = admit(payload, space, round=number, version=number - 1, max_bytes=_MAX_BYTES, max_density=1.0)
-            accumulator.add(update)
-            left[update.digest] = (place, residual)
-            sizes.append(len(payload))
-            values.append(update.nnz)
+        asked = b"" if agreed is None else encode(agreed, space, ValueCoding.TERNARY)
+        now = Asked.of(settings, number, number - 1, asked)
+        answers = plants.ask(now, settings, state, None if agreed is None else support_of(agreed, space))
+        accumulator, merged = Accumulator(space), dict[bytes, Answer]()
+        for answer in plants.arrived(now):
+            if (weight := _weight(policy, answer.asked, now)) is not None:
+                accumulator.add(answer.update, weight)
+                merged[answer.update.digest] = answer
         accumulator, standings = accumulator.reviewed(policy.limits)
-        for place, residual in (left[one.digest] for one in standings if one.reason is None):
-            residuals[place] = residual
+        plants.settle(merged[one.digest] for one in standings if one.reason is None)
         step = steps.step(state, accumulator.result(policy), memory)
         before, state, memory = state, apply(state, step.delta), step.memory
         if settings.mask is Mask.CONSENSUS and agreed is None:
             memory = replace(memory, agreed=accumulator.agreed(policy, int(settings.density * space.size), dense))
         ways = (encode(delta, space, ValueCoding.FP32) for delta in (difference(before, state), state))
-        down = min(map(len, (step.data, *ways)))
-        down += 0 if agreed is None else len(encode(agreed, space, ValueCoding.TERNARY))
         yield Progress(
             number,
             evaluator.evaluate(state).balanced_accuracy,
-            asked,
-            statistics.mean(sizes),
-            down,
-            statistics.mean(values),
+            len(answers),
+            statistics.mean(answer.size for answer in answers),
+            min(map(len, (step.data, *ways))) + len(asked),
+            statistics.mean(answer.update.nnz for answer in answers),
             state.nnz / space.size,
             state,
             standings,
+            sum(merged[one.digest].asked != now for one in standings if one.reason is None),
         )
 
 
-def _answer(
-    trained: Trained, residual: SparseDelta, space: AdapterSpace, settings: TrainingSettings, number: int
-) -> tuple[bytes, SparseDelta]:
-    """Return a plant's update as it would be sent, and what stays behind."""
-    most = max(1, int(settings.upload_density * space.size))
-    rows = space if settings.structure is Structure.ROW else None
-    sent, kept = compensate(trained.delta, residual, settings.value_coding, most=most, rows=rows)
-    metrics = {
-        "holdout_balanced_accuracy": trained.received.balanced_accuracy,
-        "train_loss": trained.loss,
-        "train_seconds": 0.1,  # of the size that it has on the wire; another number would differ from run to run
-    }
-    data = encode(sent, space, settings.value_coding)
-    return encode_update(RoundUpdate(number, number - 1, trained.samples, data, Reason.NONE, metrics)), kept
+def _weight(policy: Policy, asked: Asked, now: Asked) -> float | None:
+    """Return what an update's values are multiplied by; None where it comes too late."""
+    if asked == now:
+        return 1.0
+    if policy.late is None:
+        return None
+    try:
+        return policy.late.weight(policy.late.staleness(asked, now))
+    except DeltaError:
+        return None

@@ -15,6 +15,7 @@ from fedsparse.aggregation import Policy
 from fedsparse.delta import Operation, SparseDelta, TrainingSettings, apply
 from fedsparse.errors import ConfigError
 from fedsparse.simulation.federation import Progress, federate
+from fedsparse.simulation.plants import Stragglers
 from fedsparse.simulation.population import draw_plants
 from fedsparse.training import Evaluator, Inputs, LocalTrainer, prepare
 from fedsparse.training.division import Division, divide
@@ -100,6 +101,7 @@ class Study:
             self._settings.server,
             self._schedule(draw),
             participation=plants.participation,
+            stragglers=Stragglers(plants.stragglers, plants.delay),
         )
 
     def alone(self, population: Population, draw: int, watch: Callable[[int, float], None]) -> list[float]:

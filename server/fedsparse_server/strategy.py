@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import partial
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedsparse.aggregation import Accumulator, Memory, Policy, Server, Standing, admit, voted
+from fedsparse.aggregation import Accumulator, Asked, Memory, Policy, Server, Standing, admit, voted
 from fedsparse.config import FederationConfig
 from fedsparse.delta import (
     AdapterSpace,
@@ -30,42 +30,12 @@ from fedsparse.delta import (
 from fedsparse.envelope import unwrap, wrap
 from fedsparse.errors import DeltaError, FedsparseError, ProcessError
 from fedsparse.events import EventLog
-from fedsparse.registry import Contribution, Registry
+from fedsparse.registry import AdapterVersion, Contribution, Registry
 from fedsparse.security import Credentials, sign
 from fedsparse_server.evaluation import Evaluate
+from fedsparse_server.rounds import BUSY, OpenTasks, PlantRound, Round
 
 _log = logging.getLogger("strategy")
-
-
-@dataclass
-class _PlantRound:
-    """What one plant did in one round, for people to see."""
-
-    bytes_down: int
-    bytes_up: int = 0
-    samples: int = 0
-    reason: str | None = "no answer"
-    metrics: dict[str, float] = field(default_factory=dict)
-    digest: bytes = b""
-    standing: Standing | None = None
-
-    @property
-    def train_seconds(self) -> float:
-        """Seconds the plant trained, by its own count; 0 where its policy keeps that to itself."""
-        return max(0.0, self.metrics.get("train_seconds", 0.0))
-
-
-@dataclass
-class _Round:
-    """The round under way."""
-
-    number: int
-    version: int
-    started: float
-    accumulator: Accumulator
-    votes: bool = False  # plants chose their coordinates, and a consensus is to be found
-    plants: dict[int, _PlantRound] = field(default_factory=dict)
-    contributions: dict[bytes, Contribution] = field(default_factory=dict)  # by the update's digest
 
 
 @dataclass(frozen=True)
@@ -113,7 +83,8 @@ class SparseDeltaStrategy(Strategy):
         self._events = events
         self._operator = operator
         self._held: dict[int, int] = {}  # Flower node -> adapter version it is known to hold
-        self._round: _Round | None = None
+        self._open = OpenTasks(policy.late)
+        self._round: Round | None = None
 
     def rounds_left(self) -> int:
         """Return how many rounds the registry's newest version leaves to do."""
@@ -131,40 +102,68 @@ class SparseDeltaStrategy(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        """Address every plant that is present with the newest version, against the one it holds."""
+        """Address every plant that is present, and not busy, with the newest version, against the one it holds."""
         nodes = self._gather(grid, first=server_round == 1)
         version = self._registry.head()
         number = self._last_round() + 1
-        self._round = _Round(
-            number, version, time.monotonic(), Accumulator(self._space, folder=self._settings.state)
-        )
         training = self._settings.training.of_round(number, self._settings.rounds.count)
         agreed = voted(training, number, self._memory(), self._space)
         support = b"" if agreed is None else encode(agreed, self._space, ValueCoding.TERNARY)
-        self._round.votes = training.mask is Mask.CONSENSUS and agreed is None
+        asked = Asked.of(training, number, version, support)
+        accumulator = Accumulator(self._space, folder=self._settings.state)
+        self._round = Round(asked, accumulator, votes=training.mask is Mask.CONSENSUS and agreed is None)
+        self._give_up(asked, nodes)
+        self._round.plants |= {node: PlantRound(bytes_down=0, reason=BUSY) for node in self._open}
+        nodes = [node for node in nodes if node not in self._open]
         messages = []
         for node in nodes:
             # A plant that fails to answer may or may not hold the new version: then it gets the next one whole.
             payload = encode_task(self._task(number, version, self._held.pop(node, 0), support))
-            self._round.plants[node] = _PlantRound(bytes_down=len(payload))
-            ttl = self._settings.rounds.deadline_seconds + 60
-            messages.append(Message(wrap(payload), node, "train", ttl=ttl, group_id=str(number)))
+            self._round.plants[node] = PlantRound(bytes_down=len(payload))
+            self._open.give(node, asked)
+            messages.append(Message(wrap(payload), node, "train", ttl=self._ttl(), group_id=str(number)))
         self._events.emit(
             "round_started", round=number, version=version, plants=[self._operator.name_of(n) for n in nodes]
         )
         return messages
 
+    def _give_up(self, now: Asked, present: Iterable[int]) -> None:
+        """Wait no longer for answers that do not count now, nor for those of plants that can be asked anew."""
+        given_up = self._open.give_up(now)
+        if self._open:
+            back = {self._operator.name_of(node) for node in present if node not in self._open}
+            for node in [node for node in self._open if self._operator.name_of(node) in back]:
+                self._open.take(node)
+                given_up[node] = "it has connected anew"
+        for node, why in given_up.items():
+            name = self._operator.name_of(node)
+            self._events.emit("update_given_up", round=now.round, plant=name, reason=why)
+            _log.warning("%s is no longer waited for: %s", name, why)
+
+    def _ttl(self) -> float:
+        """Return for how many seconds Flower takes the answer to a task."""
+        rounds = 1 if self._policy.late is None else 1 + self._policy.late.max_staleness
+        return rounds * (self._settings.rounds.deadline_seconds + 60)
+
+    def wants_late(self) -> bool:
+        """Return whether the round under way has too few updates without late ones."""
+        if self._round is None or self._policy.late is None:
+            return False
+        return len(self._round.contributions) < self._settings.rounds.min_plants
+
     def receive(self, reply: Message) -> None:
-        """Merge one answer the moment it arrives."""
+        """Merge one answer the moment it arrives: to this round's task or, where that counts, an earlier one's."""
         current = self._round
         node = reply.metadata.src_node_id
-        if current is None or node not in current.plants:
+        asked = self._open.take(node)
+        if current is None or asked is None or node not in current.plants:
             return
         plant = current.plants[node]
         if reply.has_error():  # Flower's word that the plant's connection has ended
             plant.reason = "left"
         else:
-            self._take(current, node, plant, reply)
+            plant.staleness = current.number - asked.round
+            self._take(current, asked, node, plant, reply)
         self._events.emit(
             "update_received",
             round=current.number,
@@ -172,18 +171,19 @@ class SparseDeltaStrategy(Strategy):
             bytes_up=plant.bytes_up,
             seconds=round(time.monotonic() - current.started, 3),
             reason=plant.reason,
+            staleness=plant.staleness,
         )
 
-    def _take(self, current: _Round, node: int, plant: _PlantRound, reply: Message) -> None:
+    def _take(self, current: Round, asked: Asked, node: int, plant: PlantRound, reply: Message) -> None:
         try:
             payload = unwrap(reply)
             plant.bytes_up = len(payload)
-            self._merge(current, node, plant, payload)
+            self._merge(current, asked, node, plant, payload)
         except FedsparseError as error:
             plant.reason = "invalid"
             _log.warning("answer of node %d: %s", node, error)
 
-    def _merge(self, current: _Round, node: int, plant: _PlantRound, payload: bytes) -> None:
+    def _merge(self, current: Round, asked: Asked, node: int, plant: PlantRound, payload: bytes) -> None:
         limit = self._settings.hub.max_update_bytes
         update: RoundUpdate = decode_update(payload, max_bytes=limit)
         plant.metrics = dict(update.metrics)
@@ -193,20 +193,29 @@ class SparseDeltaStrategy(Strategy):
         admitted = admit(
             payload,
             self._space,
-            round=current.number,
-            version=current.version,
+            round=asked.round,
+            version=asked.version,
             max_bytes=limit,
             max_density=self._settings.training.density,
         )
-        if admitted.digest in current.contributions:
+        if admitted.digest in current.contributions or self._merged_since(asked.version, admitted.digest):
             raise DeltaError("another plant has sent the very same bytes")
+        late = self._policy.late
+        weight = 1.0 if late is None else late.weight(late.staleness(asked, current.asked))
         contribution = Contribution(admitted.digest.hex(), samples=update.samples, nnz=admitted.nnz)
-        current.accumulator.add(admitted)
+        current.accumulator.add(admitted, weight)
         current.contributions[admitted.digest] = contribution
         plant.digest = admitted.digest
-        self._held[node] = current.version
+        self._held[node] = asked.version
         plant.samples = update.samples
+        plant.weight = weight
         plant.reason = None
+
+    def _merged_since(self, version: int, digest: bytes) -> bool:
+        """Return whether a version after ``version`` has an update already."""
+        manifests = (self._registry.manifest(n) for n in range(version + 1, self._registry.head() + 1))
+        merged = (one.update_sha256 for data in manifests for one in AdapterVersion.from_bytes(data).contributions)
+        return digest.hex() in merged
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -231,11 +240,11 @@ class SparseDeltaStrategy(Strategy):
             )
         return None, None
 
-    def _fail(self, current: _Round, reason: str) -> None:
+    def _fail(self, current: Round, reason: str) -> None:
         self._events.emit("round_failed", round=current.number, reason=reason)
         _log.warning("round %d: %s", current.number, reason)
 
-    def _commit(self, current: _Round, accumulator: Accumulator, merged: SparseDelta) -> None:
+    def _commit(self, current: Round, accumulator: Accumulator, merged: SparseDelta) -> None:
         before = self._registry.state(current.version)
         step = self._server.step(before, merged, self._memory())
         state = apply(before, step.delta)
@@ -259,26 +268,25 @@ class SparseDeltaStrategy(Strategy):
             memory=memory.to_bytes(self._space),
         )
         seconds = time.monotonic() - current.started
-        slowest = min(seconds, max(plant.train_seconds for plant in current.plants.values()))
         self._events.emit(
             "round_committed",
             round=current.number,
             version=version.number,
             seconds=round(seconds, 3),
-            overhead_seconds=round(seconds - slowest, 3),
+            overhead_seconds=round(seconds - current.slowest(seconds), 3),
             balanced_accuracy=quality and quality["balanced_accuracy"],
             accuracy=quality and quality["accuracy"],
             union_density=state.nnz / self._space.size,
-            plants=[self._describe(node, plant, seconds) for node, plant in current.plants.items()],
+            plants=[plant.told(self._operator.name_of(node), seconds) for node, plant in current.plants.items()],
         )
 
-    def _note(self, current: _Round, standings: Iterable[Standing]) -> None:
+    def _note(self, current: Round, standings: Iterable[Standing]) -> None:
         """Keep with each plant how its update looked beside the others, and why it is left out, if it is."""
         by_digest = {one.digest: one for one in standings}
         for node, plant in current.plants.items():
             plant.standing = by_digest.get(plant.digest)
             if plant.standing is not None and plant.standing.reason is not None:
-                plant.reason = f"quarantined: {plant.standing.reason}"
+                plant.reason, plant.weight = f"quarantined: {plant.standing.reason}", None
                 _log.warning(
                     "update of %s is left out: its norm is %.1f medians, its cosine to the others %.2f",
                     self._operator.name_of(node),
@@ -294,20 +302,6 @@ class SparseDeltaStrategy(Strategy):
         except FedsparseError as error:  # moments and rounding errors are no great loss
             _log.warning("what the server noted with the newest version is unusable and starts anew: %s", error)
             return Memory.empty(self._space)
-
-    def _describe(self, node: int, plant: _PlantRound, seconds: float) -> dict[str, object]:
-        return {
-            "plant": self._operator.name_of(node),
-            "bytes_up": plant.bytes_up,
-            "bytes_down": plant.bytes_down,
-            "train_seconds": plant.train_seconds,
-            "wait_seconds": round(seconds - plant.train_seconds, 3),
-            "samples": plant.samples,
-            "reason": plant.reason,
-            "metrics": plant.metrics,
-            "norm": None if plant.standing is None else round(plant.standing.norm, 3),
-            "cosine": None if plant.standing is None else round(plant.standing.cosine, 3),
-        }
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid

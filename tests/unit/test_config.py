@@ -132,7 +132,7 @@ def test_a_folder_is_no_settings_file(tmp_path: Path) -> None:
         ("[evaluation]\npth = 'x'", "evaluation.pth: unknown key; did you mean path?"),
         (
             "[aggregation]\nxyz = 1",
-            "aggregation.xyz: unknown key; known keys: max_norm, max_samples, min_cosine, min_holders",
+            "aggregation.xyz: unknown key; known keys: late, max_norm, max_samples, max_staleness, min_cosine,",
         ),
     ],
 )
