@@ -113,7 +113,7 @@ class Federation:
         request = link_pb2.Update(
             task_id=recorded.task_id, round_update=payload, ledger_hash=recorded.entry_hash, checkpoint=shown
         )
-        receipt = book.issue(PLANT, request, book.check(PLANT, request))
+        receipt = book.issue(PLANT, request, sha256(payload).digest(), book.check(PLANT, request))
         ledger.file_receipt(recorded.sequence, receipt.SerializeToString(deterministic=True))
 
 

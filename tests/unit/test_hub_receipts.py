@@ -48,7 +48,7 @@ def book(folder: Path) -> ReceiptBook:
 
 def give(receipts: ReceiptBook, plant: str, task_id: str, payload: bytes, ledger_hash: bytes) -> link_pb2.Receipt:
     update = link_pb2.Update(task_id=task_id, round_update=payload, ledger_hash=ledger_hash)
-    return receipts.issue(plant, update, CHECKPOINT)
+    return receipts.issue(plant, update, sha256(update.round_update).digest(), CHECKPOINT)
 
 
 def sequences(folder: Path, plant: str = "kiso") -> list[int]:
@@ -187,7 +187,7 @@ class Kiso:
 
     def push(self, receipts: ReceiptBook, task_id: str) -> link_pb2.Receipt:
         update = self.update(task_id)
-        receipt = receipts.issue("kiso", update, receipts.check("kiso", update))
+        receipt = receipts.issue("kiso", update, sha256(b"payload").digest(), receipts.check("kiso", update))
         self.log.witnessed = receipt.body.checkpoint_size
         return receipt
 
@@ -206,7 +206,7 @@ def test_a_receipt_witnesses_what_the_plant_has_shown(tmp_path: Path, hub: Crede
     kiso, receipts = Kiso(), ReceiptBook(tmp_path, lambda: hub)
     update = kiso.update("t0")
     checkpoint = receipts.check("kiso", update)
-    receipt = receipts.issue("kiso", update, checkpoint)
+    receipt = receipts.issue("kiso", update, sha256(b"payload").digest(), checkpoint)
     body = receipt.body
     assert (body.origin, body.ledger_key) == (kiso.log.origin, public_bytes(kiso.log.key))
     assert (body.checkpoint_size, body.checkpoint_root) == (1, checkpoint.root)

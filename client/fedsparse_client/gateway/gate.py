@@ -92,6 +92,8 @@ class Gate:
             except EgressRefusedError as error:  # the hub's fault, most likely: no round to name
                 if error.rule == INTERNAL:
                     self._record_refused(about, answer.payload, error)
+                else:
+                    _log.warning("refused the task %s: %s", answer.task.task_id[:12], error)
                 return self._record_reason(about, RoundUpdate.refusal(1, 0, Reason.TASK_MALFORMED))
             about = replace(about, round=task.round, version=task.version)
             if answer.reason is Reason.REFUSED_BY_GATE:  # the desk stopped it before it was whole
