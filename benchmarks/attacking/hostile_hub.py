@@ -119,5 +119,7 @@ class HostileHub(link_pb2_grpc.LinkServicer):
         body = link_pb2.ReceiptBody(**{**fields, **said})  # type: ignore[arg-type]
         named = Checkpoint(body.origin, body.checkpoint_size, body.checkpoint_root)
         signature = sign(key or who.key, body.SerializeToString(deterministic=True))
-        line = cosign(cosigned or named, f"fedsparse/{who.identity.name}", self.witness, time.time_ns() // 1_000_000_000)
+        line = cosign(
+            cosigned or named, f"fedsparse/{who.identity.name}", self.witness, time.time_ns() // 1_000_000_000
+        )
         return link_pb2.Receipt(body=body, signature=signature, hub_certificate=who.der, cosignature=line)
