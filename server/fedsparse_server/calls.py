@@ -18,10 +18,14 @@ from typing import Any, NoReturn
 import grpc
 from google.protobuf.message import DecodeError
 
+from fedsparse.parts import MESSAGE_BYTES
 from fedsparse_server.peers import Peer
 
 CALLS_AT_ONCE = 8
 """Of one plant, streams of tasks included; each holds a thread of the hub's."""
+
+HEADER_BYTES = 8 << 10
+"""Most that the headers of a call may have; a gateway's have some hundred."""
 
 _REQUEST_SECONDS = 60.0  # in which a request must have come whole
 _log = logging.getLogger("hub")
@@ -68,6 +72,8 @@ class Calls(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
         """Return what answers a method."""
         name = str(handler_call_details.method)
+        if (size := _header_bytes(handler_call_details)) > HEADER_BYTES:
+            return grpc.stream_stream_rpc_method_handler(self._crowded(size))
         method = self._methods.get(name)
         if method is None:
             return grpc.stream_stream_rpc_method_handler(self._unknown(name))
@@ -99,6 +105,15 @@ class Calls(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the 
 
         return call
 
+    def _crowded(self, size: int) -> Callable[[Iterator[bytes], grpc.ServicerContext], Iterator[bytes]]:
+        """Refuse what gRPC lets through: a single header far above its own limits."""
+
+        def call(requests: Iterator[bytes], context: grpc.ServicerContext) -> Iterator[bytes]:
+            what = f"{self._admit(context).name} sends {size} bytes of headers, the limit is {HEADER_BYTES}"
+            refuse(context, grpc.StatusCode.RESOURCE_EXHAUSTED, what)
+
+        return call
+
     @contextmanager
     def _counted(self, peer: Peer, context: grpc.ServicerContext) -> Iterator[None]:
         with self._lock:
@@ -113,6 +128,10 @@ class Calls(grpc.GenericRpcHandler):  # type: ignore[type-arg] # generic in the 
                 self._open[peer.name] -= 1
 
 
+def _header_bytes(details: grpc.HandlerCallDetails) -> int:
+    return sum(len(name) + len(value) for name, value in details.invocation_metadata or ())
+
+
 def _first(requests: Iterator[bytes], kind: type[Any], peer: Peer, context: grpc.ServicerContext) -> Any:
     """Wait for the request, but not for ever, and decode it."""
     return _decoded(_awaited(requests, peer, context) or b"", kind, peer, context)
@@ -125,13 +144,21 @@ def _every(requests: Iterator[bytes], kind: type[Any], peer: Peer, context: grpc
 
 
 def _awaited(requests: Iterator[bytes], peer: Peer, context: grpc.ServicerContext) -> bytes | None:
+    where = context.peer()  # of a call that has ended gRPC no longer knows it
     timer = threading.Timer(_REQUEST_SECONDS, _give_up, (peer, context))
     timer.daemon = True
     timer.start()
     try:
-        return next(requests, None)
+        data = next(requests, None)
+    except grpc.RpcError:  # gRPC has ended the call; what it tells the caller, it tells nobody here
+        _log.warning(
+            "refused %s: no whole request of %s came; it hung up, or sent more than %d bytes",
+            where, peer.name, MESSAGE_BYTES,
+        )  # fmt: skip
+        raise
     finally:
         timer.cancel()
+    return data
 
 
 def _decoded(data: bytes, kind: type[Any], peer: Peer, context: grpc.ServicerContext) -> Any:

@@ -30,7 +30,7 @@ from fedsparse.parts import MESSAGE_BYTES, PART_BYTES, parts
 from fedsparse.security import Daily, LiveCredentials, Revocations, Role, server_credentials, watch_handshakes
 from fedsparse.v1 import link_pb2
 from fedsparse_server.bell import follow
-from fedsparse_server.calls import CALLS_AT_ONCE, Calls, Method, refuse
+from fedsparse_server.calls import CALLS_AT_ONCE, HEADER_BYTES, Calls, Method, refuse
 from fedsparse_server.peers import Door, Peer, RefusedError
 from fedsparse_server.receipts import ReceiptBook
 from fedsparse_server.sessions import Session, Sessions
@@ -44,7 +44,6 @@ _POLL_SECONDS = 30.0  # how often a stream looks for tasks that no bell announce
 _CHECK_SECONDS = 2.0  # how often it is seen who may no longer be in, and whether certificates have changed
 _TOKEN_BYTES = 16
 _MOST_HELD = 16  # tasks that a plant may say it holds; it works on one
-_METADATA_BYTES = 8 << 10
 _SPARE_WORKERS = 32  # for callers who are turned away
 _log = logging.getLogger("hub")
 
@@ -341,8 +340,8 @@ def listen(hub: Hub, settings: config.FederationConfig, credentials: LiveCredent
         options=[
             ("grpc.max_receive_message_length", MESSAGE_BYTES),
             ("grpc.max_concurrent_streams", 8),  # of one connection
-            ("grpc.max_metadata_size", _METADATA_BYTES),
-            ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
+            ("grpc.max_metadata_size", HEADER_BYTES),
+            ("grpc.absolute_max_metadata_size", HEADER_BYTES),
             ("grpc.so_reuseport", 0),
             ("grpc.keepalive_time_ms", 10_000),
             ("grpc.keepalive_timeout_ms", 10_000),

@@ -27,6 +27,7 @@ from fedsparse_server import hub as hub_module
 from fedsparse_server import sessions as sessions_module
 from fedsparse_server import superlink as superlink_module
 from fedsparse_server.bell import follow, ring
+from fedsparse_server.calls import HEADER_BYTES
 from fedsparse_server.hub import Hub, listen
 from fedsparse_server.peers import CALLS_A_MINUTE, Door
 from fedsparse_server.receipts import ReceiptBook
@@ -765,6 +766,27 @@ def test_a_malformed_request_is_refused_with_the_name_of_who_sent_it(
         assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert "kiso sent 3 bytes that are no Update" in caplog.text
     assert "Traceback" not in caplog.text
+
+
+def test_headers_that_are_too_long_are_refused_with_the_name_of_who_sent_them(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    stub = bench.stub("kiso")
+    with caplog.at_level("WARNING"), pytest.raises(grpc.RpcError) as caught:
+        stub.Describe(link_pb2.DescribeRequest(protocol=3), metadata=[("x-large", "a" * 100_000)], timeout=10)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    with caplog.at_level("WARNING"), pytest.raises(grpc.RpcError):
+        stub.Describe(link_pb2.DescribeRequest(protocol=3), metadata=[("x-large", "a" * HEADER_BYTES)], timeout=10)
+    assert stub.Describe(link_pb2.DescribeRequest(protocol=3), timeout=10) == federation()
+
+
+def test_a_message_above_the_links_limit_is_logged_with_the_name_of_who_sent_it(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("WARNING"):
+        assert refused(bench.with_task(), bytes(2 << 20))[0] is grpc.StatusCode.RESOURCE_EXHAUSTED
+        eventually(lambda: "no whole request of kiso came" in caplog.text, "the log line")
+    assert "refused ipv4:" in caplog.text
 
 
 def test_of_lost_tasks_the_newest_is_sent_again_and_expired_ones_are_forgotten(bench: Bench) -> None:
