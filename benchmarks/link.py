@@ -25,7 +25,7 @@ from benchmarks.linking.waiting import allow_files, percentile
 from benchmarks.report import Claim, write_report
 from fedsparse.security import LiveCredentials, Revocations, Role
 
-_FEW = ("prober", "desk", "kiso", "ise")
+_FEW = ("carrier", "prober", "desk", "kiso", "ise")
 _MAX_MESSAGE_BYTES = 1 << 30
 _FILES = 8192
 _console = Console(highlight=False, soft_wrap=True)
@@ -57,8 +57,9 @@ class _Bench:
         desk = Plant(operator, self._certificates, "desk", whole=False)
         with self._link(operator, "prober") as link:
             self._small(small_calls.measure(operator.superlink, desk.gateway, link, self._options.calls))
+        with self._link(operator, "carrier") as link:
             self._large(large.LargeMessages(operator, desk), operator, link)
-        plants = [Plant(operator, self._certificates, name, whole=True) for name in _FEW[2:]]
+        plants = [Plant(operator, self._certificates, name, whole=True) for name in _FEW[3:]]
         with self._link(operator, "prober") as link:
             attendee = prompt.Attendee(link, operator.folder / "attendee", "prober")
             node = operator.node("prober")

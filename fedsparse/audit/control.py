@@ -96,6 +96,8 @@ class ControlCount:
             if not known or not number.isdecimal() or len(number) > len(str(_MOST)):
                 raise LedgerError(f"has {item!r:.60}, which is no call or code with a number")
             (accepted if code == name else refused)[code] = int(number)
+        if sum(accepted.values()) > _MOST:
+            raise LedgerError("counts more calls than there can be")
         found = cls(counted.since, accepted, refused, counted.received_bytes)
         if found.to_proto() != counted:
             raise LedgerError("does not add up, says that something was sent, or is in another form")

@@ -91,7 +91,7 @@ class Payloads:
             for path in self._folder.glob(".*"):
                 path.unlink()
         except OSError as error:
-            raise LedgerError(f"the scratch file {path} cannot be deleted: {error}") from error
+            raise LedgerError(f"scratch files in {self._folder} cannot be deleted: {error}") from error
 
     def _path(self, digest: bytes) -> Path:
         return self._folder / digest.hex()

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _SHA256 = "2.16.840.1.101.3.4.2.1"
 _MOST_BYTES = 1 << 20
+_COARSE_MS = 2000
 _INSTALL = "pip install 'fedsparse[timestamp]'"
 
 
@@ -166,6 +167,10 @@ def _checkpoints(evidence: Evidence, origin: str, sizes: Container[int]) -> Iter
 
 
 def _late_ms(evidence: Evidence, size: int, at: datetime) -> int:
-    """Return by how much the entry is dated after a time by which it was there."""
+    """Return by how much the entry is dated after a time by which it was there.
+
+    An authority tells whole seconds, and may be wrong by another: so much says nothing of the plant's clock.
+    """
     entry = parse_entry(evidence.rows[size - 1].entry)
-    return 0 if entry is None else max(0, entry.time_unix_ms - int(at.timestamp() * 1000))
+    late = 0 if entry is None else entry.time_unix_ms - int(at.timestamp() * 1000)
+    return late if late > _COARSE_MS else 0

@@ -14,6 +14,7 @@ from fedsparse.audit.report.stamps import stamp_sentence
 from fedsparse.audit.timestamp import Doubt, Stamp
 from fedsparse.cli.audit_evidence import open_evidence
 from fedsparse.cli.audit_stamps import Tokens, read_stamps
+from fedsparse.cli.figures import printable
 from fedsparse.cli.inspect import verify
 
 _STYLES = {Finding.VERIFIED: "bold", Finding.UNKNOWN: "yellow", Finding.CONTRADICTED: "red"}
@@ -56,4 +57,4 @@ def _refused(stamp: Stamp) -> bool:
 
 
 def _say(console: Console, line: str, style: str) -> None:
-    console.print(line, style=style, markup=False, highlight=False, soft_wrap=True)
+    console.print(printable(line), style=style, markup=False, highlight=False, soft_wrap=True)

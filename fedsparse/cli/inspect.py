@@ -12,6 +12,7 @@ from rich.table import Table
 
 from fedsparse.audit import read_receipts, verify_evidence
 from fedsparse.cli.audit_evidence import open_evidence
+from fedsparse.cli.figures import printable
 from fedsparse.errors import CertificateError
 from fedsparse.registry import Registry
 
@@ -57,7 +58,7 @@ def verify(
     if hub_receipts is None:
         console.print("not compared with the hub's record, which alone shows missing entries: --hub-receipts")
     for problem in verdict.problems:
-        console.print(f"  {problem}", style="red", markup=False, highlight=False)
+        console.print(f"  {printable(problem)}", style="red", markup=False, highlight=False)
     console.print("verified" if verdict.verified else "CONTRADICTED", style="bold")
     return verdict.verified
 

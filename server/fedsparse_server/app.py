@@ -57,7 +57,7 @@ def main(grid: Grid, context: Context) -> None:
         untouched = SparseDelta.empty(space.fingerprint, Operation.SET)
         events.emit("baseline", **operator.evaluate(untouched))
     strategy.start(
-        PromptGrid(grid, lambda: ring(settings.state), strategy.receive, strategy.wants_late),
+        PromptGrid(grid, lambda: ring(settings.state), strategy.receive, strategy.wants_late, strategy.not_sent),
         ArrayRecord(),
         num_rounds=rounds,
         timeout=settings.rounds.deadline_seconds,

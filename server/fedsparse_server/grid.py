@@ -21,6 +21,7 @@ class PromptGrid(Grid):
         on_sent: called once messages lie at the SuperLink.
         on_reply: called once for every answer, in order of arrival.
         wants_late: tells whether what has been answered is too little without late answers to earlier messages.
+        on_unsent: called with each node whose message Flower has not taken: no answer will come.
     """
 
     def __init__(
@@ -29,11 +30,13 @@ class PromptGrid(Grid):
         on_sent: Callable[[], None],
         on_reply: Callable[[Message], None],
         wants_late: Callable[[], bool] = lambda: False,
+        on_unsent: Callable[[int], None] = lambda node: None,
     ) -> None:
         self._grid = grid
         self._on_sent = on_sent
         self._on_reply = on_reply
         self._wants_late = wants_late
+        self._on_unsent = on_unsent
         self._waiting: dict[str, int] = {}  # messages that are not answered yet, and the nodes that they went to
 
     def set_run(self, run: Run) -> None:
@@ -104,6 +107,8 @@ class PromptGrid(Grid):
         named = self.push_messages(messages)  # none of what was too large for Flower
         sent = {name: node for name, node in zip(named, nodes, strict=False) if name}
         self._waiting |= sent
+        for node in set(nodes) - set(sent.values()):
+            self._on_unsent(node)
         return set(sent)
 
     def _tell(self, reply: Message) -> None:

@@ -24,7 +24,7 @@ from fedsparse import config
 from fedsparse.aggregation import admit
 from fedsparse.delta import AdapterSpace, Reason, decode_task, decode_update
 from fedsparse.envelope import field_head
-from fedsparse.errors import FedsparseError, LinkError
+from fedsparse.errors import FedsparseError, LedgerError, LinkError
 from fedsparse.events import EventLog
 from fedsparse.parts import MESSAGE_BYTES, PART_BYTES, parts
 from fedsparse.security import Daily, LiveCredentials, Revocations, Role, server_credentials, watch_handshakes
@@ -115,10 +115,14 @@ class Hub:
             )
         if len(request.session) not in (0, _TOKEN_BYTES) or len(request.held) > _MOST_HELD:
             refuse(context, grpc.StatusCode.INVALID_ARGUMENT, f"{peer.name} dials with a malformed session")
-        with self._lock:
-            self._attending[context] = peer
         try:
-            with self._sessions.attend(peer.name, request.session) as (session, stream):
+            with (
+                self._watched(peer, context),
+                self._sessions.attend(peer.name, request.session) as (
+                    session,
+                    stream,
+                ),
+            ):
                 context.send_initial_metadata(())  # tells the plant that it is in
                 context.add_callback(session.wake.set)  # a plant that hangs up is missed at once
                 there = _There(frozenset(request.held), request.partial, request.partial_bytes)
@@ -130,9 +134,6 @@ class Hub:
             refuse(context, refusal.code, str(refusal))
         except (httpx.HTTPError, OSError, FedsparseError) as error:
             refuse(context, grpc.StatusCode.UNAVAILABLE, f"no tasks can be handed out now: {error}")
-        finally:
-            with self._lock:
-                self._attending.pop(context, None)
 
     def push(self, peer: Peer, request: link_pb2.Update, context: grpc.ServicerContext) -> link_pb2.Receipt:
         """Check one update as hostile input, hand it to Flower, and give a signed receipt for it."""
@@ -154,15 +155,20 @@ class Hub:
     ) -> link_pb2.Uploaded:
         """Take the bytes of a large update, from where an earlier call was cut off; its Push comes next."""
         plant = peer.name
-        with self._alone(plant, context):
-            head = checked_head(plant, messages, self._settings.hub.max_update_bytes, context)
-            if self._receipts.find(plant, head.task_id) is not None:  # the receipt got lost, not the update
+        head = checked_head(plant, messages, self._settings.hub.max_update_bytes, context)
+        with self._alone(plant, context), self._watched(peer, context):
+            try:
+                delivered = self._receipts.find(plant, head.task_id) is not None
+            except LedgerError as error:
+                refuse(context, grpc.StatusCode.UNAVAILABLE, f"cannot take the update now: {error}")
+            if delivered:  # the receipt got lost, not the update
                 say_offset(context, head.size)
                 return link_pb2.Uploaded(size=head.size)
             session, _ = self._open_task(plant, head.task_id, context)
             session.upload = upload = begun(head, session.upload)
             say_offset(context, len(upload.parts))
-            if not upload.parts.complete and not receive(plant, upload, messages, context):
+            whole = upload.parts.complete or receive(plant, upload, messages, context, lambda: not session.ended)
+            if not whole:
                 session.upload = None
                 refuse(
                     context,
@@ -170,6 +176,17 @@ class Hub:
                     f"what {plant} uploaded for the task {head.task_id[:12]!r} is not what its head says",
                 )
             return link_pb2.Uploaded(size=head.size)
+
+    @contextmanager
+    def _watched(self, peer: Peer, context: grpc.ServicerContext) -> Iterator[None]:
+        """Let :meth:`turn_out` end a call that may last."""
+        with self._lock:
+            self._attending[context] = peer
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._attending.pop(context, None)
 
     @contextmanager
     def _alone(self, plant: str, context: grpc.ServicerContext) -> Iterator[None]:
@@ -196,6 +213,7 @@ class Hub:
         try:
             self._check(payload, task)
         except FedsparseError as error:
+            session.upload = None
             refuse(context, grpc.StatusCode.INVALID_ARGUMENT, f"update from {plant}: {error}")
         if len(request.ledger_hash) != 32:
             refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "ledger_hash must have 32 bytes")
@@ -221,6 +239,7 @@ class Hub:
             if not error.response.is_client_error:
                 raise
             session.outstanding.pop(task.task_id, None)
+            session.upload = None
             session.wake.set()
             refuse(context, grpc.StatusCode.NOT_FOUND, f"the run of the task {task.task_id[:12]!r} has ended")
 
@@ -263,8 +282,8 @@ class Hub:
                 return
             with session.pulling:
                 task, pause = looks.look() if is_open() else (None, 0.0)
+                session.forget_expired()
                 if task is not None:
-                    session.forget_expired()
                     session.outstanding[task.task_id] = task
             if task is not None:
                 _log.info("task %s for %s, %d bytes", task.task_id[:12], peer.name, len(task.payload))

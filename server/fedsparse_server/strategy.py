@@ -151,6 +151,13 @@ class SparseDeltaStrategy(Strategy):
             return False
         return len(self._round.contributions) < self._settings.rounds.min_plants
 
+    def not_sent(self, node: int) -> None:
+        """Note that Flower has not taken the task of a plant, which can be asked again in the next round."""
+        self._open.take(node)
+        if self._round is not None and node in self._round.plants:
+            self._round.plants[node].reason = "not sent"
+            _log.warning("Flower has not taken the task of %s", self._operator.name_of(node))
+
     def receive(self, reply: Message) -> None:
         """Merge one answer the moment it arrives: to this round's task or, where that counts, an earlier one's."""
         current = self._round

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import NoReturn
@@ -68,14 +68,23 @@ def say_offset(context: grpc.ServicerContext, offset: int) -> None:
 
 
 def receive(
-    plant: str, upload: Upload, messages: Iterator[link_pb2.UploadPart], context: grpc.ServicerContext
+    plant: str,
+    upload: Upload,
+    messages: Iterator[link_pb2.UploadPart],
+    context: grpc.ServicerContext,
+    is_open: Callable[[], bool],
 ) -> bool:
     """Take the parts of ``upload``; return whether they are what its head says. A wrong part ends the call.
+
+    Args:
+        is_open: tells whether the session that it belongs to goes on.
 
     Raises:
         grpc.RpcError: the plant has hung up; the parts that are here stay good.
     """
     for message in messages:
+        if not is_open():
+            refuse(context, grpc.StatusCode.NOT_FOUND, f"the session of {plant} has ended, and its upload with it")
         if message.HasField("head"):
             _refuse(context, f"an upload of {plant} has a second head")
         try:

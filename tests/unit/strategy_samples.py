@@ -36,13 +36,14 @@ class FakeFlower:
         self.tasks: dict[int, RoundTask] = {}  # the last of each node
         self.newest: dict[int, str] = {}
         self.answers: dict[str, Message] = {}
+        self.full = False  # takes no message
 
     def get_node_ids(self) -> list[int]:
         return self.nodes
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
-        names = []
-        for message in messages:
+        names: list[str] = []
+        for message in [] if self.full else messages:
             node, name = message.metadata.dst_node_id, f"m{len(self.sent)}"
             message.metadata.__dict__["_message_id"] = name
             self.sent[name], self.newest[node] = message, name
@@ -119,5 +120,5 @@ def made(pki: Pki, folder: Path, late: str = MERGE, training: str = "", space: A
         EventLog(folder / "events.jsonl"),
         Operator(lambda: signer, NAMES.__getitem__, None),
     )
-    grid = PromptGrid(cast(Grid, flower), lambda: None, strategy.receive, strategy.wants_late)
+    grid = PromptGrid(cast(Grid, flower), lambda: None, strategy.receive, strategy.wants_late, strategy.not_sent)
     return Bench(folder, flower, strategy, grid, registry)

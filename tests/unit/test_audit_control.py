@@ -55,6 +55,7 @@ def test_a_count_is_read_as_it_was_written() -> None:
         {"route": "control calls: pull-messages=4 refused.image=3"},
         {"route": "control calls: pull-messages=4 send-node-heartbeat=-3"},
         {"route": "control calls: pull-messages=4 send-node-heartbeat=" + "9" * 5000},
+        {"route": "control calls: " + " ".join(f"{call}={'9' * 19}" for call in sorted(CALLS)[:3])},
     ],
 )
 def test_a_count_in_any_other_form_is_found(site: Site, changed: dict[str, int | str]) -> None:

@@ -33,3 +33,13 @@ def test_a_text_that_is_no_policy_is_told_beside_the_verdict(
     assert f"policy: cannot tell: entry {site.ledger.size}: the bytes are no egress policy" in told
     for lang, said in ((Lang.EN, "Policies: the text of 1 entry"), (Lang.JA, "規則の記録のうち 1 件")):
         assert said in render(site.gather(), lang)
+
+
+def test_a_hostile_ledger_does_not_steer_the_auditors_terminal(
+    site: Site, given: Given, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site.policy(b'{"\\u001b[2J\\u001b]0;title\\u0007\\nledger verified": 1}')
+    assert verify_all(given, Console(force_terminal=True, color_system=None, width=200))
+    told = capsys.readouterr().out
+    assert "\x1b" not in told
+    assert "\nledger verified" not in told

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from hashlib import sha256
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -17,6 +20,7 @@ from fedsparse_server import calls as calls_module
 from fedsparse.audit import EntryDraft, EntryKind
 from fedsparse.errors import LinkError
 from fedsparse.parts import OFFSET, PART_BYTES, Assembly, parts
+from fedsparse.security import revoke
 from fedsparse.v1 import link_pb2
 from tests.unit.federation_samples import eventually, pulled_task
 from tests.unit.test_hub_link import HASH, TASK, Bench, PlantStub, begun, plant_at_work, resuming
@@ -118,7 +122,7 @@ def test_an_upload_goes_on_where_the_connection_dropped(bench: Bench, taken: lis
 
 
 def test_the_gateways_link_uploads_what_is_large_and_delivers_it_once(
-    bench: Bench, taken: list[bytes], tmp_path: Any
+    bench: Bench, taken: list[bytes], tmp_path: Path
 ) -> None:
     with plant_at_work(bench, tmp_path / "ledger") as plant:
         plant.next_task(TASK)
@@ -160,6 +164,63 @@ def test_an_upload_that_is_not_what_it_says_is_refused_and_nothing_is_answered(
     assert "that it has not uploaded" in told
 
 
+def test_a_refused_upload_tells_the_hubs_own_reason_every_time(bench: Bench, taken: list[bytes]) -> None:
+    """The refusal and the end of waiting for an offset come in either order."""
+    stub = bench.with_task()
+    for _ in range(50):
+        found, told = refusal(lambda: transfer.upload(stub, "b" * 64, LARGE))
+        assert (found, "has no open task" in told) == (grpc.StatusCode.NOT_FOUND, True)
+
+
+def test_an_upload_waits_where_the_receipts_cannot_be_read(bench: Bench, taken: list[bytes]) -> None:
+    stub = bench.with_task()
+    (bench.folder / "receipts").mkdir(exist_ok=True)
+    (bench.folder / "receipts" / "kiso.jsonl").write_text("no receipt\n{}\n")
+    found, told = refusal(lambda: transfer.upload(stub, TASK, LARGE))
+    assert (found, "cannot take the update now" in told) == (grpc.StatusCode.UNAVAILABLE, True)
+
+
+def test_bytes_that_were_refused_take_no_more_memory(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = bench.hub._settings
+    hub = settings.hub.model_copy(update={"max_update_bytes": LIMIT})
+    monkeypatch.setattr(bench.hub, "_settings", settings.model_copy(update={"hub": hub}))
+    stub = bench.with_task()
+    transfer.upload(stub, TASK, LARGE)
+    assert refusal(lambda: push(stub))[0] is grpc.StatusCode.INVALID_ARGUMENT
+    session = bench.sessions.of("kiso")
+    assert session is not None
+    assert session.upload is None
+
+
+@pytest.mark.parametrize("end", ["revoked", "replaced"])
+def test_an_upload_under_way_ends_with_its_session(
+    bench: Bench, taken: list[bytes], end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stub = bench.with_task()
+    session = bench.sessions.of("kiso")
+    assert session is not None
+    ended = threading.Event()
+
+    def slow() -> Iterator[link_pb2.UploadPart]:
+        yield head()
+        yield data()[0]
+        ended.wait(30)
+        yield from data()[1:]
+
+    call = stub.Upload.future(slow(), timeout=30)
+    eventually(lambda: session.upload is not None and len(session.upload.parts) > 0, "the first part")
+    if end == "revoked":
+        revoke(bench.pki.authority, ["kiso"])
+        (bench.folder / "crl.pem").write_bytes((bench.pki.folder / "ca" / "crl.pem").read_bytes())
+        bench.hub.turn_out()
+    else:
+        bench.attend(bench.stub("kiso"))
+        eventually(lambda: session.ended, "the end of the session")
+    ended.set()
+    expected = {grpc.StatusCode.CANCELLED} if end == "revoked" else {grpc.StatusCode.NOT_FOUND}
+    assert call.exception(timeout=20).code() in expected
+
+
 def test_bytes_that_were_uploaded_for_one_task_answer_no_other(bench: Bench, taken: list[bytes]) -> None:
     stub = bench.with_task()
     transfer.upload(stub, TASK, LARGE)
@@ -188,8 +249,32 @@ def test_a_plant_that_stops_in_the_middle_of_an_upload_is_not_waited_for(
         eventually(lambda: call.done(), "the hub's patience")
 
     call = stub.Upload.future(stuck(), timeout=30)
-    assert call.exception(timeout=20).code() in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNKNOWN)
+    assert call.exception(timeout=20).code() is grpc.StatusCode.CANCELLED
     monkeypatch.undo()
+
+
+def test_a_line_that_stalls_costs_time_and_no_update(
+    bench: Bench, taken: list[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The hub's patience ends each of the first calls; each brings one part more."""
+    monkeypatch.setattr(calls_module, "_REQUEST_SECONDS", 0.5)
+    tries: list[int] = []
+
+    def stalling(payload: bytes, offset: int = 0) -> Iterator[memoryview]:
+        tries.append(offset)
+        for number, part in enumerate(parts(payload, offset)):
+            if number and len(tries) < 3:
+                time.sleep(1.5)
+            yield part
+
+    monkeypatch.setattr(transfer, "parts", stalling)
+    with plant_at_work(bench, tmp_path / "ledger") as plant:
+        plant.next_task(TASK)
+        draft = EntryDraft(EntryKind.REASON, "hub:1", b"", task_id=TASK, round=1, version=0)
+        plant.link.push(plant.ledger.append(draft, LARGE), plant.ledger)
+    assert (tries[0], len(tries)) == (0, 3)
+    assert tries == sorted(tries)
+    assert taken == [LARGE]
 
 
 # Tasks

@@ -197,3 +197,14 @@ def test_an_update_whose_coordinates_no_longer_stand_is_given_up_at_once(
     bench.start()
     assert bench.flower.tasks[TENRYU].round == 3
     assert "those of round " in bench.events("update_given_up")[-1]["reason"]
+
+
+def test_plants_whose_task_flower_did_not_take_are_asked_again_in_the_next_round(bench: Bench) -> None:
+    bench.flower.full = True
+    bench.start()
+    bench.finish()
+    assert [event["reason"] for event in bench.events("round_failed")] != []
+    bench.flower.full = False
+    bench.start()
+    bench.finish(KISO, ISE, TENRYU)
+    assert {plant["reason"] for plant in bench.plants().values()} == {None}

@@ -279,9 +279,9 @@ class Link:
             try:
                 self._check_again()
                 update = self._update(recorded, ledger, witnessed)
+                if update.uploaded_sha256:  # it may take minutes: not while a new certificate would wait for it
+                    upload(self._stub, recorded.task_id, recorded.payload)
                 with self._pushing:
-                    if update.uploaded_sha256:
-                        upload(self._stub, recorded.task_id, recorded.payload)
                     receipt = self._stub.Push(update, timeout=_PUSH_SECONDS)
                 self._check_receipt(receipt, recorded, ledger)
                 return receipt

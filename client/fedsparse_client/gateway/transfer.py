@@ -8,7 +8,7 @@ from hashlib import sha256
 
 import grpc
 
-from fedsparse.errors import LinkError
+from fedsparse.errors import HubUnreachableError, LinkError
 from fedsparse.parts import OFFSET, PART_BYTES, Assembly, parts
 from fedsparse.v1 import link_pb2, link_pb2_grpc
 
@@ -22,8 +22,20 @@ def upload(stub: link_pb2_grpc.LinkStub, task_id: str, payload: bytes) -> None:
 
     Raises:
         grpc.RpcError: the hub refuses, or the connection drops; what has arrived stays there.
+        HubUnreachableError: the call was cut off, by the hub's patience or because the link dials anew.
         LinkError: the hub asks for bytes that there are not.
     """
+    try:
+        _upload(stub, task_id, payload)
+    except grpc.RpcError as error:
+        if error.code() is grpc.StatusCode.CANCELLED:
+            raise HubUnreachableError("the upload was cut off") from None
+        raise
+    except (grpc.FutureCancelledError, ValueError):  # ValueError: gRPC's word for a channel that was closed
+        raise HubUnreachableError("the upload was cut off") from None
+
+
+def _upload(stub: link_pb2_grpc.LinkStub, task_id: str, payload: bytes) -> None:
     told: queue.SimpleQueue[int | None] = queue.SimpleQueue()
     size = len(payload)
 
@@ -35,14 +47,14 @@ def upload(stub: link_pb2_grpc.LinkStub, task_id: str, payload: bytes) -> None:
                 yield link_pb2.UploadPart(data=bytes(part))
 
     call = stub.Upload.future(messages(), timeout=_SECONDS + _SECONDS_PER_PART * size / PART_BYTES)
-    offset = None
     try:
         offset = _offset(call, size)
-    finally:
-        told.put(offset)  # whatever it is: gRPC's thread waits for it
-        if offset is None:
-            call.cancel()  # type: ignore[no-untyped-call]
-    call.result()
+    except BaseException:
+        told.put(None)  # gRPC's thread waits for it
+        call.cancel()  # type: ignore[no-untyped-call]
+        raise
+    told.put(offset)
+    call.result()  # where the hub has named no offset, it has refused: this says why
 
 
 def _offset(call: grpc.Call, size: int) -> int | None:
