@@ -209,7 +209,7 @@ class Hub:
         """Check an update that has no receipt yet, hand it to Flower once, and issue its receipt."""
         plant = peer.name
         session, task = self._open_task(plant, request.task_id, context)
-        payload = _payload(plant, session, request, context)
+        payload, digest = _payload(plant, session, request, context)
         try:
             self._check(payload, task)
         except FedsparseError as error:
@@ -218,7 +218,6 @@ class Hub:
         if len(request.ledger_hash) != 32:
             refuse(context, grpc.StatusCode.INVALID_ARGUMENT, "ledger_hash must have 32 bytes")
         checkpoint = self._witness.check(peer, request, context)
-        digest = sha256(payload).digest()
         if session.delivered.get(request.task_id, digest) != digest:
             _refuse_other_bytes(plant, request, context)
         if request.task_id not in session.delivered:
@@ -323,15 +322,18 @@ def _to_link(task: PulledTask, offset: int, is_open: Callable[[], bool]) -> Iter
         yield field_head(link_pb2.Task.ROUND_TASK_FIELD_NUMBER, len(part)) + part  # copied once, not three times
 
 
-def _payload(plant: str, session: Session, request: link_pb2.Update, context: grpc.ServicerContext) -> bytes:
-    """Return the bytes that answer a task: those of the request, or those uploaded before it."""
+def _payload(
+    plant: str, session: Session, request: link_pb2.Update, context: grpc.ServicerContext
+) -> tuple[bytes, bytes]:
+    """Return the bytes that answer a task, those of the request or those uploaded before it, and their SHA-256."""
     if not request.uploaded_sha256:
-        return request.round_update
+        payload = request.round_update
+        return payload, sha256(payload).digest()
     upload = session.upload
     if request.round_update or upload is None or not upload.holds(request.task_id, request.uploaded_sha256):
         what = f"{plant} pushes an update for the task {request.task_id[:12]!r} that it has not uploaded"
         refuse(context, grpc.StatusCode.UNAVAILABLE, what)
-    return upload.parts.take()
+    return upload.parts.take(), upload.sha256
 
 
 def _require_protocol(protocol: int, context: grpc.ServicerContext) -> None:

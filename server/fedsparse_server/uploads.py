@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from hashlib import sha256
-from typing import NoReturn
+from dataclasses import dataclass, field
+from typing import NoReturn, Protocol
 
 import grpc
 
@@ -17,23 +17,45 @@ from fedsparse_server.calls import refuse
 _DIGEST_BYTES = 32
 
 
+class Hash(Protocol):
+    """A hash under way."""
+
+    def update(self, data: bytes, /) -> None:
+        """Take more bytes."""
+
+    def digest(self) -> bytes:
+        """Return the hash of all bytes so far."""
+
+
 @dataclass(frozen=True)
 class Upload:
     """What a plant has uploaded for one task, or is uploading.
 
     Attributes:
         task_id: the task that it is to answer.
-        sha256: of all of it, as its head says; once the parts are complete, as they are.
+        sha256: of all of it, as its head says.
         parts: those that are here.
+        hashed: these, as they came: to copy and hash hundreds of megabytes at the end takes as long as the line.
     """
 
     task_id: str
     sha256: bytes
     parts: Assembly
+    hashed: Hash = field(default_factory=hashlib.sha256)
+
+    def add(self, part: bytes) -> None:
+        """Take the next part.
+
+        Raises:
+            LinkError: it has another length than the part at this place.
+        """
+        self.parts.add(part)
+        self.hashed.update(part)
 
     def holds(self, task_id: str, digest: bytes) -> bool:
         """Tell whether it is these bytes for this task, and all of them."""
-        return self.parts.complete and (self.task_id, self.sha256) == (task_id, digest)
+        is_whole = self.parts.complete and self.hashed.digest() == self.sha256
+        return is_whole and (self.task_id, self.sha256) == (task_id, digest)
 
 
 def checked_head(
@@ -88,14 +110,14 @@ def receive(
         if message.HasField("head"):
             _refuse(context, f"an upload of {plant} has a second head")
         try:
-            upload.parts.add(message.data)
+            upload.add(message.data)
         except LinkError as error:
             _refuse(context, f"an upload of {plant}: {error}")
         if upload.parts.complete:
             break
     if not upload.parts.complete:
         _refuse(context, f"an upload of {plant} ends after {len(upload.parts)} of {upload.parts.size} bytes")
-    return sha256(upload.parts.take()).digest() == upload.sha256
+    return upload.hashed.digest() == upload.sha256
 
 
 def _refuse(context: grpc.ServicerContext, why: str) -> NoReturn:
