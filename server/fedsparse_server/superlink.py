@@ -6,10 +6,11 @@ import logging
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Self
+from typing import Self, TypeVar
 
 import httpx
 from flwr.app import Message
@@ -46,12 +47,15 @@ _BEAT_SECONDS = 30.0  # each beat costs the SuperLink several milliseconds, and 
 _SHELF_BYTES = 64 << 20
 _TURNS = 8
 _TURN_SECONDS = 1.0
+_FEW = 4  # objects: a small message has no more
+_AT_ONCE = 4
 _FIRST_PAUSE_SECONDS = 0.1
 _LAST_PAUSE_SECONDS = 2.0
 PATIENCE_SECONDS = 60.0
 """For which a SuperLink that does not answer is asked again before a plant is sent away."""
 
 _log = logging.getLogger("hub")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -273,19 +277,32 @@ class SuperLinkNode:
 
     def _take(self, arriving: _Arriving) -> bool:
         """Pull the objects that are there; return whether none is missing any more."""
-        run_id = arriving.metadata.run_id
-        for name in arriving.missing:
-            if (kept := self.shelf.get(name)) is not None:
-                arriving.objects[name] = kept
-                continue
-            reply = self._client.PullObject(PullObjectRequest(node=self._node, run_id=run_id, object_id=name))
-            if not reply.object_found:
-                raise _LostError(f"the SuperLink does not hold its object {name[:12]}")
-            if not reply.object_available:
-                return False
-            arriving.objects[name] = content = reply.object_content
-            self.shelf.put(name, content)
-        return True
+        missing, absent = arriving.missing, threading.Event()
+
+        def pull(name: str) -> bytes | None:
+            if absent.is_set():  # the others will hardly be there: the SuperLink has better to do
+                return None
+            if (content := self._object(arriving.metadata.run_id, name)) is None:
+                absent.set()
+            return content
+
+        for name, content in zip(missing, _at_once(pull, missing), strict=True):
+            if content is not None:
+                arriving.objects[name] = content
+        return not arriving.missing
+
+    def _object(self, run_id: int, name: str) -> bytes | None:
+        """Return one object of a task; None while it is not uploaded yet."""
+        if (kept := self.shelf.get(name)) is not None:
+            return kept
+        reply = self._client.PullObject(PullObjectRequest(node=self._node, run_id=run_id, object_id=name))
+        if not reply.object_found:
+            raise _LostError(f"the SuperLink does not hold its object {name[:12]}")
+        if not reply.object_available:
+            return None
+        content: bytes = reply.object_content
+        self.shelf.put(name, content)
+        return content
 
     def _bundle(self, run_id: int) -> str:
         if (known := self.shelf.bundles.get(run_id)) is None:
@@ -308,7 +325,8 @@ class SuperLinkNode:
                 clientapp_runtime_list=[0.0],
             )
         )
-        for name in pushed.objects_to_push:
+
+        def push(name: str) -> None:
             self._client.PushObject(
                 PushObjectRequest(
                     node=self._node,
@@ -318,6 +336,18 @@ class SuperLinkNode:
                     session_id=pushed.session_id,
                 )
             )
+
+        for _ in _at_once(push, pushed.objects_to_push):
+            pass
+
+
+def _at_once(step: Callable[[str], _Result], names: Sequence[str]) -> Iterator[_Result]:
+    """Yield what ``step`` gives for each name, in order; of many, some at once: both ends then have work."""
+    if len(names) <= _FEW:
+        yield from map(step, names)
+        return
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        yield from pool.map(step, names)
 
 
 class Looks:
