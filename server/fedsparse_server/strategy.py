@@ -116,9 +116,13 @@ class SparseDeltaStrategy(Strategy):
         self._round.plants |= {node: PlantRound(bytes_down=0, reason=BUSY) for node in self._open}
         nodes = [node for node in nodes if node not in self._open]
         messages = []
+        tasks: dict[int, bytes] = {}  # by the version that a plant holds: many hold the same
         for node in nodes:
             # A plant that fails to answer may or may not hold the new version: then it gets the next one whole.
-            payload = encode_task(self._task(number, version, self._held.pop(node, 0), support))
+            held = self._held.pop(node, 0)
+            if held not in tasks:
+                tasks[held] = encode_task(self._task(number, version, held, support))
+            payload = tasks[held]
             self._round.plants[node] = PlantRound(bytes_down=len(payload))
             self._open.give(node, asked)
             messages.append(Message(wrap(payload), node, "train", ttl=self._ttl(), group_id=str(number)))
