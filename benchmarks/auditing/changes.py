@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -220,7 +221,7 @@ def rewritten(stage: Stage, draw: random.Random) -> tuple[bytes, int | None]:
 
 def smuggled(stage: Stage, draw: random.Random) -> tuple[bytes, int | None]:
     """Put something in that says nothing false: files of no entry, what was deleted, what no signature covers."""
-    parts, how = Parts.of(stage.bundle), draw.randrange(7)
+    parts, how = Parts.of(stage.bundle), draw.randrange(8)
     if how == 0:
         parts.put(draw.randbytes(draw.randint(1, 600)))
     elif how == 1:
@@ -231,8 +232,11 @@ def smuggled(stage: Stage, draw: random.Random) -> tuple[bytes, int | None]:
     elif how == 3:
         parts.files |= stage.erased
         return parts.bundle(), len(parts.entries)  # the last one says that it was deleted
+    elif how == 4:
+        name = draw.choice([name for name in parts.files if name.startswith("spaces/")])
+        parts.files[name] = _in_capitals(parts.files[name])
     else:
-        return _other_words(parts, draw, (_more_certificates, _other_witness, _other_form)[how - 4], stage)
+        return _other_words(parts, draw, (_more_certificates, _other_witness, _other_form)[how - 5], stage)
     return parts.bundle(), None
 
 
@@ -265,6 +269,12 @@ def truncated(stage: Stage, draw: random.Random) -> tuple[bytes, int | None]:
         parts.files = {name: data for name, data in parts.files.items() if not name.startswith("spaces/")}
     parts.sign(stage.key, stage.origin)
     return parts.bundle(), None
+
+
+def _in_capitals(space: bytes) -> bytes:
+    """Return the same adapter space, its base fingerprint in capital letters."""
+    base = json.loads(space)["base_fingerprint"].encode()
+    return space.replace(base, base.upper(), 1)
 
 
 def _other_words(

@@ -133,10 +133,10 @@ def pack(members: dict[str, bytes]) -> bytes:
 
 def fingerprint(space: bytes) -> bytes:
     fields = json.loads(space)
-    told = b"fedsparse adapter space 1\0" + bytes.fromhex(fields["base_fingerprint"])
+    told = b"fedsparse adapter space 1\0" + (base := bytes.fromhex(fields["base_fingerprint"]))
     for name, shape in ((tensor["name"].encode(), tensor["shape"]) for tensor in fields["tensors"]):
         told += struct.pack(">Q", len(name)) + name + struct.pack(f">{len(shape) + 1}Q", len(shape), *shape)
-    return sha(told) if json.dumps(fields, indent=1).encode() == space else b""
+    return sha(told) if json.dumps(fields | {"base_fingerprint": base.hex()}, indent=1).encode() == space else b""
 
 
 def split(data: bytes) -> list[bytes]:
