@@ -149,16 +149,29 @@ def check_control(
         last[one.since] = one
 
 
-def _counts(
+def route_counts(
     entries: Iterable[ledger_pb2.LedgerEntry | None], payload: Callable[[bytes], bytes]
-) -> Iterator[tuple[int, ControlCount | LedgerError]]:
+) -> Iterator[tuple[ledger_pb2.LedgerEntry, ledger_pb2.RouteCount]]:
+    """Yield every entry of the kind ROUTE that can be read, with its count; payloads are checked elsewhere.
+
+    Args:
+        entries: parsed; None for what cannot be read.
+        payload: returns the bytes of a digest, or raises LedgerError.
+    """
     for entry in entries:
         if entry is None or int(entry.kind) != EntryKind.ROUTE:
             continue
         try:
             counted = ledger_pb2.RouteCount.FromString(payload(entry.payload_sha256))
         except (LedgerError, DecodeError):
-            continue  # told of where payloads are checked
+            continue
+        yield entry, counted
+
+
+def _counts(
+    entries: Iterable[ledger_pb2.LedgerEntry | None], payload: Callable[[bytes], bytes]
+) -> Iterator[tuple[int, ControlCount | LedgerError]]:
+    for entry, counted in route_counts(entries, payload):
         if not is_control(counted):
             continue
         try:

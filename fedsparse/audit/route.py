@@ -6,11 +6,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
-from google.protobuf.message import DecodeError
-
-from fedsparse.audit.control import is_control
+from fedsparse.audit.control import is_control, route_counts
 from fedsparse.audit.entry import EntryKind
-from fedsparse.errors import LedgerError
 from fedsparse.v1 import ledger_pb2, link_pb2
 
 # What may be sent beside the ledger's bytes: upper bounds for gRPC over TLS 1.3 over TCP on Ethernet. Measured on
@@ -182,12 +179,6 @@ def _calls(entries: Iterable[ledger_pb2.LedgerEntry | None]) -> int:
 def _counts(
     entries: Iterable[ledger_pb2.LedgerEntry | None], payload: Callable[[bytes], bytes]
 ) -> Iterator[_Count]:
-    for entry in entries:
-        if entry is None or int(entry.kind) != EntryKind.ROUTE:
-            continue
-        try:
-            counted = ledger_pb2.RouteCount.FromString(payload(entry.payload_sha256))
-        except (LedgerError, DecodeError):
-            continue  # told of where payloads are checked
+    for entry, counted in route_counts(entries, payload):
         if not is_control(counted):
             yield _Count(entry.sequence, entry.time_unix_ms, counted)

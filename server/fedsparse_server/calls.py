@@ -150,15 +150,22 @@ def _awaited(requests: Iterator[bytes], peer: Peer, context: grpc.ServicerContex
     timer.start()
     try:
         data = next(requests, None)
-    except grpc.RpcError:  # gRPC has ended the call; what it tells the caller, it tells nobody here
-        _log.warning(
-            "refused %s: no whole request of %s came; it hung up, or sent more than %d bytes",
-            where, peer.name, MESSAGE_BYTES,
-        )  # fmt: skip
+    except grpc.RpcError:
+        _log_cut_off(where, peer)
         raise
     finally:
         timer.cancel()
+    if data is None and not context.is_active():
+        _log_cut_off(where, peer)
     return data
+
+
+def _log_cut_off(where: str, peer: Peer) -> None:
+    """Note that gRPC has ended a call: what it tells the caller, it tells nobody here."""
+    _log.warning(
+        "refused %s: no whole request of %s came; it hung up, or sent more than %d bytes",
+        where, peer.name, MESSAGE_BYTES,
+    )  # fmt: skip
 
 
 def _decoded(data: bytes, kind: type[Any], peer: Peer, context: grpc.ServicerContext) -> Any:

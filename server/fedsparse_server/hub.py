@@ -8,10 +8,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import NoReturn
@@ -23,10 +22,9 @@ from cryptography import x509
 from fedsparse import config
 from fedsparse.aggregation import admit
 from fedsparse.delta import AdapterSpace, Reason, decode_task, decode_update
-from fedsparse.envelope import field_head
 from fedsparse.errors import FedsparseError, LedgerError, LinkError
 from fedsparse.events import EventLog
-from fedsparse.parts import MESSAGE_BYTES, PART_BYTES, parts
+from fedsparse.parts import MESSAGE_BYTES
 from fedsparse.security import Daily, LiveCredentials, Revocations, Role, server_credentials, watch_handshakes
 from fedsparse.v1 import link_pb2
 from fedsparse_server.bell import follow
@@ -35,6 +33,7 @@ from fedsparse_server.peers import Door, Peer, RefusedError
 from fedsparse_server.receipts import ReceiptBook
 from fedsparse_server.sessions import Session, Sessions
 from fedsparse_server.superlink import Looks, PulledTask, Shelf, SuperLinkNode
+from fedsparse_server.tasks import There, task_messages
 from fedsparse_server.uploads import begun, checked_head, receive, say_offset
 from fedsparse_server.witness import Witness
 
@@ -125,7 +124,7 @@ class Hub:
             ):
                 context.send_initial_metadata(())  # tells the plant that it is in
                 context.add_callback(session.wake.set)  # a plant that hangs up is missed at once
-                there = _There(frozenset(request.held), request.partial, request.partial_bytes)
+                there = There(frozenset(request.held), request.partial, request.partial_bytes)
                 yield from self._tasks(
                     peer, session, lambda: context.is_active() and session.is_carried_by(stream), there
                 )
@@ -267,13 +266,13 @@ class Hub:
         except RefusedError as refusal:
             refuse(context, refusal.code, str(refusal))
 
-    def _tasks(self, peer: Peer, session: Session, is_open: Callable[[], bool], there: _There) -> Iterator[bytes]:
+    def _tasks(self, peer: Peer, session: Session, is_open: Callable[[], bool], there: There) -> Iterator[bytes]:
         """Yield tasks while a stream speaks for its plant: first those that an earlier one may have lost."""
         with session.pulling:
             session.forget_expired()
             lost = [task for task in session.outstanding.values() if task.task_id not in there.held]
         for newest in lost[-1:]:  # of an older round nobody waits for an answer
-            yield from _to_link(newest, there.offset(newest), is_open)
+            yield from task_messages(newest, there.offset(newest), is_open)
         looks = Looks(session.node, _POLL_SECONDS)
         while is_open():
             session.wake.clear()
@@ -286,40 +285,8 @@ class Hub:
                     session.outstanding[task.task_id] = task
             if task is not None:
                 _log.info("task %s for %s, %d bytes", task.task_id[:12], peer.name, len(task.payload))
-                yield from _to_link(task, 0, is_open)
+                yield from task_messages(task, 0, is_open)
             session.wake.wait(pause)
-
-
-@dataclass(frozen=True)
-class _There:
-    """What a plant says that it has already: whole tasks, and the first bytes of one."""
-
-    held: Container[str]
-    partial: str
-    partial_bytes: int
-
-    def offset(self, task: PulledTask) -> int:
-        """Return from which byte on a task is to be sent."""
-        whole_parts = self.partial_bytes % PART_BYTES == 0 and self.partial_bytes < len(task.payload)
-        return self.partial_bytes if task.task_id == self.partial and whole_parts else 0
-
-
-def _to_link(task: PulledTask, offset: int, is_open: Callable[[], bool]) -> Iterator[bytes]:
-    """Yield a task as link_pb2.Task in bytes: one message, or a head and parts while the stream is open."""
-    payload = task.payload
-    head = link_pb2.Task(
-        task_id=task.task_id, run_id=task.message.metadata.run_id, bundle_sha256=task.bundle_sha256
-    )
-    if len(payload) <= PART_BYTES:
-        head.round_task = payload
-        yield head.SerializeToString()
-        return
-    head.size, head.offset = len(payload), offset
-    yield head.SerializeToString()
-    for part in parts(payload, offset):
-        if not is_open():
-            return
-        yield field_head(link_pb2.Task.ROUND_TASK_FIELD_NUMBER, len(part)) + part  # copied once, not three times
 
 
 def _payload(
