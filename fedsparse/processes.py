@@ -25,6 +25,13 @@ FLOWER_ENVIRONMENT: Mapping[str, str] = {
     "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.2",
 }
 
+# Flower's calls on loopback need no password. Linux answers on all of 127.0.0.0/8, so each role has an address
+# that nothing else uses, and deploy/nftables keeps every other user of the machine from it, whatever the port.
+HUB_LOOPBACK = "127.87.0.1"
+"""Where the hub's SuperLink listens."""
+PLANT_LOOPBACK = "127.87.0.2"
+"""Where a plant's gateway and its SuperNode listen."""
+
 
 def die_with_parent() -> None:
     """Have the kernel kill this process the moment its parent dies (Linux prctl(2))."""
@@ -48,6 +55,16 @@ def free_port(host: str = "127.0.0.1") -> int:
         return port
 
 
+def past_proxies() -> dict[str, str]:
+    """Return variables by which HTTP clients reach loopback themselves, whatever proxy the environment names.
+
+    Who exempts 127.0.0.1 from a proxy does not know of the addresses here, and httpx takes no ranges.
+    """
+    given = os.environ.get("no_proxy") or os.environ.get("NO_PROXY") or ""
+    exempt = ",".join(filter(None, (given, HUB_LOOPBACK, PLANT_LOOPBACK)))
+    return {"no_proxy": exempt, "NO_PROXY": exempt}
+
+
 def script(name: str) -> str:
     """Return the path of a console script installed beside this Python."""
     path = Path(sys.executable).parent / name
@@ -68,7 +85,7 @@ class Child:
         name: shown to people, e.g. "trainer".
         command: program and arguments.
         log: file that receives stdout and stderr, appended.
-        environment: variables on top of this process's own.
+        environment: variables on top of this process's own; proxies are not asked for loopback in any case.
     """
 
     def __init__(
@@ -87,7 +104,7 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, "PATH": _path(), **(environment or {})},
+                env={**os.environ, **past_proxies(), "PATH": _path(), **(environment or {})},
                 start_new_session=True,  # Ctrl-C reaches the supervisor alone, which then stops in order
             )
 

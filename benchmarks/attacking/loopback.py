@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable, Iterator
 
@@ -18,6 +19,7 @@ from benchmarks.attacking.gateways import Stage
 from benchmarks.attacking.messages import update
 from benchmarks.attacking.site import MAX_UPDATE_BYTES
 from fedsparse.envelope import assemble, disassemble, object_ids, wrap
+from fedsparse.processes import PLANT_LOOPBACK
 
 _GROUP = "the gateway's loopback port"
 _KERNEL = "nothing is refused: the kernel answers where nobody listens"
@@ -33,11 +35,11 @@ class _SuperNode:
     """
 
     def __init__(self, port: int) -> None:
-        self._base = f"http://127.0.0.1:{port}/v1/fleet/"
+        self._base = f"http://{PLANT_LOOPBACK}:{port}/v1/fleet/"
 
     def post(self, route: str, content: bytes | Iterator[bytes]) -> httpx.Response:
         """Make one call."""
-        return httpx.post(self._base + route, content=content, timeout=_SECONDS)
+        return httpx.post(self._base + route, content=content, timeout=_SECONDS, trust_env=False)
 
     def pull(self) -> Message:
         """Return the task that is next."""
@@ -80,7 +82,7 @@ def _posted(route: str, content: Callable[[], bytes | Iterator[bytes]]) -> Calla
 
 def _raw(request: bytes) -> Callable[[Stage], str]:
     def run(stage: Stage) -> str:
-        with socket.create_connection(("127.0.0.1", stage.site.port), _SECONDS) as plain:
+        with socket.create_connection((PLANT_LOOPBACK, stage.site.port), _SECONDS) as plain:
             plain.sendall(request)
             return "HTTP " + plain.recv(100).decode(errors="replace").partition(" ")[2].splitlines()[0]
 
@@ -95,7 +97,7 @@ def _listening() -> list[Attack]:
 
     return [
         Attack(_GROUP, "a look for ports off loopback", "nothing listens off loopback",
-               r"^listening on 127\.0\.0\.1$", None, looks, GATEWAY, why_no_log=_KERNEL),
+               rf"^listening on {re.escape(PLANT_LOOPBACK)}$", None, looks, GATEWAY, why_no_log=_KERNEL),
     ]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.attacking.federation import Federation, Watched
 from benchmarks.attacking.messages import SPACE
-from fedsparse.processes import free_port
+from fedsparse.processes import PLANT_LOOPBACK, free_port
 from fedsparse.security import Role
 
 MAX_UPDATE_BYTES = 1 << 20
@@ -58,7 +58,7 @@ class Site:
         self._federation = federation
         path = write_settings(federation, name, f"{host}:{hub}")
         self.state = path.parent / "state"
-        self.port = free_port()
+        self.port = free_port(PLANT_LOOPBACK)
         command = [sys.executable, "-u", "-m", "fedsparse_client.gateway.main", "--config", str(path)]
         child = federation.spawn(f"gateway-{name}", [*command, "--port", str(self.port)])
         self.watched = Watched(child, fresh=True)

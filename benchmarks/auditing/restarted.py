@@ -13,7 +13,7 @@ from fedsparse_client.gateway.main import main
 from benchmarks.linking.operator import MAX_UPDATE_BYTES
 from benchmarks.linking.plant import SITE
 from fedsparse.bundle import bundle_sha256
-from fedsparse.processes import die_with_parent, free_port
+from fedsparse.processes import PLANT_LOOPBACK, die_with_parent, free_port
 
 PRELOAD = "benchmarks.auditing.restarted"
 
@@ -32,7 +32,7 @@ class Gateway:
     def __init__(self, folder: Path, name: str, home: Path, hub: str, space: bytes) -> None:
         self.name = name
         self.ledger = folder / "state" / "ledger"
-        self.port = free_port()
+        self.port = free_port(PLANT_LOOPBACK)
         self.log = folder / "gateway.log"
         self._settings = folder / "site.toml"
         self._attending = folder / "state" / "attending"

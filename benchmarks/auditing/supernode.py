@@ -14,6 +14,7 @@ from flwr.proto.message_pb2 import PullObjectRequest, PullObjectResponse, PushOb
 
 from fedsparse.envelope import assemble, disassemble, object_ids, unwrap, wrap
 from fedsparse.errors import DeltaError
+from fedsparse.processes import PLANT_LOOPBACK
 
 _PULL_SECONDS = 20.0  # the gateway holds a pull for 15
 _RETRY_SECONDS = 0.02
@@ -28,7 +29,8 @@ class SuperNode:
     """
 
     def __init__(self, port: int, answer: Callable[[bytes], bytes]) -> None:
-        self._client = httpx.Client(base_url=f"http://127.0.0.1:{port}/v1/fleet/", timeout=_PULL_SECONDS)
+        place = f"http://{PLANT_LOOPBACK}:{port}/v1/fleet/"
+        self._client = httpx.Client(base_url=place, timeout=_PULL_SECONDS, trust_env=False)
         self._answer = answer
         self._stop = threading.Event()
         threading.Thread(target=self._work, daemon=True).start()

@@ -12,7 +12,7 @@ from benchmarks.linking.messages import SPACE
 from benchmarks.linking.operator import MAX_UPDATE_BYTES, Operator
 from benchmarks.linking.trainer import SOCKET
 from fedsparse.files import write_atomic
-from fedsparse.processes import Child, free_port, script
+from fedsparse.processes import PLANT_LOOPBACK, Child, free_port, script
 from fedsparse.security import Role
 
 _START_SECONDS = 120.0
@@ -32,7 +32,7 @@ class Plant:
         self._operator = operator
         self.name = name
         self.state = operator.folder / name / "state"
-        self.port = free_port()
+        self.port = free_port(PLANT_LOOPBACK)
         self._write(certificates.home(Role.PLANT, name))
         module = [script("python"), "-u", "-m"]
         config = ["--config", str(self.state.parent / "site.toml"), "--port", str(self.port)]
@@ -48,7 +48,7 @@ class Plant:
     @property
     def gateway(self) -> str:
         """Where a SuperNode finds the gateway."""
-        return f"127.0.0.1:{self.port}"
+        return f"{PLANT_LOOPBACK}:{self.port}"
 
     @property
     def log(self) -> Path:
@@ -68,16 +68,16 @@ class Plant:
         secret = self.state / "runtime.secret"
         secret.touch(mode=0o600)
         secret.write_text(secrets.token_hex(32))
-        runtime = str(free_port())
+        runtime = str(free_port(PLANT_LOOPBACK))
         self._spawn(
             "supernode",
             [
                 *[script("flower-supernode"), "--insecure", "--superlink", self.gateway],
-                *["--host", "127.0.0.1", "--port", runtime],
+                *["--host", PLANT_LOOPBACK, "--port", runtime],
                 *["--isolation", "process", "--superexec-auth-secret-file", str(secret)],
             ],
         )
-        place = ["--runtime", f"127.0.0.1:{runtime}", "--secret-file", str(secret)]
+        place = ["--runtime", f"{PLANT_LOOPBACK}:{runtime}", "--secret-file", str(secret)]
         self._spawn("executor", [*module, "fedsparse_client.executor", *place])
 
 

@@ -13,9 +13,10 @@ from fedsparse.approval import require_approved
 from fedsparse.bundle import bundle_sha256
 from fedsparse.errors import CertificateError, LinkError, ProcessError
 from fedsparse.files import hold, private_folder, require_socket_path
-from fedsparse.processes import FLOWER_ENVIRONMENT, Child, free_port, script, stop_all
+from fedsparse.processes import FLOWER_ENVIRONMENT, PLANT_LOOPBACK, Child, free_port, script, stop_all
 from fedsparse.security import Role, load_credentials
 from fedsparse_client.app import SOCKET_VARIABLE
+from fedsparse_client.gateway.calls import HELD_FILE
 
 PROGRESS_FILE = "trainer.progress"  # holds "read total", both in images
 _RESTARTS = 10  # of one process within _RESTART_WINDOW_SECONDS, before the agent gives up
@@ -47,11 +48,12 @@ class Agent:
         self._settings = settings
         self._say = say
         self._state = settings.state
-        self._gateway_port = free_port()
-        self._runtime_port = free_port()
+        self._gateway_port = free_port(PLANT_LOOPBACK)
+        self._runtime_port = free_port(PLANT_LOOPBACK)
         self._children: dict[str, Child] = {}
         self._restarts: dict[str, list[float]] = {}
         self._quarter = 0  # of the images
+        self._held = ""
 
     def start(self) -> None:
         """Start gateway, trainer, SuperNode and executor; return when the plant is present at the hub.
@@ -71,19 +73,38 @@ class Agent:
         config.require_source(self._settings.data.path, "data.path")
         require_socket_path(self._state / "trainer.sock")
         self._lock = hold(private_folder(self._state) / "lock", "plant")
-        for name in ("federation.pb", "trainer.ready", "attending", PROGRESS_FILE):
+        for name in ("federation.pb", "trainer.ready", "attending", PROGRESS_FILE, HELD_FILE):
             (self._state / name).unlink(missing_ok=True)
         self._write_secret()
         self._say(f"dialling the hub at {self._settings.site.hub}")
         gateway = self._spawn("gateway")
-        gateway.wait_until((self._state / "federation.pb").exists, timeout=3600)
+        gateway.wait_until(self._reached("federation.pb"), timeout=3600)
         self._say("loading the base model and checking the data")
         trainer = self._spawn("trainer")
         self._spawn("supernode")
         self._spawn("executor")
         trainer.wait_until(self._trainer_ready, timeout=_FEATURES_SECONDS)
-        gateway.wait_until((self._state / "attending").exists, timeout=3600)
+        gateway.wait_until(self._reached("attending"), timeout=3600)
         self._say("present at the hub")
+
+    def _reached(self, name: str) -> Callable[[], bool]:
+        """Return what tells whether the gateway has come so far, and says what keeps it from the hub meanwhile."""
+
+        def reached() -> bool:
+            self._say_held()
+            return (self._state / name).exists()
+
+        return reached
+
+    def _say_held(self) -> None:
+        """Say once why the site's own policy keeps the plant from the hub, and once that it no longer does."""
+        try:
+            held = (self._state / HELD_FILE).read_text(encoding="utf-8")
+        except OSError:
+            held = ""
+        if bool(held) != bool(self._held):
+            self._say(held or "this site's own policy lets the plant call the hub again")
+        self._held = held
 
     def _trainer_ready(self) -> bool:
         """Say how far the reading of the images is, and return whether the trainer is ready."""
@@ -98,10 +119,11 @@ class Agent:
         """Watch the processes until interrupted; restart one that stops.
 
         Raises:
-            LinkError: the hub refuses this plant for good.
+            LinkError: the hub, or the site's own policy, refuses this plant for good.
             ProcessError: a process keeps stopping.
         """
         while True:
+            self._say_held()
             for name, child in list(self._children.items()):
                 if child.exit_code is not None:
                     self._restart(name, child)
@@ -152,11 +174,11 @@ class Agent:
         if name == "trainer":
             return [*module, "fedsparse_client.trainer", "--config", str(self._path)]
         if name == "executor":
-            runtime = f"127.0.0.1:{self._runtime_port}"
+            runtime = f"{PLANT_LOOPBACK}:{self._runtime_port}"
             return [*module, "fedsparse_client.executor", "--runtime", runtime, "--secret-file", secret]
         return [
-            *[script("flower-supernode"), "--insecure", "--superlink", f"127.0.0.1:{self._gateway_port}"],
-            *["--host", "127.0.0.1", "--port", str(self._runtime_port)],
+            *[script("flower-supernode"), "--insecure", "--superlink", f"{PLANT_LOOPBACK}:{self._gateway_port}"],
+            *["--host", PLANT_LOOPBACK, "--port", str(self._runtime_port)],
             *["--isolation", "process", "--superexec-auth-secret-file", secret],
         ]
 

@@ -32,6 +32,7 @@ from fedsparse_client.versions import HeldVersion, VersionNotHeldError
 if TYPE_CHECKING:
     from fedsparse.sparsity import Support
     from fedsparse.training import LocalTrainer
+    from fedsparse.training.manifest import PinnedData
 
 _REASONS: tuple[tuple[type[Exception], Reason], ...] = (
     (VersionNotHeldError, Reason.VERSION_NOT_HELD),
@@ -54,6 +55,7 @@ class RoundRunner:
         egress: what this site lets out: no other metric is offered, and none to more digits; the number of samples
             in its steps. The gate judges on its own.
         guard: probes updates before they are handed over, where the site wants that.
+        pinned: refuses to train once the data are others than were verified, where the site has pinned them.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class RoundRunner:
         folder: Path,
         egress: EgressSettings,
         guard: LeakageGuard | None = None,
+        pinned: PinnedData | None = None,
     ) -> None:
         self._trainer = trainer
         self._held = held
@@ -70,6 +73,7 @@ class RoundRunner:
         self._residual = Residual(folder, trainer.space)
         self._egress = egress
         self._guard = guard
+        self._pinned = pinned
 
     def answer(self, task: RoundTask) -> RoundUpdate:
         """Return the update for ``task``; an exception's text stays in this process's log, a code leaves."""
@@ -96,6 +100,8 @@ class RoundRunner:
             )
         state = self._held.accept(task)
         before = self._residual.settle(self._held.number, self._held.manifest)  # before anything can fail
+        if self._pinned is not None:
+            self._pinned.require_unchanged()
         started = time.monotonic()
         trained = self._trainer.train(state, task.training, task.round, self._agreed(task))
         seconds = time.monotonic() - started

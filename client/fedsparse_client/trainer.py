@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -33,6 +34,7 @@ from fedsparse_client.versions import HeldVersion
 if TYPE_CHECKING:
     from fedsparse.adapters import BaseModel
     from fedsparse.training import LocalTrainer
+    from fedsparse.training.manifest import PinnedData
 
 _MAX_TASK_BYTES = 1 << 30
 _ASK = "Ask the operator, and install the same release of fedsparse"
@@ -51,12 +53,27 @@ class _Service(trainer_pb2_grpc.TrainerServicer):
         return trainer_pb2.TrainReply(round_update=encode_update(self._runner.answer(task)))
 
 
+@dataclass(frozen=True)
+class Site:
+    """What a plant trains with.
+
+    Attributes:
+        base: the frozen base model.
+        trainer: the warm local trainer on the plant's data.
+        pinned: what notices that the data change; None where site.toml pins nothing.
+    """
+
+    base: BaseModel
+    trainer: LocalTrainer
+    pinned: PinnedData | None
+
+
 def build_trainer(settings: config.SiteConfig, federation: link_pb2.Federation) -> LocalTrainer:
     """Return the trainer alone; see :func:`open_site`."""
-    return open_site(settings, federation)[1]
+    return open_site(settings, federation).trainer
 
 
-def open_site(settings: config.SiteConfig, federation: link_pb2.Federation) -> tuple[BaseModel, LocalTrainer]:
+def open_site(settings: config.SiteConfig, federation: link_pb2.Federation) -> Site:
     """Load base model and data, and check both before anything is trained.
 
     Raises:
@@ -64,12 +81,13 @@ def open_site(settings: config.SiteConfig, federation: link_pb2.Federation) -> t
             for cannot be.
         ConfigError: the adapter does not fit the base model, or the site's augmentation does not fit the task.
         SpaceMismatchError: the adapter settings lead to another space here.
-        DataError: the data folder is absent or holds something unusable.
+        DataError: the data folder is absent or holds something unusable, or other files than site.toml pins.
     """
     import torch
 
     from fedsparse.adapters import build_adapter, load_base
     from fedsparse.training import LocalTrainer, load_labelled, prepare
+    from fedsparse.training.manifest import verify_data
 
     described, spec = _federation_settings(federation), _adapter_settings(federation)
     task, classes = described.task, described.classes
@@ -78,7 +96,10 @@ def open_site(settings: config.SiteConfig, federation: link_pb2.Federation) -> t
             f"augmentation.mixup and augmentation.cutmix are for images, but the federation's task is {task}",
             "Leave them out of site.toml",
         )
+    pinned = verify_data(settings.data, _log_quarters())
     samples = load_labelled(settings.data, task, classes)
+    if pinned is not None:
+        pinned.require_same_files()  # what was loaded is what was verified
     base = load_base(_base_settings(settings, federation.base_model), spec, classes, task)
     with (settings.state / "base_model_loads").open("a") as file:
         file.write(f"{time.time():.0f} {base.fingerprint.hex()}\n")
@@ -100,7 +121,7 @@ def open_site(settings: config.SiteConfig, federation: link_pb2.Federation) -> t
     torch.set_num_threads(settings.trainer.threads)
     folder = settings.state / "trainer"
     inputs = prepare(base, samples, folder, settings.augmentation, _progress_in(settings.state / PROGRESS_FILE))
-    return base, LocalTrainer(adapter, samples, inputs, settings.augmentation)
+    return Site(base, LocalTrainer(adapter, samples, inputs, settings.augmentation), pinned)
 
 
 def _federation_settings(federation: link_pb2.Federation) -> config.FederationSettings:
@@ -162,8 +183,23 @@ def _progress_in(path: Path) -> Callable[[int, int], None]:
     return tell
 
 
-def build_runner(settings: config.SiteConfig, trainer: LocalTrainer) -> RoundRunner:
-    """Put the trainer together with the adapter version that this plant holds."""
+def _log_quarters() -> Callable[[int, int], None]:
+    """Return a function that logs each quarter of the data that is verified."""
+    quarter = 0
+
+    def tell(done: int, total: int) -> None:
+        nonlocal quarter
+        if total and 4 * done // total > quarter:
+            quarter = 4 * done // total
+            _log.info("verified %d of %d bytes of the pinned data", done, total)
+
+    return tell
+
+
+def build_runner(
+    settings: config.SiteConfig, trainer: LocalTrainer, pinned: PinnedData | None = None
+) -> RoundRunner:
+    """Put the trainer together with the adapter version that this plant holds, and with the data it has pinned."""
     identity = settings.site.identity
 
     def roots() -> list[x509.Certificate]:
@@ -189,13 +225,14 @@ def build_runner(settings: config.SiteConfig, trainer: LocalTrainer) -> RoundRun
     folder = settings.state / "trainer"
     held = HeldVersion(folder / "version", trainer.space, verify_manifest)
     guard = build_guard(settings.probe, trainer, folder)
-    return RoundRunner(trainer, held, folder, settings.egress, guard)
+    return RoundRunner(trainer, held, folder, settings.egress, guard, pinned)
 
 
 def serve(settings: config.SiteConfig, federation: link_pb2.Federation) -> None:
     """Serve until killed."""
-    trainer = build_trainer(settings, federation)
-    runner = build_runner(settings, trainer)
+    site = open_site(settings, federation)
+    trainer = site.trainer
+    runner = build_runner(settings, trainer, site.pinned)
     socket = settings.state / "trainer.sock"
     socket.unlink(missing_ok=True)
     os.umask(0o077)  # only the plant's own user may hand it tasks

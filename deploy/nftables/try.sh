@@ -9,6 +9,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 plant=fedsparse-plant-$$ hub=fedsparse-hub-$$
 gateway=64001 other=64002 hub_user=64003 # user ids that need no account
 hub_address=192.0.2.10 hub_port=9443     # as in plant.nft
+plant_loopback=127.87.0.2 hub_loopback=127.87.0.1 # the same
 elsewhere=192.0.2.11 admin=192.0.2.200 plant_address=192.0.2.1
 scratch=$(mktemp -d)
 children=() failures=0
@@ -45,6 +46,12 @@ dial() { # SPACE USER ADDRESS PORT [SOURCE]; a dropped packet shows as no answer
 import socket, sys
 address, port, *source = sys.argv[1:]
 socket.create_connection((address, int(port)), 1.0, (source[0], 0) if source else None).close()' "${@:3}"
+}
+refused() { # the same; true only where it is told so at once
+    local told
+    told=$(dial "$@" 2>&1) && return 1
+    echo "$told"
+    grep -q ConnectionRefusedError <<<"$told"
 }
 counter() { # SPACE TABLE NAME packets|bytes
     inside "$1" nft list counter inet "$2" "$3" | sed -n "s/.*\b$4 \([0-9]*\).*/\1/p"
@@ -101,7 +108,10 @@ for link in lo hub0; do ip -n "$hub" link set $link up; done
 sed "s/\"fedsparse-plant\"/$gateway/" "$here/plant.nft" >"$scratch/plant.nft"
 sed "s/\"fedsparse-hub\"/$hub_user/" "$here/hub.nft" >"$scratch/hub.nft"
 listen "$hub" 0 $hub_address:$hub_port $hub_address:9444 $elsewhere:$hub_port
-listen "$plant" $gateway 127.0.0.1:40000 127.0.0.1:3128 $plant_address:40001
+listen "$plant" $gateway $plant_loopback:40000 $plant_address:40001
+listen "$plant" $other $plant_loopback:40002 127.0.0.1:40000 127.0.0.1:3128
+listen "$hub" $hub_user $hub_loopback:40000
+listen "$hub" $other $hub_loopback:40002 127.0.0.1:40000
 listen "$plant" 0 $plant_address:22
 
 echo "before any rule"
@@ -109,6 +119,8 @@ expect yes "the gateway's user reaches another port" dial "$plant" $gateway $hub
 expect yes "the gateway's user reaches another address" dial "$plant" $gateway $elsewhere $hub_port
 expect yes "another user reaches the hub" dial "$plant" $other $hub_address $hub_port
 expect yes "a local proxy is there" dial "$plant" $gateway 127.0.0.1 3128
+expect yes "another user reaches the gateway's port on loopback" dial "$plant" $other $plant_loopback 40000
+expect yes "another user reaches SuperLink's" dial "$hub" $other $hub_loopback 40000
 expect yes "the hub's user dials out" dial "$hub" $hub_user $plant_address 22
 
 inside "$plant" nft -f "$scratch/plant.nft"
@@ -119,7 +131,12 @@ expect yes "the gateway's user reaches the hub" dial "$plant" $gateway $hub_addr
 expect no "... another port of the hub" dial "$plant" $gateway $hub_address 9444
 expect no "... another address" dial "$plant" $gateway $elsewhere $hub_port
 expect no "... a proxy on this machine" dial "$plant" $gateway 127.0.0.1 3128
-expect yes "... its own processes on loopback" dial "$plant" $gateway 127.0.0.1 40000
+expect no "... another user's service on loopback" dial "$plant" $gateway 127.0.0.1 40000
+expect no "... what another user has put on the plant's own address" dial "$plant" $gateway $plant_loopback 40002
+expect yes "... its own processes there" dial "$plant" $gateway $plant_loopback 40000
+expect yes "root reaches them" dial "$plant" 0 $plant_loopback 40000
+expect yes "another user is refused by them at once" refused "$plant" $other $plant_loopback 40000
+expect yes "... and reaches a service of its own on loopback" dial "$plant" $other 127.0.0.1 40000
 expect no "another user reaches the hub" dial "$plant" $other $hub_address $hub_port
 expect no "... another port of the hub" dial "$plant" $other $hub_address 9444
 expect no "... another address" dial "$plant" $other $elsewhere $hub_port
@@ -136,7 +153,7 @@ sleep 0.5
 after=$(counter "$plant" fedsparse fedsparse_hub bytes)
 expect yes "the counter fedsparse_hub grew by at least as much: $((after - before)) bytes" \
     at_least $((after - before)) 100000
-for name in fedsparse_refused fedsparse_refused_others fedsparse_refused_in; do
+for name in fedsparse_refused fedsparse_refused_others fedsparse_refused_in fedsparse_refused_local; do
     count=$(counter "$plant" fedsparse $name packets)
     expect yes "the counter $name has counted: $count packets" at_least "$count" 1
 done
@@ -157,6 +174,14 @@ expect no "an address that is none of the plants' reaches the hub" \
 expect yes "the counter fedsparse_hub_refused has counted" \
     at_least "$(counter "$hub" fedsparse_hub fedsparse_hub_refused packets)" 1
 expect no "the hub's user dials out" dial "$hub" $hub_user $plant_address 22 $admin
+expect yes "... and reaches SuperLink on loopback" dial "$hub" $hub_user $hub_loopback 40000
+expect yes "root reaches SuperLink" dial "$hub" 0 $hub_loopback 40000
+expect yes "another user is refused by SuperLink at once" refused "$hub" $other $hub_loopback 40000
+expect yes "... and reaches a service of its own on loopback" dial "$hub" $other 127.0.0.1 40000
+expect no "the hub's user is answered by what another user has put on SuperLink's address" \
+    dial "$hub" $hub_user $hub_loopback 40002
+expect yes "the counter fedsparse_hub_local has counted" \
+    at_least "$(counter "$hub" fedsparse_hub fedsparse_hub_local packets)" 2
 
 [ $failures -eq 0 ] || { echo "$failures not as they should be"; exit 1; }
 echo "all as it should be"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedsparse.audit.payloads import Payloads
+from fedsparse.audit.payloads import Payloads, is_mark
 from fedsparse.delta import AdapterSpace
 from fedsparse.errors import FedsparseError, LedgerError
 
@@ -41,6 +41,7 @@ class Evidence:
         problems: what is wrong with the file that it was read from.
         held: digests of its payloads, where it may hold nothing that no entry needs; None for a folder, in which a
             crash leaves some.
+        files: names of the files beside a folder's entries that hold payloads or parts of them.
     """
 
     rows: tuple[Row, ...]
@@ -51,6 +52,7 @@ class Evidence:
     nodes: Mapping[tuple[int, int], bytes] | None = None
     problems: tuple[str, ...] = ()
     held: frozenset[bytes] | None = None
+    files: tuple[str, ...] = ()
 
 
 def read_folder(folder: Path, payload_key: bytes | None = None) -> Evidence:
@@ -65,6 +67,7 @@ def read_folder(folder: Path, payload_key: bytes | None = None) -> Evidence:
     path = folder / "ledger.db"
     if not path.exists():
         raise LedgerError(f"{folder} holds no ledger", "Name a folder with a ledger.db")
+    files = _payload_files(folder / "payloads")  # before the entries: a payload is there before its entry
     try:
         # Evidence is only read. Where nobody writes, SQLite needs no files of its own beside it.
         mode = "mode=ro" if path.with_name("ledger.db-wal").exists() else "mode=ro&immutable=1"
@@ -91,7 +94,15 @@ def read_folder(folder: Path, payload_key: bytes | None = None) -> Evidence:
         read_spaces({path.name: path.read_bytes() for path in sorted((folder / "spaces").glob("*.json"))}),
         Payloads(folder / "payloads", payload_key).get,
         {(level, place): node for level, place, node in nodes},
+        files=files,
     )
+
+
+def _payload_files(folder: Path) -> tuple[str, ...]:
+    try:
+        return tuple(sorted(path.name for path in folder.iterdir() if not is_mark(path.name)))
+    except OSError:
+        return ()  # a copy without payloads: each that an entry needs is told of as gone
 
 
 def read_spaces(files: Mapping[str, bytes]) -> dict[bytes, AdapterSpace]:

@@ -96,8 +96,7 @@ class Ledger:
             self._key = load_key(folder / "ledger.key", create=self._table.last() is None)
             self.key = public_bytes(self._key)
             self.origin = require_name(origin_of(plant, self.key))
-            self._load()
-            self._tidy()
+            self._recover()
             self.witnessed = max(map(self._size_in, self._table.receipts()), default=0)
         except (LedgerError, DecodeError) as error:
             self._lock_file.close()
@@ -111,6 +110,8 @@ class Ledger:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if not self._uncertain:
+            self._payloads.release()
         self._table.close()
         self._lock_file.close()
 
@@ -135,22 +136,30 @@ class Ledger:
         """
         with self._guard:
             if self._uncertain:
-                self._load()
-            digest = self._payloads.put(payload) if payload else merkle.EMPTY_ROOT  # SHA-256 of nothing
-            entry = self._entry(draft, payload, digest)
-            hashed = merkle.leaf_hash(entry)
-            nodes = list(merkle.completed(self._node, self._size, hashed))
-            fresh = {(level, index): node for level, index, node in nodes}
+                self._recover()
+            self._uncertain = True  # from here on there may be a payload that no entry names
+            try:
+                return self._record(draft, payload)
+            except LedgerError:
+                with suppress(LedgerError, DecodeError):  # what cannot be mended now is before the next entry
+                    self._recover()
+                raise
 
-            def node(level: int, index: int) -> bytes:
-                return fresh.get((level, index)) or self._node(level, index)
+    def _record(self, draft: EntryDraft, payload: bytes) -> Recorded:
+        digest = self._payloads.put(payload) if payload else merkle.EMPTY_ROOT  # SHA-256 of nothing
+        entry = self._entry(draft, payload, digest)
+        hashed = merkle.leaf_hash(entry)
+        nodes = list(merkle.completed(self._node, self._size, hashed))
+        fresh = {(level, index): node for level, index, node in nodes}
 
-            root = merkle.root(node, self._size + 1)
-            note = sign_checkpoint(Checkpoint(self.origin, self._size + 1, root), self._key)
-            self._uncertain = True
-            self._table.insert(self._size + 1, entry, hashed, nodes, note)
-            self._advance(hashed, fresh)
-            return Recorded(payload, draft.task_id, self._size, hashed, _DOOR)
+        def node(level: int, index: int) -> bytes:
+            return fresh.get((level, index)) or self._node(level, index)
+
+        root = merkle.root(node, self._size + 1)
+        note = sign_checkpoint(Checkpoint(self.origin, self._size + 1, root), self._key)
+        self._table.insert(self._size + 1, entry, hashed, nodes, note)
+        self._advance(hashed, fresh)
+        return Recorded(payload, draft.task_id, self._size, hashed, _DOOR)
 
     def append_note(self, kind: EntryKind, content: Message | bytes, policy_sha256: bytes = b"") -> int:
         """Record something about the ledger itself, which does not leave; return the entry's place.
@@ -258,16 +267,29 @@ class Ledger:
             self.append_note(EntryKind.ERASED, erasure)
             self._payloads.remove(digest)
 
+    def _recover(self) -> None:
+        """Read where the ledger ends, and finish what was cut off, at opening or after a write that failed."""
+        self._load()
+        self._table.settle()
+        self._tidy()
+        self._uncertain = False
+
     def _tidy(self) -> None:
-        """Finish what a crash may have cut off: payloads half written, or recorded as deleted but still there."""
-        self._payloads.sweep()
+        """Delete payloads half written, never recorded, or recorded as deleted but still there.
+
+        Only after a commit of our own: until then a power cut, or the next recovery of SQLite's log, may still
+        take away an entry that is read, or bring one that is not. Nobody else writes while this process does.
+        """
+        named: set[bytes] = set()
         erased: set[bytes] = set()
         for entry in self.entries():
+            named.add(entry.payload_sha256)
             erased.discard(entry.payload_sha256)  # recorded anew since
             if int(entry.kind) == EntryKind.ERASED:
                 with suppress(LedgerError, DecodeError):  # an auditor will ask what became of it
                     note = self._payloads.get(entry.payload_sha256)
                     erased.add(ledger_pb2.Erasure.FromString(note).payload_sha256)
+        self._payloads.recover(named)
         for digest in erased:
             self._payloads.remove(digest)
 
@@ -313,7 +335,6 @@ class Ledger:
                     f"the ledger {self._folder} was altered: its entries do not give its last checkpoint",
                     "Find out how: fedsparse audit verify",
                 )
-        self._uncertain = False
 
     def _advance(self, hashed: bytes, fresh: dict[tuple[int, int], bytes]) -> None:
         self._uncertain = False

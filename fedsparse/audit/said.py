@@ -46,6 +46,16 @@ def needed(entries: Iterable[ledger_pb2.LedgerEntry | None], erased: Mapping[byt
     }
 
 
+def left_over(
+    evidence: Evidence, entries: Iterable[ledger_pb2.LedgerEntry | None], erased: Mapping[bytes, int]
+) -> tuple[str, ...]:
+    """Return the names of files in a ledger's folder that hold payloads, or parts of them, for no entry."""
+    if not evidence.files:
+        return ()
+    wanted = {digest.hex() for digest in needed(entries, erased)}
+    return tuple(name for name in evidence.files if name not in wanted)
+
+
 def space_in(payload: bytes) -> bytes:
     """Return the fingerprint of the adapter space of the delta in an update; nothing where there is none."""
     try:

@@ -59,6 +59,17 @@ class Table:
         except sqlite3.Error as error:
             raise self._unwritten(error) from error
 
+    def settle(self) -> None:
+        """Commit, so that what is read from now on is what the disk has, whatever was cut off before.
+
+        SQLite's log may end in a transaction whose sync failed, or that another reader's index hides: the next
+        commit, even of a number that stays what it is, syncs the one and overwrites the other.
+        """
+        try:
+            self._database.execute("PRAGMA user_version = 0")
+        except sqlite3.Error as error:
+            raise self._unwritten(error) from error
+
     def file_receipt(self, sequence: int, receipt: bytes) -> None:
         """Add a receipt; there can be one for each entry."""
         try:

@@ -17,7 +17,7 @@ from fedsparse.audit.notes import Checkpoint, check_note
 from fedsparse.audit.opening import read_openings
 from fedsparse.audit.policies import check_policy, unread_policies
 from fedsparse.audit.receipt import Receipted, agrees, check_receipt, read_receipts
-from fedsparse.audit.said import check_held, check_payload, erasures
+from fedsparse.audit.said import check_held, check_payload, erasures, left_over
 from fedsparse.errors import LedgerError
 from fedsparse.v1 import ledger_pb2, link_pb2
 
@@ -43,6 +43,8 @@ class Verdict:
             ledger does not have, or they were lost on their way.
         unread: policies that this release does not read as one, each naming its entry: what they let through
             cannot be told.
+        left_over: files in the ledger's folder that hold payloads, or parts of some, and that no entry needs: what
+            is being recorded at this moment, what a crash left, or of entries that are gone.
         problems: every contradiction, each naming its entry.
     """
 
@@ -55,6 +57,7 @@ class Verdict:
     witnessed: int
     unfiled: tuple[int, ...]
     unread: tuple[str, ...]
+    left_over: tuple[str, ...]
     problems: tuple[str, ...]
 
     @property
@@ -149,6 +152,7 @@ def verify_evidence(
         witnessed=max((_size_in(one) for one in evidence.receipts.values()), default=0),
         unfiled=_unfiled(evidence.receipts),
         unread=tuple(unread_policies(entries, evidence.payload)),
+        left_over=left_over(evidence, entries, erased),
         problems=tuple(problems),
     )
 

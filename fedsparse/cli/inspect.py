@@ -17,6 +17,7 @@ from fedsparse.errors import CertificateError
 from fedsparse.registry import Registry
 
 _NAMED_AT_MOST = 10
+_NAME_SHOWN = 16
 
 
 def verify(
@@ -53,6 +54,16 @@ def verify(
             "lost; the hub's own record tells",
             highlight=False,
         )
+    if verdict.left_over:
+        names = [printable(name[:_NAME_SHOWN]) for name in verdict.left_over]
+        console.print(
+            f"{_some(names)} in payloads/ belong to no entry: one may be of an entry being written; what a "
+            "crash left, the gateway deletes when it starts; what stays then is of entries that are gone (was an "
+            "older ledger.db put back?), or is yours to delete",
+            style="yellow",
+            markup=False,
+            highlight=False,
+        )
     if pem is None:
         console.print("signatures of receipts not checked: name the federation's CA certificate with --ca")
     if hub_receipts is None:
@@ -63,7 +74,7 @@ def verify(
     return verdict.verified
 
 
-def _some(numbers: Sequence[int]) -> str:
+def _some(numbers: Sequence[int | str]) -> str:
     more = ", …" if len(numbers) > _NAMED_AT_MOST else ""
     return ", ".join(map(str, numbers[:_NAMED_AT_MOST])) + more
 

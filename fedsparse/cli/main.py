@@ -23,6 +23,8 @@ app = typer.Typer(
 )
 server = typer.Typer(no_args_is_help=True, help="The operator's side: hub, strategy, registry.")
 client = typer.Typer(no_args_is_help=True, help="The plant's side: gateway, trainer, Flower node.")
+client_data = typer.Typer(no_args_is_help=True, help="The files that this plant trains on, and what pins them.")
+client.add_typer(client_data, name="data")
 registry = typer.Typer(no_args_is_help=True, help="Adapter versions.")
 peft = typer.Typer(no_args_is_help=True, help="Adapters to and from Hugging Face PEFT.")
 for name, group in (
@@ -43,7 +45,9 @@ def _version(
     version: Annotated[bool, typer.Option("--version", help="Print the version and leave.")] = False,
 ) -> None:
     if version:
-        typer.echo(f"fedsparse {__version__}")
+        from fedsparse.kernels import COMPILED
+
+        typer.echo(f"fedsparse {__version__} ({'loops compiled' if COMPILED else 'loops in NumPy'})")
         raise typer.Exit
 
 
@@ -230,6 +234,40 @@ def client_probe(
     from fedsparse.cli.probe import Options, run_probe
 
     if not run_probe(Options(config, update, entry, limit, samples, attempts, steps, output), Console()):
+        raise typer.Exit(1)
+
+
+@client_data.command("manifest")
+def client_data_manifest(
+    config: ConfigOption = Path("site.toml"),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="JSON file; by default the one that data.manifest names, or data-manifest.json beside CONFIG."
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask before another manifest is replaced.")] = False,
+) -> None:
+    """Write down every file that this plant trains on, with size and SHA-256, and their common fingerprint.
+
+    Everything stays on this machine. With the lines that it prints under [data], no other files are trained on.
+    """
+    from fedsparse.cli.data import run_manifest
+
+    run_manifest(config, output, yes=yes, console=Console())
+
+
+@client_data.command("check")
+def client_data_check(
+    manifest: Annotated[
+        Path | None, typer.Argument(help="What to compare with; by default what is pinned under [data].")
+    ] = None,
+    config: ConfigOption = Path("site.toml"),
+) -> None:
+    """Tell which files were added (+), are missing (-) or were changed (~); exit with 1 where any was."""
+    from fedsparse.cli.data import run_check
+
+    if not run_check(config, manifest, Console()):
         raise typer.Exit(1)
 
 

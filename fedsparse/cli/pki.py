@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from fedsparse.security import Authority, Identity
+    from fedsparse.security import Authority, Identity, Role
 
 pki = typer.Typer(
     no_args_is_help=True,
@@ -114,13 +114,17 @@ def issue(
 def revoke(
     names: Annotated[list[str], typer.Argument(help="Names, or serial numbers; by name all certificates count.")],
     authority: AuthorityOption,
+    role: Annotated[
+        str | None, typer.Option(help="hub or plant; needed only where a hub and a plant have the same name.")
+    ] = None,
     passphrase_file: PassphraseOption = None,
 ) -> None:
     """Revoke certificates: write CA/crl.pem anew. A hub that reads it ends the plant's streams within seconds."""
     from fedsparse.security import revoke as revoke_certificates
 
+    meant = None if role is None else _role(role)
     with _alone(authority):
-        new = revoke_certificates(_load(authority, passphrase_file), names)
+        new = revoke_certificates(_load(authority, passphrase_file), names, role=meant)
     typer.echo(f"revoked {', '.join(new) if new else 'nothing that was not revoked before'}")
     typer.echo(f"now copy {authority / 'crl.pem'} over the file that hub.identity.revoked names")
 
@@ -200,10 +204,16 @@ def _load(folder: Path, passphrase_file: Path | None) -> Authority:
 
 
 def _identity(role: str, name: str) -> Identity:
+    from fedsparse.security import Identity
+
+    return Identity(_role(role), name)
+
+
+def _role(role: str) -> Role:
     from fedsparse.errors import CertificateError
-    from fedsparse.security import Identity, Role
+    from fedsparse.security import Role
 
     try:
-        return Identity(Role(role), name)
+        return Role(role)
     except ValueError:
         raise CertificateError(f"no such role: {role!r}", "Use hub or plant") from None

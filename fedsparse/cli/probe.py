@@ -121,7 +121,8 @@ def _probe(settings: config.SiteConfig, update: RoundUpdate, options: Options) -
     path = settings.state / "federation.pb"
     if not path.exists():
         raise _CannotTellError(f"{path} is absent: this plant has not been told of its federation yet")
-    base, trainer = open_site(settings, link_pb2.Federation.FromString(path.read_bytes()))
+    site = open_site(settings, link_pb2.Federation.FromString(path.read_bytes()))
+    base, trainer = site.base, site.trainer
     delta = decode(update.delta, trainer.space, max_bytes=_UNLIMITED)
     state = _start(settings, trainer, update)
     try:

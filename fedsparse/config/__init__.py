@@ -1,6 +1,6 @@
 """Typed settings, read from one TOML file per role and validated before anything starts."""
 
-from fedsparse.config.data import AugmentationSettings, DataSettings, require_source
+from fedsparse.config.data import AugmentationSettings, DataSettings, SiteDataSettings, require_source
 from fedsparse.config.egress import (
     DAYS,
     POLICY_VERSION,
@@ -84,6 +84,7 @@ __all__ = [
     "SimulateConfig",
     "SimulatedTask",
     "SiteConfig",
+    "SiteDataSettings",
     "SiteSettings",
     "StageSettings",
     "TaskSettings",

@@ -31,6 +31,19 @@ class DataSettings(Settings):
     max_corrupt: Annotated[int, Field(ge=0)] = 0
 
 
+class SiteDataSettings(DataSettings):
+    """Where a plant's samples are, and which files they have to be.
+
+    Attributes:
+        manifest: what `fedsparse client data manifest` wrote: nothing is trained on other files than it lists.
+        fingerprint: of that manifest, 64 hex digits; with both, the manifest has to have it. By itself it tells
+            that data differ, but not which file.
+    """
+
+    manifest: Path | None = None
+    fingerprint: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")] | None = None
+
+
 class AugmentationSettings(Settings):
     """How training images are varied; each strength is the largest that is drawn, 0 leaves that step out.
 

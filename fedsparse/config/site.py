@@ -7,7 +7,7 @@ from typing import Annotated, Self
 
 from pydantic import Field, model_validator
 
-from fedsparse.config.data import AugmentationSettings, DataSettings
+from fedsparse.config.data import AugmentationSettings, SiteDataSettings
 from fedsparse.config.egress import EgressSettings
 from fedsparse.config.identity import IdentitySettings
 from fedsparse.config.model import BaseModelSettings
@@ -79,7 +79,7 @@ class SiteConfig(Settings):
 
     site: SiteSettings
     base: BaseModelSettings | None = None
-    data: DataSettings
+    data: SiteDataSettings
     augmentation: AugmentationSettings = AugmentationSettings()
     trainer: TrainerSettings = TrainerSettings()
     egress: EgressSettings = EgressSettings()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -161,18 +161,22 @@ def _write(authority: Authority, identity: Identity, leaf: x509.Certificate, fol
         raise CertificateError(f"cannot write to {folder}: {error.strerror}", "Name another folder") from None
 
 
-def revoke(authority: Authority, names: Iterable[str] = (), *, life: timedelta = LIST_LIFE) -> list[str]:
+def revoke(
+    authority: Authority, names: Iterable[str] = (), *, role: Role | None = None, life: timedelta = LIST_LIFE
+) -> list[str]:
     """Write ``crl.pem`` anew, with every certificate of some names in addition, or all whose serials are given.
 
     Args:
         names: of plants or hubs, or serial numbers in hex; none: the list is only renewed.
+        role: that the named ones have; None where no name is both a hub's and a plant's.
         life: until when the list should be renewed.
 
     Returns:
         The serial numbers that are revoked now and were not before, hex.
 
     Raises:
-        CertificateError: no certificate of that name or serial was issued, or the list cannot be read or written.
+        CertificateError: no certificate of that name or serial was issued in that role, a name is a hub's and a
+            plant's, or the list cannot be read or written; nobody is revoked then.
     """
     path = authority.folder / LIST
     others, revoked = _earlier(path, authority)
@@ -180,12 +184,7 @@ def revoke(authority: Authority, names: Iterable[str] = (), *, life: timedelta =
     issued = read_record(authority.folder) if wanted else []
     new: list[int] = []
     for name in wanted:
-        found = [int(one["serial"], 16) for one in issued if name.lower() in (one["name"], one["serial"])]
-        if not found:
-            raise CertificateError(
-                f"no certificate of {name!r} was issued here",
-                f"`fedsparse pki list --ca {authority.folder}` names all",
-            )
+        found = _serials(issued, name, role, f"`fedsparse pki list --ca {authority.folder}` names all")
         new += [serial for serial in found if serial not in revoked and serial not in new]
     now = datetime.now(UTC)
     built = (
@@ -205,6 +204,27 @@ def revoke(authority: Authority, names: Iterable[str] = (), *, life: timedelta =
     except OSError as error:
         raise CertificateError(f"cannot write {path}: {error.strerror}") from None
     return [f"{serial:x}" for serial in new]
+
+
+def _serials(issued: Iterable[Mapping[str, str]], name: str, role: Role | None, remedy: str) -> list[int]:
+    """Return the serial numbers of all that was issued to a name in one role, or of the one that is named itself.
+
+    Raises:
+        CertificateError: there is none, or nobody said which role of two is meant.
+    """
+    found = [one for one in issued if name.lower() in (one["name"], one["serial"])]
+    roles = {one["role"] for one in found}
+    if role is None and len(roles) > 1:
+        raise CertificateError(
+            f"{name!r} is the name of a {' and of a '.join(sorted(roles))} here",
+            f"Say which, with --role {' or --role '.join(sorted(roles))}, or give a serial number: {remedy}",
+        )
+    serials = [int(one["serial"], 16) for one in found if role is None or one["role"] == role.value]
+    if not serials:
+        asked = f"of {name!r}" if role is None else f"of a {role.value} {name!r}"
+        other = f", but of a {' and of a '.join(sorted(roles))} of that name" if roles else ""
+        raise CertificateError(f"no certificate {asked} was issued here{other}", remedy)
+    return serials
 
 
 def _earlier(path: Path, authority: Authority) -> tuple[bytes, dict[int, datetime]]:

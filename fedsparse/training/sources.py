@@ -96,6 +96,26 @@ def list_texts(path: Path, text: str, label: str | None) -> Iterator[Entry[str] 
         yield _entry(row, text, lambda value: _told(value, text), label)
 
 
+def named_images(path: Path, image: str) -> Iterator[Path]:
+    """Yield the path of every image that a manifest or a dataset on disk names; relative ones start at its folder.
+
+    Args:
+        image: column of the image's path; without such a column, or with images inside a dataset, none is named.
+
+    Raises:
+        DataError: the source as a whole cannot be read.
+    """
+    if path.suffix.lower() == ".txt" and path.is_file():
+        return
+    root = chosen_split(path) if path.is_dir() else path.parent
+    if path.is_dir() and image not in saved_columns(root):
+        return
+    for row in _rows(path, (image,) if path.is_dir() else ()):
+        value = row.values.get(image)
+        if isinstance(value, str) and value.strip() and not row.fault:
+            yield root / value
+
+
 def columns_of(path: Path) -> tuple[str, ...]:
     """Return the columns of a dataset on disk, or those of a manifest's first row; none where that tells none."""
     try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,7 +20,7 @@ from fedsparse.bundle import build_bundle
 from fedsparse.errors import ProcessError
 from fedsparse.events import EventLog
 from fedsparse.files import hold, private_folder, require_socket_path
-from fedsparse.processes import FLOWER_ENVIRONMENT, Child, free_port, script, stop_all
+from fedsparse.processes import FLOWER_ENVIRONMENT, HUB_LOOPBACK, Child, free_port, past_proxies, script, stop_all
 from fedsparse.registry import Registry
 from fedsparse.security import Role, load_credentials
 from fedsparse.security.handshakes import VERBOSITY
@@ -43,7 +44,8 @@ class ServerSupervisor:
         self._settings = settings
         self._say = say
         self._children: list[Child] = []
-        self._superlink = f"127.0.0.1:{free_port()}"
+        os.environ.update(past_proxies())  # Flower's client for SuperLink has no setting for it
+        self._superlink = f"{HUB_LOOPBACK}:{free_port(HUB_LOOPBACK)}"
         self.events = EventLog(settings.state / "events.jsonl")
 
     @property
@@ -71,7 +73,7 @@ class ServerSupervisor:
         superlink = self._spawn(
             "superlink",
             [
-                *[script("flower-superlink"), "--insecure", "--host", "127.0.0.1"],
+                *[script("flower-superlink"), "--insecure", "--host", HUB_LOOPBACK],
                 *["--port", self._superlink.rpartition(":")[2]],
                 "--disable-runtime-dependency-installation",
             ],

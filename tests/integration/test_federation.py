@@ -14,6 +14,7 @@ import psutil
 import pytest
 
 from fedsparse.audit import verify_ledger
+from fedsparse.processes import HUB_LOOPBACK, PLANT_LOOPBACK
 from fedsparse.registry import Registry
 
 from .conftest import Federation
@@ -87,6 +88,12 @@ def test_only_the_hub_listens_off_loopback(run: tuple[Federation, Any]) -> None:
     off_loopback = {port for address, port in seen["listening"] if not _is_loopback(address)}
     assert len(seen["listening"]) >= 6  # SuperLink, hub, at least two gateways and two SuperNodes
     assert off_loopback == {hub}
+
+
+def test_what_listens_on_loopback_has_an_address_that_the_firewall_knows(run: tuple[Federation, Any]) -> None:
+    found = [address for address, _ in run[1]["listening"] if _is_loopback(address)]
+    assert set(found) == {HUB_LOOPBACK, PLANT_LOOPBACK}
+    assert found.count(HUB_LOOPBACK) == 1  # SuperLink, with all of Flower's calls on one port
 
 
 def _is_loopback(address: str) -> bool:

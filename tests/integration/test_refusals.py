@@ -62,6 +62,22 @@ def _hub_log(federation: Federation) -> str:
     return (federation.state / "logs" / "hub.log").read_text()
 
 
+def _pins(settings: Path) -> str:
+    """Write the manifest of a plant's data; return the lines that pin it."""
+    command = [
+        str(Path(sys.executable).parent / "fedsparse"),
+        "client",
+        "data",
+        "manifest",
+        "--config",
+        str(settings),
+    ]
+    written = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    pins = written.partition("under [data]:\n")[2]
+    assert "fingerprint = " in pins
+    return pins
+
+
 def _nothing_but_the_question_left(home: Path) -> bool:
     """Say whether the ledger records nothing besides Describe, which carries nothing of the site's, and itself."""
     folder = home / "state" / "ledger"
@@ -131,6 +147,21 @@ def test_a_corrupt_image_is_named_before_anything_is_sent(federation: Federation
     assert _nothing_but_the_question_left(site)
 
 
+def test_data_other_than_the_pinned_ones_are_refused_before_anything_is_sent(
+    federation: Federation, site: Path
+) -> None:
+    settings = site / "site.toml"
+    pins = _pins(settings)
+    settings.write_text(settings.read_text().replace("[data]\n", f"[data]\n{pins}"))
+    with (site / "data.csv").open("a") as file:
+        file.write("\n")  # nothing that training would notice
+    printed = _up(site)
+    assert "are not those that are pinned: data.csv was changed" in printed
+    assert "expected the fingerprint" in printed
+    assert "write the manifest anew with `fedsparse client data manifest`" in printed
+    assert _nothing_but_the_question_left(site)
+
+
 def test_another_base_model_is_refused_naming_both_fingerprints(
     federation: Federation, site: Path, tmp_path: Path
 ) -> None:
@@ -167,6 +198,35 @@ def test_a_failed_training_and_a_refused_update_reach_the_server_as_codes_alone(
         assert not path.is_file() or b"trainer/residual" not in path.read_bytes(), path
     verdict = verify_ledger(strict.parent / "state" / "ledger", federation.layout.authority.read_bytes())
     assert (verdict.verified, verdict.updates, verdict.refusals) == (True, 0, 1)
+
+
+def test_pinned_data_that_change_while_a_plant_runs_reach_the_server_as_a_code_and_stop_nobody_else(
+    federation_factory: Callable[..., Federation],
+) -> None:
+    federation = federation_factory(1)
+    changed, *others = federation.layout.sites
+    settings = federation.layout.sites[changed]
+    data = settings.parent / "data.csv"
+    pins = _pins(settings)
+    settings.write_text(settings.read_text().replace("[data]\n", f"[data]\n{pins}"))
+    for name in ("server", changed):
+        federation.start(name)
+    deadline = time.monotonic() + 240
+    while not (settings.parent / "state" / "trainer.ready").exists():
+        assert time.monotonic() < deadline, federation.log(changed).read_text()
+        time.sleep(0.1)
+    with data.open("a") as file:
+        file.write("\n")
+    for name in others:
+        federation.start(name)
+    committed = federation.wait_for(lambda e: e["event"] == "round_committed")
+    reasons = {plant["plant"]: plant["reason"] for plant in committed["plants"]}
+    assert reasons == {changed: "data_unavailable", **dict.fromkeys(others)}
+    log = (settings.parent / "state" / "logs" / "trainer.log").read_text()
+    assert "data.csv was changed since it was verified" in log
+    federation.wait_for_server()
+    for path in federation.state.rglob("*"):
+        assert not path.is_file() or b"was changed since it was verified" not in path.read_bytes(), path
 
 
 def test_a_killed_server_leaves_no_process_behind_and_goes_on_where_it_stopped(

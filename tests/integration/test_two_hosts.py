@@ -1,8 +1,12 @@
-"""The README's walk-through on two machines: two network namespaces, joined by one cable, and nothing else."""
+"""The README's walk-through on two machines: two network namespaces, joined by one cable, and nothing else.
+
+Where nft is installed, both machines have the firewall of deploy/nftables: neither end may miss what it closes.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import shutil
 import subprocess
@@ -15,6 +19,8 @@ import pytest
 
 from fedsparse.audit import verify_ledger
 from tests.integration.hosts import HUB, PLANT, enrol, fedsparse, run, settle, two_hosts
+
+DEPLOY = Path(__file__).parents[2] / "deploy"
 
 pytestmark = [
     pytest.mark.processes,
@@ -39,6 +45,24 @@ def _addressees(log: Path) -> list[str]:
     return [line for line in log.read_text().splitlines() if line != "arp" and not line.startswith("58 ")]
 
 
+def _close(hosts: dict[str, tuple[str, ...]], folder: Path) -> None:
+    """Load the rules of deploy/nftables, for root: all processes are root's here."""
+    for role, inside in hosts.items():
+        rules = (DEPLOY / "nftables" / f"{role}.nft").read_text()
+        for theirs, ours in ((f'"fedsparse-{role}"', "0"), ("192.0.2.10", HUB), ("192.0.2.0/24", f"{PLANT}/32")):
+            rules = rules.replace(theirs, ours)
+        path = folder / f"{role}.nft"
+        path.write_text(rules)
+        run(*inside, "nft", "-f", path)
+
+
+def _refused(inside: tuple[str, ...], table: str) -> set[str]:
+    """Return which of a table's counters of refused packets have counted."""
+    told = json.loads(run(*inside, "nft", "-j", "list", "counters", "table", "inet", table))["nftables"]
+    counters = [one["counter"] for one in told if "counter" in one]
+    return {one["name"] for one in counters if one["packets"]} - {"fedsparse_hub", "fedsparse_hub_in"}
+
+
 def _wait_for(path: Path) -> None:
     end = time.monotonic() + 30
     while not path.exists():
@@ -52,6 +76,8 @@ def test_a_hub_and_a_plant_on_two_machines_run_rounds_by_the_readmes_commands(
     hub, plant = settle(tmp_path)
     enrol(hosts, tmp_path, hub, plant)
     run(*hosts["plant"], *fedsparse("client", "approve", "--config", plant / "site.toml", "--yes"))
+    if shutil.which("nft") is not None:
+        _close(hosts, tmp_path)
     with contextlib.ExitStack() as stack:
         started = {}
         for who in hosts:
@@ -78,6 +104,8 @@ def test_a_hub_and_a_plant_on_two_machines_run_rounds_by_the_readmes_commands(
             time.sleep(0.5)
         told = "\n".join((tmp_path / f"{who}.out").read_text() for who in started)
         assert started["hub"].poll() == 0, told
+    if shutil.which("nft") is not None:
+        assert (_refused(hosts["plant"], "fedsparse"), _refused(hosts["hub"], "fedsparse_hub")) == (set(), set())
     assert _addressees(tmp_path / "plant.packets") == [f"6 {HUB} 9443"]
     assert {to.rpartition(" ")[0] for to in _addressees(tmp_path / "hub.packets")} == {f"6 {PLANT}"}
     authority = (plant / "identity" / "ca.pem").read_bytes()

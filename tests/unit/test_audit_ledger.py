@@ -34,6 +34,7 @@ from fedsparse.audit import (
 from fedsparse.audit.merkle import EMPTY_ROOT, continues, includes, roots_at
 from fedsparse.audit.merkle import leaf_hash as entry_hash
 from fedsparse.audit.notes import sign_checkpoint
+from fedsparse.audit.payloads import is_mark
 from fedsparse.delta import AdapterSpace
 from fedsparse.errors import LedgerError
 from fedsparse.v1 import ledger_pb2, link_pb2
@@ -73,6 +74,10 @@ def record(ledger: Ledger, payload: bytes = REASON_PAYLOAD, task_id: str = "task
 
 def entry_at(folder: Path, sequence: int) -> ledger_pb2.LedgerEntry:
     return ledger_pb2.LedgerEntry.FromString(cell(folder, "entries", "entry", sequence))
+
+
+def payload_files(folder: Path) -> list[Path]:
+    return sorted(path for path in (folder / "payloads").iterdir() if not is_mark(path.name))
 
 
 def no_space(descriptor: int) -> None:
@@ -115,7 +120,7 @@ def test_a_call_without_a_payload_keeps_no_file(ledger: Ledger, folder: Path) ->
 
 def test_the_same_payload_twice_is_two_entries_and_one_file(ledger: Ledger, folder: Path) -> None:
     assert [record(ledger).sequence, record(ledger).sequence] == [1, 2]
-    assert len(list((folder / "payloads").iterdir())) == 1
+    assert len(payload_files(folder)) == 1
 
 
 def test_threads_record_without_gaps(ledger: Ledger, folder: Path) -> None:
@@ -590,11 +595,8 @@ def test_while_it_cannot_be_read_what_is_on_disk_nothing_is_recorded(
     with Ledger(ledger_folder, PEER, "ise") as ledger:
         with monkeypatch.context() as patched:
             patched.setattr(ledger._table, "insert", fails)
-            with pytest.raises(LedgerError, match="no more"):
-                record(ledger)
-            patched.undo()
             patched.setattr(ledger._table, "last", fails)
-            for _ in range(2):
+            for _ in range(3):
                 with pytest.raises(LedgerError, match="no more"):
                     record(ledger)
         assert record(ledger).sequence == 7
@@ -626,3 +628,119 @@ def test_a_payload_recorded_again_after_its_deletion_stays(ledger_folder: Path) 
         ledger.append(draft_of(payload, "again"), payload)
     with Ledger(ledger_folder, PEER, "ise") as ledger:
         assert ledger.payload(sha256(payload).digest()) == payload
+
+
+def unrecorded(ledger: Ledger, monkeypatch: pytest.MonkeyPatch, *broken: str) -> str:
+    """Fail to record an update, by parts of the table that do not answer; return the name of its payload."""
+
+    def fails(*_: object) -> None:
+        raise LedgerError("no more")
+
+    payload = update(samples=77)
+    with monkeypatch.context() as patched:
+        for name in broken:
+            patched.setattr(ledger._table, name, fails)
+        with pytest.raises(LedgerError, match="no more"):
+            ledger.append(draft_of(payload, "lost"), payload)
+    return sha256(payload).hexdigest()
+
+
+def test_the_payload_of_an_entry_that_could_not_be_written_is_deleted_at_once(
+    ledger: Ledger, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    record(ledger)
+    before = payload_files(folder)
+    unrecorded(ledger, monkeypatch, "insert")
+    assert payload_files(folder) == before
+    assert record(ledger, update()).sequence == 2
+
+
+def test_while_the_disk_does_not_answer_the_payload_stays_and_goes_before_the_next_entry(
+    ledger: Ledger, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether an entry names it, nobody knows until then; and a failed commit may be there after all."""
+    for broken in ("last", "settle", "entries"):
+        name = unrecorded(ledger, monkeypatch, "insert", broken)
+        assert verify_ledger(folder, None).left_over == (name,)
+        record(ledger)
+        assert verify_ledger(folder, None).left_over == ()
+
+
+def test_the_payload_of_an_entry_that_is_there_although_writing_it_failed_stays(
+    ledger: Ledger, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    insert = ledger._table.insert
+
+    def fails(*row: object) -> None:
+        insert(*row)  # type: ignore[arg-type]
+        raise LedgerError("no more")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ledger._table, "insert", fails)
+        with pytest.raises(LedgerError, match="no more"):
+            record(ledger)
+    verdict = verify_ledger(folder, None)
+    assert (verdict.entries, verdict.problems, verdict.left_over) == (1, (OWNERLESS,), ())
+
+
+def test_a_payload_that_was_put_in_place_and_not_synced_is_deleted(
+    ledger: Ledger, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("fedsparse.files.sync_folder", fails)
+        with pytest.raises(LedgerError, match="cannot keep"):
+            record(ledger)
+    assert payload_files(folder) == []
+
+
+def test_what_a_kill_between_payload_and_entry_left_goes_when_the_ledger_is_opened(folder: Path) -> None:
+    """The database refuses the entry as the process is killed, in truth and at the very call."""
+    program = (
+        "import os, signal, sys\n"
+        "from tests.unit.test_audit_ledger import Ledger, Path, PEER, record\n"
+        "ledger = Ledger(Path(sys.argv[1]), PEER, 'ise')\n"
+        "ledger._table.insert = lambda *row: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "record(ledger)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(folder)], check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    digest = sha256(REASON_PAYLOAD).hexdigest()
+    with Ledger(folder, PEER, "ise") as ledger:
+        assert payload_files(folder) == []
+        record(ledger)
+    assert [path.name for path in payload_files(folder)] == [digest]
+
+
+def test_a_second_writer_that_is_refused_deletes_nothing(ledger: Ledger, folder: Path) -> None:
+    """It is what a gateway that runs is about to record."""
+    ledger._payloads.put(REASON_PAYLOAD)
+    with pytest.raises(LedgerError, match="another process writes"):
+        Ledger(folder, PEER, "ise")
+    assert verify_ledger(folder, None).left_over == (sha256(REASON_PAYLOAD).hexdigest(),)
+
+
+def test_payloads_of_entries_that_are_gone_stay(ledger_folder: Path, tmp_path: Path, hub: Hub) -> None:
+    """An older ledger.db may have been put back by mistake, and the newest one comes back."""
+    older, newest = tmp_path / "older.db", tmp_path / "newest.db"
+    shutil.copy(ledger_folder / "ledger.db", older)
+    payload = update(samples=77)
+    with Ledger(ledger_folder, PEER, "ise") as ledger:
+        ledger.append(draft_of(payload, "newer"), payload)
+    shutil.copy(ledger_folder / "ledger.db", newest)
+    shutil.copy(older, ledger_folder / "ledger.db")
+    with Ledger(ledger_folder, PEER, "ise") as ledger:
+        record(ledger)
+    assert verify_ledger(ledger_folder, hub.authority).left_over == (sha256(payload).hexdigest(),)
+    shutil.copy(newest, ledger_folder / "ledger.db")
+    assert "is gone" not in "".join(verify_ledger(ledger_folder, hub.authority).problems)
+
+
+def test_settling_writes_even_where_nothing_changes(ledger: Ledger, folder: Path) -> None:
+    """Or it would neither sync nor overwrite what a failed commit has left in SQLite's log."""
+    record(ledger)
+    before = (folder / "ledger.db-wal").stat().st_size
+    ledger._table.settle()
+    assert (folder / "ledger.db-wal").stat().st_size > before

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedsparse.audit.payloads import Payloads, check_digest, read_payload_key
+from fedsparse.audit.payloads import Payloads, check_digest, is_mark, read_payload_key
 from fedsparse.errors import LedgerError
 
 KEY = bytes(range(32))
@@ -21,6 +21,10 @@ def key(request: pytest.FixtureRequest) -> bytes | None:
     return found
 
 
+def names_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def file_in(folder: Path) -> Path:
     return folder / DIGEST.hex()
 
@@ -31,7 +35,8 @@ def test_what_is_kept_comes_back_by_its_digest(tmp_path: Path, key: bytes | None
     assert payloads.get(DIGEST) == DATA
     assert payloads.has(DIGEST)
     assert Payloads(tmp_path, key).get(DIGEST) == DATA
-    assert [path.name for path in tmp_path.iterdir()] == [DIGEST.hex()]
+    assert names_in(tmp_path) == [f".pending-{DIGEST.hex()}", DIGEST.hex()]
+    assert file_in(tmp_path).with_name(f".pending-{DIGEST.hex()}").read_bytes() == b""
 
 
 def test_only_the_owner_may_read_it(tmp_path: Path, key: bytes | None) -> None:
@@ -122,7 +127,7 @@ def test_what_cannot_be_removed_is_told(tmp_path: Path) -> None:
         Payloads(tmp_path).remove(DIGEST)
 
 
-def test_what_cannot_be_kept_is_told_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_kept_is_told_and_leaves_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def no_space(descriptor: int) -> None:
         raise OSError(28, "No space left on device")
 
@@ -130,7 +135,53 @@ def test_what_cannot_be_kept_is_told_and_leaves_nothing(tmp_path: Path, monkeypa
         patched.setattr(os, "fsync", no_space)
         with pytest.raises(LedgerError, match=r"the ledger cannot keep .*No space left"):
             Payloads(tmp_path).put(DATA)
-    assert list(tmp_path.iterdir()) == []
+    assert names_in(tmp_path) == [f".pending-{DIGEST.hex()}"]
+    Payloads(tmp_path).recover(set())
+    assert names_in(tmp_path) == []
+
+
+def test_only_the_last_payload_is_marked(tmp_path: Path) -> None:
+    payloads = Payloads(tmp_path)
+    payloads.put(b"before")
+    payloads.put(DATA)
+    payloads.put(DATA)
+    assert [name for name in names_in(tmp_path) if is_mark(name)] == [f".pending-{DIGEST.hex()}"]
+
+
+def test_recovering_deletes_what_was_to_be_recorded_and_was_not(tmp_path: Path, key: bytes | None) -> None:
+    """Only that: what has no mark may be of entries that somebody lost, and puts back."""
+    foreign = tmp_path / ("ab" * 32)
+    foreign.write_bytes(b"of a newer ledger.db")
+    (tmp_path / f".{DIGEST.hex()[:40]}.xyz").write_bytes(b"half")
+    Payloads(tmp_path, key).put(DATA)
+    for _ in range(2):  # the second time there is nothing left to do
+        Payloads(tmp_path, key).recover(set())
+        assert names_in(tmp_path) == [foreign.name]
+
+
+def test_recovering_keeps_what_an_entry_names_and_the_next_takes_its_mark(tmp_path: Path) -> None:
+    Payloads(tmp_path).put(DATA)
+    payloads = Payloads(tmp_path)
+    payloads.recover({DIGEST})
+    assert payloads.get(DIGEST) == DATA
+    other = payloads.put(b"another payload")
+    assert names_in(tmp_path) == sorted([f".pending-{other.hex()}", other.hex(), DIGEST.hex()])
+
+
+def test_a_recovery_that_is_cut_off_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_more(path: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    Payloads(tmp_path).put(DATA)
+    with monkeypatch.context() as patched:
+        patched.setattr("fedsparse.audit.payloads.sync_folder", no_more)
+        with pytest.raises(LedgerError, match=r"cannot be deleted: .*Input/output") as caught:
+            Payloads(tmp_path).recover(set())
+    assert caught.value.remedy
+    assert names_in(tmp_path) == [f".pending-{DIGEST.hex()}"]  # the mark goes last
+    file_in(tmp_path).write_bytes(DATA)  # a power cut brings back what was not synced
+    Payloads(tmp_path).recover(set())
+    assert names_in(tmp_path) == []
 
 
 def test_a_digest_is_checked() -> None:

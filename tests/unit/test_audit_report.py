@@ -97,7 +97,12 @@ def test_a_contradicted_ledger_leads_with_the_contradiction(altered: Site, lang:
     main = text[text.index("UTC – ") :]
     contradiction = {Lang.EN: "Contradicted in ", Lang.JA: "か所に矛盾があります"}[lang]
     own_word = {Lang.EN: "By the ledger's own word: at most", Lang.JA: "台帳の主張によれば、"}[lang]
-    assert main.index(contradiction) < main.index("entry 6") < main.index(own_word)
+    assert (
+        main.index(contradiction)
+        < main.index({Lang.EN: "entry 6", Lang.JA: "記録 6："}[lang])
+        < main.index(own_word)
+    )
+    assert lang is Lang.EN or not re.search("entry [0-9]|its receipt", text)
     assert {"Verified:", "確認済み："}.isdisjoint(text.split("\n"))
     assert next(explain(found)).to(lang) == headline(found).sentence.to(lang)
 
@@ -197,6 +202,18 @@ def test_what_is_out_of_the_ordinary_is_named(tmp_path: Path) -> None:
     assert "1 payload deleted on request" in text
     assert "no estimate" in text
     assert "whose text is not recorded" in text
+    assert "belong to no entry" not in text
+
+
+@BOTH
+def test_payloads_that_belong_to_no_entry_are_named(tmp_path: Path, lang: Lang) -> None:
+    site = usual_site(tmp_path, 1)
+    (site.folder / "payloads" / ("ab" * 32)).write_bytes(b"left over")
+    said = {
+        Lang.EN: "Payloads that belong to no entry in 1 file beside the ledger",
+        Lang.JA: "どの記録にも属さないペイロードのファイルが 1 件あります",
+    }
+    assert said[lang] in Page(render(site.gather(), lang)).text
 
 
 def test_policy_people_and_keys_of_record_are_on_the_page(usual: Site, found: Gathered) -> None:

@@ -21,6 +21,7 @@ from fedsparse.audit.merkle import completed, root
 from fedsparse.audit.merkle import leaf_hash as entry_hash
 from fedsparse.audit.notes import sign_checkpoint
 from fedsparse.audit.policy import canonical_bytes
+from fedsparse.audit.report.translation import told
 from fedsparse.config import EgressSettings
 from fedsparse.delta import encode_update
 from fedsparse.delta.rounds import Reason, RoundUpdate
@@ -52,6 +53,7 @@ PAYLOADS = {2: update(), 3: REFUSED_PAYLOAD, 4: REASON_PAYLOAD}
 def problems(folder: Path, hub: Hub) -> tuple[str, ...]:
     verdict = verify_ledger(folder, hub.authority)
     assert verdict.verified == (not verdict.problems)
+    assert all(told(one).ja != one for one in verdict.problems)
     return verdict.problems
 
 

@@ -43,3 +43,16 @@ def test_a_hostile_ledger_does_not_steer_the_auditors_terminal(
     told = capsys.readouterr().out
     assert "\x1b" not in told
     assert "\nledger verified" not in told
+
+
+def test_payloads_that_belong_to_no_entry_are_told_and_contradict_nothing(
+    site: Site, given: Given, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert verify_all(given, Console())
+    assert "belong to no entry" not in capsys.readouterr().out
+    (site.folder / "payloads" / "\x1b[2J secret").write_bytes(b"left over")
+    assert verify_all(given, Console(force_terminal=True, color_system=None, width=400))
+    told = capsys.readouterr().out
+    assert "[2J secret in payloads/ belong to no entry" in told
+    assert "the gateway deletes when it starts" in told
+    assert "\x1b" not in told

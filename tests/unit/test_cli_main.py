@@ -21,6 +21,7 @@ from fedsparse.cli.demo_site import federation_text
 from fedsparse.cli.main import main
 from fedsparse.delta import AdapterSpace, Operation, SparseDelta, TensorDelta
 from fedsparse.delta import TensorSpec as Spec
+from fedsparse.kernels import COMPILED
 from fedsparse.registry import Contribution, Registry
 from fedsparse.security import Role, load_authority, load_credentials
 from fedsparse.v1 import link_pb2
@@ -93,7 +94,8 @@ def test_the_help_explains_arguments_and_options(run: Run) -> None:
 
 
 def test_the_version_can_be_asked(run: Run) -> None:
-    assert run("--version") == (0, f"fedsparse {__version__}\n", "")
+    form = "loops compiled" if COMPILED else "loops in NumPy"
+    assert run("--version") == (0, f"fedsparse {__version__} ({form})\n", "")
 
 
 @pytest.mark.parametrize("arguments", [(), ("registry",), ("pki",)])
@@ -349,6 +351,24 @@ def test_a_missing_authority_is_told_with_the_command_that_makes_one(run: Run, t
     code, _, err = run("pki", "issue", "plant", "kiso", "--ca", tmp_path / "no", "--out", tmp_path / "out")
     assert code == 1
     assert "fedsparse pki init" in err
+
+
+def test_revoking_asks_for_the_role_only_where_a_hub_and_a_plant_share_a_name(run: Run, tmp_path: Path) -> None:
+    ca = tmp_path / "ca"
+    run("pki", "init", ca)
+    for role, name in (("hub", "kiso"), ("plant", "kiso"), ("plant", "ise")):
+        hosts = ("--host", "hub.example") if role == "hub" else ()
+        assert run("pki", "issue", role, name, "--ca", ca, "--out", tmp_path / role, *hosts)[0] == 0
+    code, out, _ = run("pki", "revoke", "ise", "--ca", ca)
+    assert (code, out.startswith("revoked ")) == (0, True)
+    code, _, err = run("pki", "revoke", "kiso", "--ca", ca)
+    assert (code, "'kiso' is the name of a hub and of a plant here" in err) == (1, True)
+    code, _, err = run("pki", "revoke", "kiso", "--role", "auditor", "--ca", ca)
+    assert (code, "no such role: 'auditor'. Use hub or plant" in err) == (1, True)
+    assert run("pki", "revoke", "kiso", "--role", "plant", "--ca", ca)[0] == 0
+    _, out, _ = run("pki", "list", "--ca", ca)
+    states = {tuple(line.split()[1:4:2]): "revoked" in line for line in out.splitlines() if "│" in line}
+    assert states == {("kiso", "hub"): False, ("kiso", "plant"): True, ("ise", "plant"): True}
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
-from fedsparse_client.trainer import build_trainer
+from fedsparse_client.trainer import build_runner, build_trainer, open_site
 from fedsparse_server.evaluation import _describe as describe_federation
 
 from fedsparse import config
 from fedsparse.adapters import build_adapter, load_base
-from fedsparse.delta import AdapterSpace, Operation, SparseDelta, TrainingSettings, apply
-from fedsparse.errors import ConfigError, FedsparseError, ModelError, SpaceMismatchError
+from fedsparse.delta import (
+    AdapterSpace,
+    Operation,
+    Reason,
+    RoundTask,
+    RoundUpdate,
+    SparseDelta,
+    TrainingSettings,
+    apply,
+)
+from fedsparse.errors import ConfigError, DataError, FedsparseError, ModelError, SpaceMismatchError
+from fedsparse.training.manifest import take, write_manifest
 from fedsparse.v1 import link_pb2
 
 from .model_samples import KINDS, Kind, folder
@@ -183,3 +195,59 @@ def test_mixing_of_texts_is_refused_before_the_first_round(texts: Path, tmp_path
     settings = site(tmp_path / "state", texts, base=BERT, augmentation={"mixup": 0.2})
     with pytest.raises(ConfigError, match=r"augmentation\.mixup and augmentation\.cutmix are for images"):
         build_trainer(settings, federation(TEXTS, {}, BERT))
+
+
+def _pin(state: Path, data: Path) -> config.SiteConfig:
+    """Return a plant's settings with its data pinned as they are now."""
+    path = state.parent / "data-manifest.json"
+    write_manifest(take(config.DataSettings(path=data)).manifest, path)
+    settings = site(state, data, base=BERT)
+    return settings.model_copy(update={"data": config.SiteDataSettings(path=data, manifest=path)})
+
+
+def test_pinned_data_that_were_changed_are_refused_before_anything_is_trained(texts: Path, tmp_path: Path) -> None:
+    data = Path(shutil.copy(texts, tmp_path))
+    settings, told = _pin(tmp_path / "state", data), federation(TEXTS, {}, BERT)
+    assert build_trainer(settings, told).samples
+    data.write_text(data.read_text().replace("w50,dark", "w50,light", 1))  # one label
+    with pytest.raises(DataError, match=r"orders\.csv was changed .*; expected the fingerprint [0-9a-f]{64}"):
+        build_trainer(settings, told)
+
+
+def test_pinned_data_that_change_while_they_are_loaded_are_refused(
+    texts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import fedsparse.training
+
+    data = Path(shutil.copy(texts, tmp_path))
+    load = fedsparse.training.load_labelled
+
+    def meddled(*arguments: Any) -> Any:
+        data.write_text(data.read_text().replace("w50,dark", "w50,light", 1))
+        return load(*arguments)
+
+    monkeypatch.setattr(fedsparse.training, "load_labelled", meddled)
+    with pytest.raises(DataError, match=r"orders\.csv was changed since it was verified"):
+        build_trainer(_pin(tmp_path / "state", data), federation(TEXTS, {}, BERT))
+
+
+def test_pinned_data_that_change_between_rounds_are_told_to_the_federation_as_a_code_alone(
+    texts: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = Path(shutil.copy(texts, tmp_path))
+    settings = _pin(tmp_path / "state", data)
+    opened = open_site(settings, federation(TEXTS, {}, BERT))
+    runner = build_runner(settings, opened.trainer, opened.pinned)
+    how = TrainingSettings(0.3, epochs=1, batch_size=8, learning_rate=1e-2, head_learning_rate=1e-2, seed=0)
+    space = opened.trainer.space.fingerprint
+
+    def answer(number: int) -> RoundUpdate:
+        return runner.answer(RoundTask(number, space, 0, 0, (), b"", b"", b"", how))
+
+    assert answer(1).reason is Reason.NONE
+    before = data.read_text()
+    data.write_text(before.replace("w50,dark", "w50,light", 1))
+    assert answer(2) == RoundUpdate.refusal(2, 0, Reason.DATA_UNAVAILABLE)
+    assert "orders.csv was changed since it was verified" in caplog.text
+    data.write_text(before)
+    assert answer(3).reason is Reason.NONE

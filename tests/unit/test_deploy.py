@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import configparser
+import ipaddress
 import os
 import re
 import shlex
@@ -18,7 +19,7 @@ import typer.main
 import yaml  # type: ignore[import-untyped]  # comes with flwr
 
 from fedsparse.cli.main import app
-from fedsparse.processes import script
+from fedsparse.processes import HUB_LOOPBACK, PLANT_LOOPBACK, script
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 ROLES = ("hub", "plant")
@@ -190,6 +191,18 @@ def test_the_rules_have_the_counter_that_an_auditor_reads() -> None:
     rules = (DEPLOY / "nftables" / "plant.nft").read_text()
     assert re.search(r"^\s*counter fedsparse_hub \{", rules, re.MULTILINE)
     assert rules.count("policy drop;") == 2  # of what goes out and of what comes in
+
+
+@pytest.mark.parametrize(("role", "address"), [("hub", HUB_LOOPBACK), ("plant", PLANT_LOOPBACK)])
+def test_the_rules_keep_others_from_the_address_that_the_program_listens_on(role: str, address: str) -> None:
+    assert ipaddress.ip_address(address).is_loopback
+    assert address != "127.0.0.1"  # anybody's
+    rules = (DEPLOY / "nftables" / f"{role}.nft").read_text()
+    assert f"\ndefine LOOPBACK = {address}\n" in rules
+    others = f'meta skuid != {{ ${role.upper()}_USER, "root" }}'
+    assert f"ip daddr $LOOPBACK {others}" in rules
+    assert f"ip saddr $LOOPBACK {others}" in rules
+    assert f"{role}_loopback={address}" in (DEPLOY / "nftables" / "try.sh").read_text()
 
 
 def compose() -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TypeVar
+import asyncio
+from collections.abc import Iterator, MutableMapping
+from typing import Any, NoReturn, TypeVar
 
 import pytest
 from fedsparse_client.gateway import fleet
+from fedsparse_client.gateway.control import Tally
 from fedsparse_client.gateway.desk import NODE_ID, Answer, Desk
 from fedsparse_client.gateway.fleet import FleetApi
 from flwr.app import Message
@@ -39,7 +41,9 @@ from flwr.proto.message_pb2 import (
 from flwr.proto.run_pb2 import GetRunRequest, GetRunResponse
 from google.protobuf.message import Message as ProtoMessage
 from starlette.testclient import TestClient
+from starlette.websockets import WebSocketDisconnect
 
+from fedsparse.audit.control import CALLS, ControlCount
 from fedsparse.bundle import build_bundle, bundle_sha256
 from fedsparse.delta import Reason
 from fedsparse.envelope import assemble, disassemble, object_ids, unwrap, wrap
@@ -213,3 +217,110 @@ def test_nothing_else_is_served(node: SuperNode, path: str) -> None:
 
 def test_only_posts_are_served(node: SuperNode) -> None:
     assert node.http.get("/v1/fleet/get-run").status_code == 405
+
+
+CANARY = "c2VjcmV0OiByb3cgNw"
+TELLING = {
+    "User-Agent": CANARY,
+    "Authorization": f"Bearer {CANARY}",
+    "Cookie": f"session={CANARY}",
+    "X-Forwarded-For": CANARY,
+    "Traceparent": CANARY,
+    "Flower-Timestamp": CANARY,
+    f"X-{CANARY}": "1",
+    "Content-Type": f"application/{CANARY}",
+    "Accept-Encoding": CANARY,
+    "Host": f"{CANARY}.example",
+}
+
+
+def test_what_headers_and_queries_say_goes_nowhere() -> None:
+    """All that goes on from here is the answer, to the gate, and the counts, to the ledger."""
+
+    def calls(headers: dict[str, str], query: str) -> tuple[Answer, ControlCount | None, str]:
+        desk, tally = Desk(ANSWER_LIMIT), Tally()
+        application = FleetApi(desk, BODY_LIMIT, tally=tally).application()
+        with TestClient(application, headers=headers, follow_redirects=False) as http:
+            node = SuperNode(http, desk)
+            node.push(Message(wrap(b"done"), reply_to=offered(node)))
+            odd = [http.post(f"/v1/fleet/{name}{query}") for name in ("get-run/", "no-such-call", "get-fab")]
+            odd.append(http.get(f"/v1/fleet/get-run{query}"))
+        assert [one.status_code for one in odd] == [404, 404, 400, 405]
+        return desk.answers.get_nowait(), tally.count(), "".join(f"{one.headers}{one.text}" for one in odd)
+
+    bare, counted, _ = calls({}, "")
+    told, again, said = calls(TELLING, f"?{CANARY}={CANARY}")
+    assert told == bare
+    assert counted is not None
+    assert again is not None
+    assert (again.accepted, again.refused) == (counted.accepted, counted.refused)
+    assert counted.refused == {"no-such-call": 3, "unexpected": 1}
+    assert CANARY not in f"{told}{again}{said}"
+
+
+class _Unread(list[tuple[bytes, bytes]]):
+    """Headers that nobody may look at."""
+
+    def __iter__(self) -> Iterator[tuple[bytes, bytes]]:
+        raise AssertionError("a header was read")
+
+    def __getitem__(self, _: object) -> NoReturn:
+        raise AssertionError("a header was read")
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("POST", "/v1/fleet/send-node-heartbeat", b"", 200),
+        ("POST", "/v1/fleet/get-run", b"", 200),
+        ("POST", "/v1/fleet/push-messages", b"", 400),
+        ("POST", "/v1/fleet/pull-object", b"\xff", 400),
+        ("POST", "/v1/fleet/register-node", bytes(BODY_LIMIT + 1), 413),
+        ("POST", "/v1/fleet/no-such-call", b"", 404),
+        ("POST", "/v1/fleet/get-run/", b"", 404),
+        ("GET", "/v1/fleet/get-run", b"", 405),
+        ("OPTIONS", "*", b"", 404),
+        *(("POST", f"/v1/fleet/{name}", b"\xff", 400) for name in CALLS),
+    ],
+)
+def test_no_header_is_read(method: str, path: str, body: bytes, status: int) -> None:
+    tally, sent = Tally(), []
+    application = FleetApi(Desk(ANSWER_LIMIT), BODY_LIMIT, tally=tally).application()
+    scope = {
+        "type": "http",
+        "asgi": {"version": "3.0"},
+        "http_version": "1.1",
+        "method": method,
+        "scheme": "http",
+        "path": path,
+        "raw_path": path.encode(),
+        "root_path": "",
+        "query_string": b"",
+        "headers": _Unread(),
+    }
+
+    async def receive() -> MutableMapping[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: MutableMapping[str, Any]) -> None:
+        sent.append(message)
+
+    asyncio.run(application(scope, receive, send))
+    assert sent[0]["status"] == status
+    counted = tally.count()
+    assert counted is not None
+    assert (sum(counted.accepted.values()), sum(counted.refused.values())) == ((1, 0) if status == 200 else (0, 1))
+
+
+@pytest.mark.parametrize("path", ["/", "/v1/fleet/get-run"])
+def test_a_websocket_is_refused_and_counted(path: str) -> None:
+    tally = Tally()
+    with (
+        TestClient(FleetApi(Desk(ANSWER_LIMIT), BODY_LIMIT, tally=tally).application()) as http,
+        pytest.raises(WebSocketDisconnect),
+        http.websocket_connect(path, headers={"X-Secret": CANARY}),
+    ):
+        pass
+    counted = tally.count()
+    assert counted is not None
+    assert counted.refused == {"no-such-call": 1}

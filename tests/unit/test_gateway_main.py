@@ -17,7 +17,7 @@ from flwr.proto.run_pb2 import GetRunRequest, GetRunResponse
 
 from fedsparse.audit import EntryKind
 from fedsparse.bundle import bundle_sha256
-from fedsparse.processes import free_port
+from fedsparse.processes import PLANT_LOOPBACK, free_port
 from fedsparse.security import Role
 from fedsparse.v1 import ledger_pb2
 from tests.unit.federation_samples import SPACE, HubProcess, Pki, eventually, federation, hub_process
@@ -37,11 +37,11 @@ def hub(tmp_path_factory: pytest.TempPathFactory, pki: Pki) -> Iterator[HubProce
 class Site:
     """One plant's folder and its gateway."""
 
-    def __init__(self, home: Path, pki: Pki, hub_port: int, name: str = "kiso") -> None:
+    def __init__(self, home: Path, pki: Pki, hub_port: int, name: str = "kiso", more: str = "") -> None:
         self.identity = pki.issue(Role.PLANT, name)
         self.state = home / "state"
         self.state.mkdir()
-        self.port = free_port()
+        self.port = free_port(PLANT_LOOPBACK)
         self.log = home / "gateway.log"
         settings = home / "site.toml"
         settings.write_text(
@@ -57,6 +57,7 @@ authority = "{self.identity}/ca.pem"
 
 [data]
 path = "nowhere"
+{more}
 """
         )
         self._command = [sys.executable, "-m", "fedsparse_client.gateway.main", "--config", str(settings)]
@@ -85,8 +86,8 @@ path = "nowhere"
 def site(tmp_path: Path, pki: Pki) -> Iterator[Callable[..., Site]]:
     made: list[Site] = []
 
-    def make(hub_port: int, name: str = "kiso") -> Site:
-        made.append(Site(tmp_path, pki, hub_port, name))
+    def make(hub_port: int, name: str = "kiso", more: str = "") -> Site:
+        made.append(Site(tmp_path, pki, hub_port, name, more))
         return made[-1]
 
     yield make
@@ -104,11 +105,11 @@ def test_the_gateway_publishes_what_is_trained_and_serves_loopback_alone(
     eventually((plant.state / "federation.pb").exists, plant.log.read_text(), 60)
     assert (plant.state / "federation.pb").read_bytes() == federation().SerializeToString(deterministic=True)
     assert plant.recorded() == [EntryKind.OPENED, EntryKind.POLICY, EntryKind.DESCRIBE]
-    url = f"http://127.0.0.1:{plant.port}/v1/fleet/get-run"
+    url = f"http://{PLANT_LOOPBACK}:{plant.port}/v1/fleet/get-run"
 
     def answers() -> bool:
         try:
-            reply = httpx.post(url, content=GetRunRequest(run_id=3).SerializeToString())
+            reply = httpx.post(url, content=GetRunRequest(run_id=3).SerializeToString(), trust_env=False)
         except httpx.ConnectError:
             return False
         return GetRunResponse.FromString(reply.content).run.fab_hash == bundle_sha256()
@@ -119,7 +120,7 @@ def test_the_gateway_publishes_what_is_trained_and_serves_loopback_alone(
         for connection in psutil.Process(process.pid).net_connections(kind="inet")
         if connection.status == psutil.CONN_LISTEN
     ]
-    assert listening == [("127.0.0.1", plant.port)]
+    assert listening == [(PLANT_LOOPBACK, plant.port)]
     assert plant.recorded() == [
         EntryKind.OPENED,
         EntryKind.POLICY,
@@ -143,6 +144,38 @@ def test_a_plant_that_the_hub_refuses_ends_with_the_status_for_it_and_the_hubs_w
     assert "error: the hub at" in log
     assert "urn:fedsparse:plant:stranger is not on this hub's list of plants" in log
     assert "Traceback" not in log
+
+
+@pytest.mark.parametrize(
+    ("messages", "call", "left"),
+    [("attend", "describe", []), ("describe", "attend", [EntryKind.DESCRIBE])],
+)
+def test_a_plant_whose_own_policy_forbids_a_call_ends_with_that_status_too(
+    hub: HubProcess, site: Callable[..., Site], messages: str, call: str, left: list[EntryKind]
+) -> None:
+    plant = site(hub.port, more=f'[egress]\nmessages = ["update", "reason", "{messages}"]')
+    (plant.state / "trainer.ready").write_text(SPACE.fingerprint.hex())
+    status, log = plant.ends()
+    assert status == os.EX_NOPERM
+    assert log.splitlines()[-1].startswith(
+        f"error: this site's own policy does not let the plant {call} at the hub (rule kind): "
+    )
+    assert f'Add "{call}" to messages of the policy' in log
+    assert "Traceback" not in log
+    assert plant.recorded() == [EntryKind.OPENED, EntryKind.POLICY, *left, EntryKind.REFUSED]
+
+
+def test_a_plant_whose_policy_has_no_call_left_today_waits_for_tomorrow(
+    hub: HubProcess, site: Callable[..., Site]
+) -> None:
+    plant = site(hub.port, more="[egress.per_day]\ncalls = 1")
+    (plant.state / "trainer.ready").write_text(SPACE.fingerprint.hex())
+    process = plant.start()
+    plant.tells("this would make 2 calls in 24 hours, the limit is 1. Raise per_day.calls of the policy")
+    eventually((plant.state / "held").exists, "what tells the agent")
+    assert process.poll() is None
+    kinds = [EntryKind.OPENED, EntryKind.POLICY, EntryKind.DESCRIBE, EntryKind.REFUSED]
+    assert plant.recorded() == kinds  # one entry, not one for each moment of waiting
 
 
 def test_a_key_that_others_can_read_ends_the_gateway_with_the_remedy(

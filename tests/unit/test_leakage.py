@@ -286,8 +286,10 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Plant:
     state.mkdir()
     told = federation(IMAGES, {"kind": "delta", "cut": 15, "image_size": 32}, {"model": "efficientnet-lite0"})
     (state / "federation.pb").write_bytes(told.SerializeToString())
-    base, trainer = open_site(config.load(path, config.SiteConfig), link_pb2.Federation.FromString(
-        told.SerializeToString()))  # fmt: skip
+    site = open_site(
+        config.load(path, config.SiteConfig), link_pb2.Federation.FromString(told.SerializeToString())
+    )
+    base, trainer = site.base, site.trainer
     held = HeldVersion(folder / "first", trainer.space, lambda *_: None)
     update = RoundRunner(trainer, held, folder / "first", SILENT).answer(_task(trainer))
     assert update.reason is Reason.NONE

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from fedsparse.errors import ProcessError
-from fedsparse.processes import Child, free_port, script, stop_all
+from fedsparse.processes import HUB_LOOPBACK, PLANT_LOOPBACK, Child, free_port, script, stop_all
 from tests.unit.federation_samples import eventually
 
 SLEEP = "import time; print('up', flush=True); time.sleep(600)"
@@ -165,3 +165,24 @@ def test_a_script_that_is_not_installed_is_named() -> None:
     assert Path(script("fedsparse")).exists()
     with pytest.raises(ProcessError, match="no-such-script is not installed beside"):
         script("no-such-script")
+
+
+@pytest.mark.parametrize("name", ["no_proxy", "NO_PROXY"])
+def test_a_child_reaches_loopback_itself_where_the_environment_names_a_proxy(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for given in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(given, raising=False)
+    monkeypatch.setenv("http_proxy", "http://proxy.example:3128")
+    monkeypatch.setenv(name, "localhost,127.0.0.1")
+    asked = ("127.0.0.1", HUB_LOOPBACK, PLANT_LOOPBACK, "192.0.2.10")
+    code = f"""
+import httpx
+client = httpx.Client()
+for host in {asked}:
+    print(host, type(client._transport_for_url(httpx.URL(f"http://{{host}}:1/"))._pool).__name__)
+"""
+    child = Child("asker", [sys.executable, "-c", code], tmp_path / "log")
+    child._process.wait(30)
+    direct = [f"{host} ConnectionPool" for host in asked[:3]]
+    assert (tmp_path / "log").read_text().splitlines() == [*direct, "192.0.2.10 HTTPProxy"]

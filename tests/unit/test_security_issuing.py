@@ -253,6 +253,45 @@ def test_who_was_never_admitted_cannot_be_revoked(authority: Authority) -> None:
     assert not (authority.folder / "crl.pem").exists()
 
 
+def test_of_a_hub_and_a_plant_of_the_same_name_only_the_one_that_is_meant_is_revoked(
+    authority: Authority, tmp_path: Path
+) -> None:
+    plant = enrolled(authority, tmp_path / "plant")
+    hub = tmp_path / "hub"
+    issue(authority, Identity(Role.HUB, "kiso"), hub, ("hub.example",))
+    enrolled(authority, tmp_path / "ise", ISE)
+    why = r"'kiso' is the name of a hub and of a plant here\. Say which, with --role hub or --role plant, or give"
+    with pytest.raises(CertificateError, match=why):
+        revoke(authority, ["ise", "kiso"])
+    assert not (authority.folder / "crl.pem").exists()  # nobody was
+    serials = {role: f"{chain(home)[0].serial_number:x}" for role, home in ((Role.HUB, hub), (Role.PLANT, plant))}
+    assert revoke(authority, ["kiso"], role=Role.HUB) == [serials[Role.HUB]]
+    assert read_revoked(authority.folder / "crl.pem") == {int(serials[Role.HUB], 16)}
+    with pytest.raises(CertificateError, match=why):  # the plant is there as before
+        revoke(authority, ["kiso"])
+    assert revoke(authority, ["ise", "kiso"], role=Role.PLANT)[1:] == [serials[Role.PLANT]]
+
+
+def test_a_serial_number_is_nobodys_name_and_needs_no_role(authority: Authority, tmp_path: Path) -> None:
+    serial = f"{chain(enrolled(authority, tmp_path / 'plant'))[0].serial_number:x}"
+    issue(authority, Identity(Role.HUB, "kiso"), tmp_path / "hub", ("hub.example",))
+    assert revoke(authority, [serial.upper()]) == [serial]
+
+
+def test_a_plant_is_not_revoked_where_a_hub_is_meant(authority: Authority, tmp_path: Path) -> None:
+    enrolled(authority, tmp_path / "kiso")
+    with pytest.raises(
+        CertificateError,
+        match=r"no certificate of a hub 'kiso' was issued here, but of a plant of that name\.",
+    ):
+        revoke(authority, ["kiso"], role=Role.HUB)
+    with pytest.raises(
+        CertificateError, match=r"no certificate of a hub 'ise' was issued here\. `fedsparse pki list"
+    ):
+        revoke(authority, ["ise"], role=Role.HUB)
+    assert not (authority.folder / "crl.pem").exists()
+
+
 def test_a_list_that_changes_counts_at_once_and_one_that_breaks_changes_nothing(
     authority: Authority, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

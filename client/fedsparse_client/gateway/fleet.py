@@ -39,7 +39,8 @@ from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
 
 from fedsparse.approval import require_approved
 from fedsparse.audit.control import Code
@@ -56,6 +57,9 @@ _NOT_STORED = PushObjectResponse(stored=False)
 
 class FleetApi:
     """The twelve calls a SuperNode makes, against a :class:`Desk`; each is looked at field by field and counted.
+
+    Of a request it reads method, path and body. No header: only the HTTP server does, to find where a body ends.
+    So no header can say anything to what leaves.
 
     Args:
         desk: where tasks wait and answers are put together.
@@ -74,7 +78,7 @@ class FleetApi:
 
     def application(self) -> Starlette:
         """Return the ASGI application."""
-        return Starlette(
+        application = Starlette(
             exception_handlers={404: self._unknown, 405: self._unknown},
             routes=[
                 self._route("register-node", RegisterNodeFleetRequest, self._register),
@@ -99,8 +103,11 @@ class FleetApi:
                 self._route("get-fab", GetFabRequest, self._fab),
                 self._route("push-messages", PushMessagesRequest, self._push, self._desk.refuse_oversized),
                 self._route("push-object", PushObjectRequest, self._push_object, self._desk.refuse_oversized),
+                WebSocketRoute("/{path:path}", self._no_socket),
             ],
         )
+        application.router.redirect_slashes = False  # it would answer with a Host header, and go uncounted
+        return application
 
     def _route(
         self,
@@ -189,4 +196,9 @@ class FleetApi:
     async def _unknown(self, request: Request, error: Exception) -> Response:
         status = error.status_code if isinstance(error, HTTPException) else 404
         why = f"no call of Flower's Fleet API by {request.method[:20]!r}"
-        return self._refused(repr(request.url.path[:200]), Code.NO_SUCH_CALL, status, why)
+        path = request.scope["path"]  # not request.url, which is made with the Host header
+        return self._refused(repr(path[:200]), Code.NO_SUCH_CALL, status, why)
+
+    async def _no_socket(self, socket: WebSocket) -> None:
+        self._refused(repr(socket.scope["path"][:200]), Code.NO_SUCH_CALL, 403, "no call over a WebSocket")
+        await socket.close()

@@ -20,14 +20,16 @@ from fedsparse.approval import require_approved
 from fedsparse.audit import EgressPolicy, EntryKind, Ledger, Recorded
 from fedsparse.bundle import bundle_sha256
 from fedsparse.delta import AdapterSpace, Reason
-from fedsparse.errors import FedsparseError, HubUnreachableError, LinkError, ProcessError
+from fedsparse.errors import EgressRefusedError, FedsparseError, HubUnreachableError, LinkError, ProcessError
 from fedsparse.files import write_atomic
+from fedsparse.processes import PLANT_LOOPBACK
 from fedsparse.security import LiveCredentials, Revocations, Role
 from fedsparse_client.gateway.books import Books, open_ledger
+from fedsparse_client.gateway.calls import Calls
 from fedsparse_client.gateway.control import Tally
 from fedsparse_client.gateway.desk import Answer, Desk
 from fedsparse_client.gateway.fleet import FleetApi
-from fedsparse_client.gateway.gate import Gate
+from fedsparse_client.gateway.gate import INTERNAL, Gate
 from fedsparse_client.gateway.link import SESSION_BYTES, Link
 
 _MAX_TASK_BYTES = 1 << 30
@@ -43,7 +45,7 @@ class Gateway:
         settings: the site's settings.
         link: the channel to the hub.
         ledger: where everything that leaves is recorded first.
-        port: loopback port for the SuperNode.
+        port: for the SuperNode, on ``PLANT_LOOPBACK``.
     """
 
     def __init__(self, settings: config.SiteConfig, link: Link, ledger: Ledger, port: int) -> None:
@@ -59,28 +61,33 @@ class Gateway:
         self._state = settings.state
 
     def run(self) -> None:
-        """Serve until stopped; exits the process with EX_NOPERM when the hub refuses this plant."""
+        """Serve until stopped; exits the process with EX_NOPERM when hub or policy refuse this plant for good.
+
+        Raises:
+            FedsparseError: the hub refuses or does not answer, the policy lets nobody ask it, or the ledger fails.
+        """
         gate = Gate(EgressPolicy(self._settings.egress), self._ledger, self._settings.site.hub)
         self._books.begin()
-        gate.record_call(EntryKind.DESCRIBE)
+        calls = Calls(gate, self._settings.egress, self._state)
+        calls.record(EntryKind.DESCRIBE)
         federation = self._link.describe()
         space = AdapterSpace.from_proto(federation.space)
         self._ledger.set_space(space)
         write_atomic(self._state / "federation.pb", federation.SerializeToString(deterministic=True))
         threading.Thread(target=self._send, args=(gate, space), daemon=True).start()
-        threading.Thread(target=self._receive, args=(gate,), daemon=True).start()
+        threading.Thread(target=self._receive, args=(calls,), daemon=True).start()
         limit, approved = self._settings.egress.max_update_bytes + (1 << 20), self._settings.site.approved
         application = FleetApi(self._desk, limit, approved, self._tally).application()
-        uvicorn.run(application, host="127.0.0.1", port=self._port, log_level="warning", access_log=False)
+        uvicorn.run(application, host=PLANT_LOOPBACK, port=self._port, log_level="warning", access_log=False)
 
-    def _receive(self, gate: Gate) -> None:
+    def _receive(self, calls: Calls) -> None:
         """Once the trainer is ready, be present at the hub and put tasks on the desk."""
         ready = self._state / "trainer.ready"
         while not ready.exists():
             time.sleep(0.05)
         try:
             derived = bytes.fromhex(ready.read_text())  # by this site's trainer, from its own base model
-            for task in self._link.attend(derived, _Presence(gate, self._desk, self._state / "attending")):
+            for task in self._link.attend(derived, _Presence(calls, self._desk, self._state / "attending")):
                 if self._may_run(task.bundle_sha256):
                     self._desk.offer(task)
                 else:
@@ -134,15 +141,15 @@ class Gateway:
 class _Presence:
     """Records each presence before the hub learns of it, and says in a file that the hub has let this plant in."""
 
-    def __init__(self, gate: Gate, desk: Desk, attending: Path) -> None:
-        self._gate = gate
+    def __init__(self, calls: Calls, desk: Desk, attending: Path) -> None:
+        self._calls = calls
         self._desk = desk
         self._attending = attending
         self._recorded = False
 
     def dialling(self) -> None:
         if not self._recorded:  # dials that nobody answers are one attempt: nothing has left
-            self._gate.record_call(EntryKind.ATTEND)
+            self._calls.record(EntryKind.ATTEND)
             self._recorded = True
 
     def accepted(self) -> None:
@@ -154,7 +161,9 @@ class _Presence:
 
 
 def _exit_status(error: FedsparseError) -> int:
-    """Return EX_NOPERM only where the hub refuses this plant for good: the agent does not try again then."""
+    """Return EX_NOPERM only where hub or policy refuse for good: the agent does not try again then."""
+    if isinstance(error, EgressRefusedError):
+        return 1 if error.rule == INTERNAL else os.EX_NOPERM
     refused = isinstance(error, LinkError) and not isinstance(error, HubUnreachableError)
     return os.EX_NOPERM if refused else 1
 

@@ -64,6 +64,13 @@ def _records(found: Gathered) -> Iterator[Pair]:
             f"{plural(unreadable, 'entry')} cannot be read, and are in no figure of this page.",
             f"読み取れない記録が {count(unreadable)} 件あり、このページの数値に含まれていません。",
         )
+    if left := len(found.verdict.left_over):
+        yield Pair(
+            f"Payloads that belong to no entry in {plural(left, 'file')} beside the ledger: being recorded when "
+            "it was read, left by a crash, or of entries that are gone.",
+            f"どの記録にも属さないペイロードのファイルが {count(left)} 件あります"
+            "（読み取り時に記録中だったもの、異常終了で残ったもの、または失われた記録のもの）。",
+        )
     for one in found.rules.unrecorded:
         digest = one.sha256.hex()[:16]
         yield Pair(

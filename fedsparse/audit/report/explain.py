@@ -8,6 +8,7 @@ from fedsparse.audit.conservation import Finding
 from fedsparse.audit.entry import EntryKind
 from fedsparse.audit.report.control import control_sentence
 from fedsparse.audit.report.gathering import Gathered
+from fedsparse.audit.report.translation import told
 from fedsparse.audit.report.verdicts import budget_sentence, headline
 from fedsparse.audit.report.words import Pair, count, plural, printable, size, when, why_of
 
@@ -17,7 +18,8 @@ def explain(found: Gathered) -> Iterator[Pair]:
     head = headline(found)
     yield head.sentence
     for problem in head.problems[:3]:
-        yield Pair(f"  {printable(problem, 400)}", f"  {printable(problem, 400)}")
+        said = told(problem)
+        yield Pair(f"  {printable(said.en, 400)}", f"  {printable(said.ja, 400)}")
     yield _period(found)
     yield _messages(found)
     yield _nature(found)

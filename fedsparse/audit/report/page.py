@@ -18,6 +18,7 @@ from fedsparse.audit.report.gathering import Gathered
 from fedsparse.audit.report.mapping import standards
 from fedsparse.audit.report.mapping_security import clock
 from fedsparse.audit.report.stamps import stamp_sentence
+from fedsparse.audit.report.translation import told
 from fedsparse.audit.report.verdicts import budget_sentence, count_lines, headline
 from fedsparse.audit.report.words import (
     FINDINGS,
@@ -55,6 +56,7 @@ def render(found: Gathered, lang: Lang) -> str:
         "day": day,
         "some": some,
         "printable": printable,
+        "told": lambda problem: told(problem).to(lang),
         "why": lambda line: why_of(line).to(lang),
         "text": lambda text: lines_of(text, _POLICY_CHARACTERS),
         "of": plural,

@@ -20,7 +20,7 @@ class Headline:
     Attributes:
         finding: for the whole.
         sentence: what it means.
-        problems: what contradicts, in the verifier's own words.
+        problems: what contradicts, in the verifier's own words; the page translates those that it has room for.
         open: what cannot be told.
     """
 
