@@ -14,6 +14,8 @@ from typing import Any
 
 from rich.console import Console
 
+from fedsparse.kernels import COMPILED
+
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -77,4 +79,5 @@ def machine() -> dict[str, Any]:
         "processor": platform.machine(),
         "python": platform.python_version(),
         **{package: version(package) for package in packages},
+        "kernels": "compiled" if COMPILED else "NumPy",
     }

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import heapq
 import os
 import statistics
 from collections.abc import Collection, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from io import BufferedReader, BytesIO, RawIOBase
 from pathlib import Path
@@ -227,24 +227,25 @@ class Accumulator:
     def _by_tensor(
         self, updates: list[_Kept], weights: list[float], scales: list[float]
     ) -> Iterator[tuple[int, list[Part], list[int]]]:
-        """Yield each tensor that is named, the parts of it, in the order of ``updates``, and whose each is."""
-        streams = [self._read(kept, number) for number, kept in enumerate(updates)]
-        position, parts, names = -1, list[Part](), list[int]()
-        for number, tensor in heapq.merge(*streams, key=lambda item: (item[1].tensor, item[0])):
-            if tensor.tensor != position:
-                if parts:
-                    yield position, parts, names
-                position, parts, names = tensor.tensor, [], []
-            values = tensor.values if scales[number] == 1 else tensor.values * np.float32(scales[number])
-            parts.append(Part(tensor.indices, values, weights[number]))
-            names.append(number)
-        if parts:
-            yield position, parts, names
+        """Yield each tensor that is named, the parts of it, in the order of ``updates``, and whose each is.
 
-    def _read(self, kept: _Kept, number: int) -> Iterator[tuple[int, TensorDelta]]:
+        The updates are decoded by several threads; what is yielded does not depend on which is done first.
+        """
+        streams = [self._read(kept) for kept in updates]
+        with ThreadPoolExecutor(os.cpu_count(), "merging") as pool:
+            heads = dict(enumerate(pool.map(_next, streams)))
+            while there := [head.tensor for head in heads.values() if head is not None]:
+                position = min(there)
+                named = {n: head for n, head in heads.items() if head is not None and head.tensor == position}
+                parts = [
+                    Part(head.indices, _scaled(head.values, scales[n]), weights[n]) for n, head in named.items()
+                ]
+                yield position, parts, list(named)
+                heads |= zip(named, pool.map(_next, [streams[n] for n in named]), strict=True)
+
+    def _read(self, kept: _Kept) -> Iterator[TensorDelta]:
         with kept.open() as source:
-            for tensor in decode_stream(source, self._space, max_bytes=1 << 62)[1]:
-                yield number, tensor
+            yield from decode_stream(source, self._space, max_bytes=1 << 62, known_canonical=True)[1]
 
     def _require(self, space: AdapterSpace) -> None:
         if space.fingerprint != self._space.fingerprint:
@@ -252,6 +253,14 @@ class Accumulator:
                 f"the update belongs to the adapter space {space.fingerprint.hex()[:16]}, "
                 f"here the space is {self._space.fingerprint.hex()[:16]}"
             )
+
+
+def _next(stream: Iterator[TensorDelta]) -> TensorDelta | None:
+    return next(stream, None)
+
+
+def _scaled(values: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
+    return values if scale == 1 else values * np.float32(scale)
 
 
 def _step(rule: Rule, least: int, start: int, holders: Holders) -> tuple[NDArray[np.int64], NDArray[np.float32]]:

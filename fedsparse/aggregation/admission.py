@@ -45,7 +45,7 @@ class Admitted:
 
     def tensors(self) -> Iterator[TensorDelta]:
         """Decode again, a segment at a time."""
-        return decode_stream(BytesIO(self.data), self.space, max_bytes=len(self.data))[1]
+        return decode_stream(BytesIO(self.data), self.space, max_bytes=len(self.data), known_canonical=True)[1]
 
 
 def admit(

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
+
+from fedsparse import kernels
 
 Vector = NDArray[np.float64]
 Indices = NDArray[np.int64]
@@ -41,26 +44,21 @@ class Holders:
     """The updates that name any of some coordinates, one after another.
 
     Attributes:
-        indices: of the first update, then of the second, and so on, (n,); in an order of the updates that does not
-            depend on when they arrived.
-        values: (n,).
-        owners: which update, (n,).
-        weights: of the updates, (updates,).
-        size: coordinates there are; every index is below it.
+        parts: what each update has of them, in an order of the updates that does not depend on when they arrived.
+        start: where these coordinates begin in the tensor; those of ``parts`` count from the tensor's beginning.
+        size: coordinates there are; every other index here counts from ``start`` and is below this.
         total: weight of all updates in the round, also of those that hold none of these coordinates.
     """
 
-    indices: Indices
-    values: NDArray[np.float32]
-    owners: Indices
-    weights: Vector
+    parts: tuple[Part, ...]
+    start: int
     size: int
     total: float
 
     @classmethod
     def of(cls, parts: Sequence[Part], size: int, total: float) -> Holders:
         """Return the holders of a whole tensor; at least one part."""
-        return next(iter(cls._cut(parts, size, total, size)))
+        return cls(tuple(parts), 0, size, total)
 
     @classmethod
     def blocks(cls, parts: Sequence[Part], size: int, total: float) -> Iterator[tuple[int, Holders]]:
@@ -70,26 +68,41 @@ class Holders:
         """
         held = sum(len(part.indices) for part in parts)
         length = BLOCK if held >= _DENSE * size else size
-        for number, holders in enumerate(cls._cut(parts, size, total, length)):
-            if len(holders.indices):
-                yield number * length, holders
-
-    @classmethod
-    def _cut(cls, parts: Sequence[Part], size: int, total: float, length: int) -> Iterator[Holders]:
-        weights = np.array([part.weight for part in parts])
         edges = np.append(np.arange(0, size, length), size)
-        cuts = np.stack([np.searchsorted(part.indices, edges) for part in parts])
-        for block, start in enumerate(edges[:-1].tolist()):
-            spans = [slice(first, last) for first, last in cuts[:, block : block + 2].tolist()]
-            indices = np.concatenate([part.indices[span] for part, span in zip(parts, spans, strict=True)])
-            values = np.concatenate([part.values[span] for part, span in zip(parts, spans, strict=True)])
-            owners = np.repeat(np.arange(len(parts)), cuts[:, block + 1] - cuts[:, block])
-            yield cls(indices - start, values, owners, weights, min(length, size - start), total)
+        cuts = np.stack([np.searchsorted(part.indices, edges) for part in parts], axis=1).tolist()
+        for start, (first, last) in zip(edges[:-1].tolist(), pairwise(cuts), strict=True):
+            spans = map(slice, first, last)
+            inside = [
+                Part(part.indices[span], part.values[span], part.weight)
+                for part, span in zip(parts, spans, strict=True)
+            ]
+            if first != last:
+                yield start, cls(tuple(inside), start, min(length, size - start), total)
+
+    @cached_property
+    def indices(self) -> Indices:
+        """Coordinates of the first update, then of the second, and so on, (n,)."""
+        return np.concatenate([part.indices for part in self.parts]) - self.start
+
+    @cached_property
+    def values(self) -> NDArray[np.float32]:
+        """What the updates have there, (n,)."""
+        return np.concatenate([part.values for part in self.parts])
+
+    @cached_property
+    def owners(self) -> Indices:
+        """Which update each is from, (n,)."""
+        return np.repeat(np.arange(len(self.parts)), [len(part.indices) for part in self.parts])
+
+    @cached_property
+    def weights(self) -> Vector:
+        """Those of the updates, (updates,)."""
+        return np.array([part.weight for part in self.parts])
 
     @cached_property
     def union(self) -> Indices:
         """Coordinates that anybody holds, strictly increasing, (k,)."""
-        return np.flatnonzero(self._held > 0) if self._is_dense else self._sorted[0]
+        return self._whole[0] if self._is_dense else self._sorted[0]
 
     def sums(self, chosen: NDArray[np.bool_] | None = None) -> tuple[Vector, Vector]:
         """Return N and D at the union, (k,): the weighted sum of the values, and the sum of the holders' weights.
@@ -99,10 +112,10 @@ class Holders:
         Args:
             chosen: which values to sum, (n,), instead of all.
         """
+        if chosen is None and self._is_dense:
+            return self._whole[1:]
         weights = self._weights if chosen is None else np.where(chosen, self._weights, 0.0)
-        held = self._held if chosen is None else self._summed(weights)
-        weighted = self._summed(weights * self.values)
-        return (weighted[self.union], held[self.union]) if self._is_dense else (weighted, held)
+        return self._summed(weights * self.values), self._summed(weights)
 
     def count(self) -> Indices:
         """Return how many updates hold each coordinate of the union, (k,)."""
@@ -122,7 +135,15 @@ class Holders:
 
     @property
     def _is_dense(self) -> bool:
-        return len(self.indices) >= _DENSE * self.size
+        return sum(len(part.indices) for part in self.parts) >= _DENSE * self.size
+
+    @cached_property
+    def _whole(self) -> tuple[Indices, Vector, Vector]:
+        """The union and N and D there, by way of a sum for every coordinate."""
+        sums = np.zeros((self.size, 2))
+        for part in self.parts:
+            kernels.add_weighted(part.indices, part.values, part.weight, self.start, sums)
+        return kernels.where_held(sums)
 
     @cached_property
     def _sorted(self) -> tuple[Indices, Indices]:
@@ -134,11 +155,8 @@ class Holders:
     def _weights(self) -> Vector:
         return self.weights[self.owners]
 
-    @cached_property
-    def _held(self) -> Vector:
-        return self._summed(self._weights)
-
     def _summed(self, terms: Vector) -> Vector:
-        """Return the sums of what belongs to the same coordinate: over all of them where dense, else the union."""
+        """Return the sums of what belongs to the same coordinate of the union."""
         places, length = (self.indices, self.size) if self._is_dense else (self._sorted[1], len(self._sorted[0]))
-        return np.bincount(places, terms, length).astype(np.float64, copy=False)  # integers where there are none
+        found = np.bincount(places, terms, length).astype(np.float64, copy=False)  # integers where there are none
+        return found[self.union] if self._is_dense else found

@@ -140,11 +140,24 @@ def decode(
 
 
 def decode_stream(
-    source: BinaryIO, space: AdapterSpace, *, max_bytes: int, shared: SharedSupport | None = None
+    source: BinaryIO,
+    space: AdapterSpace,
+    *,
+    max_bytes: int,
+    shared: SharedSupport | None = None,
+    known_canonical: bool = False,
 ) -> tuple[Header, Iterator[TensorDelta]]:
     """Read a delta piece by piece; arguments and errors as for :func:`decode`.
 
     The tensors that were yielded are a valid delta only once the iterator has ended without an error.
+
+    Args:
+        source: of its bytes.
+        space: that it must belong to.
+        max_bytes: limit of its length.
+        shared: the support that it may refer to.
+        known_canonical: whether these very bytes were decoded before without an error: that everything is in its
+            shortest form is then not checked again, which takes a third of the time. All else is.
     """
     found = wire.stream(source, max_bytes)
     header, first = _read_header(found)
@@ -153,7 +166,8 @@ def decode_stream(
         _of(shared, space)
     if header.support and (shared is None or header.support != shared.digest):
         raise DeltaError(f"the delta refers to the support {header.support.hex()[:16]}, which is not known here")
-    tensors = _read_segments(first, found, header.coding, space, shared if header.support else None)
+    support = shared if header.support else None
+    tensors = _read_segments(first, found, header.coding, space, support, known_canonical)
     return header, tensors if shared is None or header.support else _not_on(shared, tensors)
 
 
@@ -201,6 +215,7 @@ def _read_segments(
     coding: ValueCoding,
     space: AdapterSpace,
     known: SharedSupport | None,
+    known_canonical: bool,
 ) -> Iterator[TensorDelta]:
     """Yield the tensors of all segments, beginning with ``segment``."""
     awaited = None if known is None else _segments(known.parts, lambda part: len(part[1]))
@@ -209,14 +224,18 @@ def _read_segments(
         tensors, written = _split(segment, space)
         if not closed or (awaited is not None and tensors):
             raise DeltaError("a segment ends before it is full, or names tensors of a support that is known")
-        parts = next(awaited, []) if awaited is not None else _read_tensors(tensors, written, coding, space, last)
+        if awaited is not None:
+            parts = next(awaited, [])
+        else:
+            parts = _read_tensors(tensors, written, coding, space, last, known_canonical)
         if not parts:
             raise DeltaError("a segment has no coordinates")
         counts = [len(where) for _, where in parts]
         if sum(counts[:-1]) >= SEGMENT:
             raise DeltaError("a segment goes on after it is full")
         closed, last = sum(counts) >= SEGMENT, parts[-1][0]
-        for (position, where), read in zip(parts, values.read(written, counts, coding), strict=True):
+        found_values = values.read(written, counts, coding, known_canonical=known_canonical)
+        for (position, where), read in zip(parts, found_values, strict=True):
             yield TensorDelta(position, where, read)
         segment = _next_segment(found)
     if awaited is not None and next(awaited, None) is not None:
@@ -262,7 +281,12 @@ def _split(segment: memoryview, space: AdapterSpace) -> tuple[list[_Tensor], mem
 
 
 def _read_tensors(
-    tensors: list[_Tensor], written: memoryview, coding: ValueCoding, space: AdapterSpace, last: int
+    tensors: list[_Tensor],
+    written: memoryview,
+    coding: ValueCoding,
+    space: AdapterSpace,
+    last: int,
+    known_canonical: bool,
 ) -> list[_Part]:
     """Return position and indices of each tensor, once it is sure that there are as many values."""
     counts = [tensor.count for tensor in tensors]
@@ -275,7 +299,8 @@ def _read_tensors(
         last = tensor.position
         shape = space.tensors[last].shape
         try:
-            parts.append((last, indices.read(tensor.coding, tensor.data, tensor.count, shape)))
+            where = indices.read(tensor.coding, tensor.data, tensor.count, shape, known_canonical=known_canonical)
+            parts.append((last, where))
         except DeltaError as error:
             raise DeltaError(f"tensor {last}: {error}") from None
     return parts

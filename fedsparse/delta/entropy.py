@@ -1,7 +1,7 @@
 """A plane of symbols as bytes: packed, or entropy-coded where that is shorter; docs/format.md defines both.
 
 The entropy coder is rANS (Duda 2013, https://arxiv.org/abs/1311.2540) with a table of frequencies and many
-interleaved states (Giesen 2014, https://arxiv.org/abs/1402.3392), which NumPy steps all at once.
+interleaved states (Giesen 2014, https://arxiv.org/abs/1402.3392), which can be stepped all at once.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsparse import kernels
 from fedsparse.errors import DeltaError
 
 Symbols = NDArray[np.uint8]
@@ -26,13 +27,11 @@ _TOTAL = 1 << _BITS
 _CAP = 2800  # highest frequency: a symbol costs more than half a bit, see MOST_PER_BYTE
 _LOWEST = 1 << 16  # states lie in [2^16, 2^32) and shrink by words of 16 bits
 _PER_STATE = 1024  # symbols
-_SLOT, _SHIFT, _LEAST, _WORD = (np.uint32(number) for number in (_TOTAL - 1, _BITS, _LOWEST, 16))
-_COUNTED = 1 << 16  # symbols that are counted at a time: NumPy makes eight bytes of each
 
 
 def write(symbols: Symbols, alphabet: int) -> bytes:
     """Return the bytes of ``symbols``, (n,), n ≥ 1, all below ``alphabet``: 3, 16 or 256."""
-    table = Table.of(_counts(symbols, alphabet))
+    table = Table.of(kernels.histogram(symbols, alphabet))
     if table is None:
         return bytes([_RAW]) + _packed(symbols, alphabet)
     words, states = _encode(symbols, table)
@@ -40,8 +39,16 @@ def write(symbols: Symbols, alphabet: int) -> bytes:
     return head + states.astype("<u4").tobytes() + words.astype("<u2").tobytes()
 
 
-def read(data: memoryview, count: int, alphabet: int) -> tuple[Symbols, memoryview]:
+def read(
+    data: memoryview, count: int, alphabet: int, *, known_canonical: bool = False
+) -> tuple[Symbols, memoryview]:
     """Read ``count`` symbols, (count,), from the front of ``data``, and return what follows them.
+
+    Args:
+        data: of a stranger.
+        count: number of symbols.
+        alphabet: all are below it.
+        known_canonical: whether this form was found to be the shortest before, and need not be again.
 
     Raises:
         DeltaError: ``data`` does not begin with what :func:`write` writes.
@@ -60,17 +67,9 @@ def read(data: memoryview, count: int, alphabet: int) -> tuple[Symbols, memoryvi
         symbols = _decode(rest[4 : end - len(data) + len(rest)], count, table)
     else:
         raise DeltaError(f"values are written in way {data[0]}, which is unknown")
-    if Table.of(_counts(symbols, alphabet)) != table:
+    if not known_canonical and Table.of(kernels.histogram(symbols, alphabet)) != table:
         raise DeltaError("the values are not in the shortest form, or their table is not the one they give")
     return symbols, data[end:]
-
-
-def _counts(symbols: Symbols, alphabet: int) -> NDArray[np.int64]:
-    """Return how often each symbol occurs, (alphabet,)."""
-    counts = np.zeros(alphabet, np.int64)
-    for start in range(0, len(symbols), _COUNTED):
-        counts += np.bincount(symbols[start : start + _COUNTED], minlength=alphabet)
-    return counts
 
 
 def packed_size(count: int, alphabet: int) -> int:
@@ -99,14 +98,9 @@ def _unpacked(octets: Symbols, count: int, alphabet: int) -> Symbols:
         raise DeltaError(f"the packed values are not {count} symbols of {alphabet}")
     if many == 1:
         return octets
-    digits = np.empty(len(octets) * many, np.uint8)
-    rest = octets
-    for place in range(many):
-        digits[place::many] = rest % alphabet
-        rest = rest // alphabet
-    if np.any(digits[count:]):
+    if octets[-1] >= alphabet ** (count - (len(octets) - 1) * many):
         raise DeltaError("the last byte of packed values is not filled up with zeros")
-    return digits[:count]
+    return kernels.digits(octets, alphabet, many, count)
 
 
 @dataclass(frozen=True)
@@ -190,26 +184,15 @@ def _states(count: int) -> int:
 
 def _encode(symbols: Symbols, table: Table) -> tuple[NDArray[np.uint16], NDArray[np.uint32]]:
     """Return words and final states; symbol i belongs to state i mod their number, and the last comes first."""
-    lanes = _states(len(symbols))
     frequency = np.array(table.frequencies, np.uint32)
     start = np.cumsum(frequency, dtype=np.uint32) - frequency
-    states = np.full(lanes, _LOWEST, np.uint32)
-    words = []
-    for at in reversed(range(0, len(symbols), lanes)):
-        now = symbols[at : at + lanes]
-        x, f = states[: len(now)], frequency[now]
-        full = x >= f << np.uint32(32 - _BITS)
-        words.append(x[full].astype(np.uint16))
-        x = np.where(full, x >> np.uint32(16), x)
-        quotient = x // f
-        states[: len(now)] = (quotient << np.uint32(_BITS)) + (x - quotient * f) + start[now]
-    return np.concatenate(words[::-1]), states
+    return kernels.rans_encode(np.ascontiguousarray(symbols), frequency, start, _states(len(symbols)))
 
 
 def _decode(data: memoryview, count: int, table: Table) -> Symbols:
     lanes = _states(count)
     states = np.frombuffer(data[: 4 * lanes], "<u4").astype(np.uint32)
-    words = np.frombuffer(data[4 * lanes :], "<u2").astype(np.uint32)
+    words = np.frombuffer(data[4 * lanes :], "<u2").astype(np.uint16, copy=False)
     if np.any(states < _LOWEST):
         raise DeltaError("an entropy coder's state is out of range")
     frequency = np.array(table.frequencies, np.uint32)
@@ -218,22 +201,9 @@ def _decode(data: memoryview, count: int, table: Table) -> Symbols:
     times = np.repeat(frequency, frequency)
     plus = np.arange(_TOTAL, dtype=np.uint32) - np.repeat(start, frequency)
     symbols = np.empty(count, np.uint8)
-    # The many small steps cost what NumPy's calls do: nothing is allocated in them that can be written in place.
-    slots, factors = np.empty(lanes, np.intp), np.empty(lanes, np.uint32)
-    used = 0
-    for at in range(0, count, lanes):
-        x, slot, factor = states[: count - at], slots[: count - at], factors[: count - at]
-        np.bitwise_and(x, _SLOT, out=slot, casting="unsafe")  # below 4096
-        symbol_at.take(slot, out=symbols[at : at + lanes], mode="clip")  # "clip" spares a copy
-        np.right_shift(x, _SHIFT, out=x)
-        x *= times.take(slot, out=factor, mode="clip")
-        x += plus.take(slot, out=factor, mode="clip")
-        low = (x < _LEAST).nonzero()[0]
-        end = used + len(low)
-        if end > len(words):
-            raise DeltaError("entropy-coded values end before their time")
-        x[low] = (x.take(low) << _WORD) | words[used:end]
-        used = end
+    used = kernels.rans_decode(states, words, symbol_at, times, plus, symbols)
+    if used < 0:
+        raise DeltaError("entropy-coded values end before their time")
     if used != len(words) or np.any(states != _LOWEST):
         raise DeltaError("entropy-coded values are longer than they need be")
     return symbols

@@ -13,6 +13,7 @@ from enum import IntEnum
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsparse import kernels
 from fedsparse.delta import rice, rows
 from fedsparse.errors import DeltaError
 
@@ -79,14 +80,21 @@ def _plans(indices: Indices, shape: Shape, size: int) -> Iterator[Plan]:
 
 
 def _rice_plan(coding: IndexCoding, head: bytes, indices: Indices) -> Plan:
-    gaps = np.diff(indices, prepend=-1) - 1
+    gaps = kernels.gaps(indices)
     k, bits = rice.best_parameter(gaps)
     head += bytes([k])
     return Plan(coding, len(head) + _octets(bits), head, lambda: rice.encode(gaps, k))
 
 
-def read(coding: int, data: memoryview, count: int, shape: Shape) -> Indices:
+def read(coding: int, data: memoryview, count: int, shape: Shape, *, known_canonical: bool = False) -> Indices:
     """Read what the shortest plan of a support of ``count`` coordinates wrote, (count,).
+
+    Args:
+        coding: that it is said to be in.
+        data: of a stranger.
+        count: of coordinates.
+        shape: of the tensor.
+        known_canonical: whether this plan was found to be the shortest before, and need not be again.
 
     Raises:
         DeltaError: it is not that.
@@ -97,6 +105,8 @@ def read(coding: int, data: memoryview, count: int, shape: Shape) -> Indices:
     indices = _read(coding, np.frombuffer(data, np.uint8), count, shape, size)
     if len(indices) != count:
         raise DeltaError(f"{len(indices)} coordinates are there, {count} are announced")
+    if known_canonical:
+        return indices
     best = plan(indices, shape)
     if best.coding != coding or best.size != len(data) or best.head != data[: len(best.head)]:
         raise DeltaError(f"the coordinates are not in the shortest form, which takes {best.size} bytes")
@@ -126,8 +136,8 @@ def _read(coding: int, data: NDArray[np.uint8], count: int, shape: Shape, size: 
 def _from_gaps(data: NDArray[np.uint8], count: int, size: int) -> Indices:
     if len(data) == 0:
         raise DeltaError("the coordinates' bytes are missing")
-    gaps = rice.decode(data[1:], int(data[0]), count, size)
-    indices = np.cumsum(gaps + 1) - 1
+    indices = rice.decode(data[1:], int(data[0]), count, size)
+    kernels.from_gaps(indices)
     if indices[-1] >= size:
         raise DeltaError(f"coordinate {indices[-1]} of {size}")
     return indices

@@ -13,6 +13,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsparse import kernels
 from fedsparse.errors import DeltaError
 
 Numbers = NDArray[np.int64]
@@ -52,7 +53,7 @@ def best_parameter(numbers: Numbers) -> tuple[int, int]:
 
 def bit_length(numbers: Numbers, k: int) -> int:
     """Return the length of the code in bits."""
-    return len(numbers) * (k + 1) + int((numbers >> k).sum())
+    return len(numbers) * (k + 1) + kernels.quotients(numbers, k)
 
 
 def encode(numbers: Numbers, k: int) -> bytes:
@@ -74,11 +75,12 @@ def decode(data: Octets, k: int, count: int, limit: int) -> Numbers:
     """
     if not 0 <= k <= MAX_PARAMETER or (k and count << (k - 1) > limit) or count * (k + 1) > 8 * len(data):
         raise DeltaError(f"{count} numbers with Rice parameter {k} do not fit into {len(data)} bytes")
-    first, skipped = divmod(count * k, 8)
-    quotients = _read_unary(np.unpackbits(data[first:], bitorder="little")[skipped:], count)
+    quotients = _read_unary(data, count * k, count)
     if int(quotients.sum()) << k >= limit:
         raise DeltaError(f"the sum of {count} numbers is not below {limit}")
-    return (quotients << k) | _read_planes(np.unpackbits(data, count=count * k, bitorder="little"), k, count)
+    quotients <<= k
+    quotients |= kernels.planes(data, k, count)
+    return quotients
 
 
 def encode_mixed(numbers: Numbers, widths: Numbers) -> bytes:
@@ -99,11 +101,11 @@ def decode_mixed(data: Octets, widths: Numbers, limit: int) -> Numbers:
     count, planes = len(widths), int(widths.sum())
     if planes + count > 8 * len(data):
         raise DeltaError(f"{count} numbers do not fit into {len(data)} bytes")
-    bits = np.unpackbits(data, bitorder="little")
-    numbers = _read_unary(bits[planes:], count)
+    numbers = _read_unary(data, planes, count)
     if np.any(numbers > limit >> widths):
         raise DeltaError(f"a number is not below {limit}")
     numbers <<= widths
+    bits = np.unpackbits(data, count=planes, bitorder="little")
     start = 0
     for j in range(int(widths.max())):
         chosen = widths > j
@@ -113,13 +115,15 @@ def decode_mixed(data: Octets, widths: Numbers, limit: int) -> Numbers:
     return numbers
 
 
-def _read_unary(bits: Octets, count: int) -> Numbers:
-    """Read ``count`` numbers in unary that end within the last byte of ``bits``."""
-    there = int(np.count_nonzero(bits))
-    if there != count or bits[-8:].sum() == 0:
+def _read_unary(data: Octets, start: int, count: int) -> Numbers:
+    """Read ``count`` numbers in unary from bit ``start`` on; the last of them ends within the last byte."""
+    found, there = kernels.unary(data, start, count)
+    last = int(data[-1]) if len(data) else 0
+    if start // 8 == len(data) - 1:
+        last >>= start % 8
+    if there != count or not last:
         raise DeltaError(f"{there} numbers are there where {count} are announced, or bytes after them")
-    ends = np.flatnonzero(bits.view(np.bool_))
-    return np.diff(ends, prepend=-1) - 1
+    return found
 
 
 def _write_planes(numbers: Numbers, k: int, planes: Octets) -> None:
@@ -127,14 +131,3 @@ def _write_planes(numbers: Numbers, k: int, planes: Octets) -> None:
         if j % 8 == 0:
             part = (numbers >> j).astype(np.uint8)
         np.bitwise_and(part >> (j % 8), 1, out=planes[j])
-
-
-def _read_planes(bits: Octets, k: int, count: int) -> Numbers:
-    planes = bits.reshape(k, count)
-    numbers = np.zeros(count, np.int64)
-    for start in range(0, k, 8):
-        part = planes[start].copy()
-        for j in range(start + 1, min(start + 8, k)):
-            part |= planes[j] << (j - start)
-        numbers |= part.astype(np.int64) << start
-    return numbers

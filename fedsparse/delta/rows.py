@@ -11,6 +11,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsparse import kernels
 from fedsparse.delta import rice
 from fedsparse.errors import DeltaError
 
@@ -44,7 +45,7 @@ def whole_tiles(indices: Indices, height: int, columns: int, side: int) -> Indic
     if np.any(starts % side) or np.any(indices[side - 1 :: side] - starts != side - 1):
         return None
     tiles = np.sort(starts // (side * columns) * (columns // side) + starts % columns // side)
-    corners = tiles[::side]
+    corners = tiles[::side].copy()
     return corners if np.array_equal(tiles, np.repeat(corners, side)) and np.all(np.diff(corners) > 0) else None
 
 
@@ -67,7 +68,7 @@ class RowRates:
     Attributes:
         counts: coordinates per row, (height,).
         numbers: per coordinate the columns passed over since the one before in its row, (m,).
-        widths: their Rice parameters, (m,).
+        widths: the Rice parameter of every row's gaps, (height,); 0 where there are none.
         parameter: of the counts.
         size: bytes in all.
         counts_size: bytes of the counts.
@@ -85,13 +86,10 @@ class RowRates:
         """Return the form of a support, or None where there is but one row or there are too many."""
         if height == 1 or height > _SPARSEST * len(indices):
             return None
-        counts = np.bincount(indices // columns, minlength=height)
-        numbers = np.diff(indices, prepend=-1) - 1
-        first = _firsts(counts)
-        numbers[first] = indices[first] % columns
+        counts, numbers = kernels.row_gaps(indices, height, columns)
         widths = _widths(counts, columns)
         parameter, bits = rice.best_parameter(counts)
-        inside = int((numbers >> widths).sum()) + int(widths.sum()) + len(indices)
+        inside = kernels.row_quotients(numbers, counts, widths) + int(widths @ counts) + len(indices)
         counts_size = -(-bits // 8)
         size = 1 + _LENGTH_BYTES + counts_size + -(-inside // 8)
         return cls(counts, numbers, widths, parameter, size, counts_size)
@@ -108,7 +106,8 @@ class RowRates:
 
     def body(self) -> bytes:
         """Return the bytes after the head."""
-        return rice.encode(self.counts, self.parameter) + rice.encode_mixed(self.numbers, self.widths)
+        widths = np.repeat(self.widths, self.counts)
+        return rice.encode(self.counts, self.parameter) + rice.encode_mixed(self.numbers, widths)
 
 
 def read_rates(data: NDArray[np.uint8], count: int, height: int, columns: int) -> Indices:
@@ -124,7 +123,7 @@ def read_rates(data: NDArray[np.uint8], count: int, height: int, columns: int) -
     counts = rice.decode(data[start:end], int(data[0]), height, count + 1)
     if int(counts.sum()) != count or int(counts.max()) > columns:
         raise DeltaError(f"the rows hold {int(counts.sum())} coordinates, {count} are announced")
-    widths = _widths(counts, columns)
+    widths = np.repeat(_widths(counts, columns), counts)
     passed = np.cumsum(rice.decode_mixed(data[end:], widths, columns) + 1)
     ends = passed[np.cumsum(counts)[counts > 0] - 1]
     column = passed - 1 - np.repeat(np.concatenate([[0], ends[:-1]]), counts[counts > 0])
@@ -135,11 +134,8 @@ def read_rates(data: NDArray[np.uint8], count: int, height: int, columns: int) -
 
 
 def _widths(counts: Indices, columns: int) -> Indices:
-    """Return the Rice parameter of every coordinate's gap, from the number in its row."""
-    there = counts[counts > 0]
-    return np.repeat(rice.parameters(np.full(len(there), columns), there), there)
-
-
-def _firsts(counts: Indices) -> Indices:
-    """Return where each row that has coordinates begins among them."""
-    return np.cumsum(counts)[counts > 0] - counts[counts > 0]
+    """Return the Rice parameter of every row's gaps, from the number of its coordinates; 0 where it has none."""
+    there = counts > 0
+    widths = np.zeros(len(counts), np.int64)
+    widths[there] = rice.parameters(np.full(int(there.sum()), columns), counts[there])
+    return widths

@@ -13,6 +13,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsparse import kernels
 from fedsparse.delta import entropy
 from fedsparse.delta.value import SparseDelta, TensorDelta, ValueCoding
 from fedsparse.errors import DeltaError
@@ -158,8 +159,10 @@ def least_bytes(counts: Sequence[int], coding: ValueCoding) -> int:
     return 2 * sum(-(-count // BLOCK) for count in counts) + -(-sum(counts) // entropy.MOST_PER_BYTE)
 
 
-def read(data: memoryview, counts: Sequence[int], coding: ValueCoding) -> list[Values]:
-    """Read the values of tensors with so many coordinates each.
+def read(
+    data: memoryview, counts: Sequence[int], coding: ValueCoding, *, known_canonical: bool = False
+) -> list[Values]:
+    """Read the values of tensors with so many coordinates each; for ``known_canonical`` see :func:`entropy.read`.
 
     Raises:
         DeltaError: ``data`` is not what :func:`write` writes.
@@ -167,15 +170,17 @@ def read(data: memoryview, counts: Sequence[int], coding: ValueCoding) -> list[V
     total = sum(counts)
     if least_bytes(counts, coding) > len(data):
         raise DeltaError(f"{len(data)} bytes cannot hold {total} values as {coding.name.lower()}")
-    values = _read_floats(data, total, coding) if coding in _FLOAT_BYTES else _read_integers(data, counts, coding)
+    read_all = _read_floats if coding in _FLOAT_BYTES else _read_integers
+    values = read_all(data, counts, coding, known_canonical)
     ends = np.cumsum([0, *counts])
     return [values[start:end] for start, end in pairwise(ends.tolist())]
 
 
-def _read_floats(data: memoryview, total: int, coding: ValueCoding) -> Values:
+def _read_floats(data: memoryview, counts: Sequence[int], coding: ValueCoding, known_canonical: bool) -> Values:
+    total = sum(counts)
     octets = np.zeros((total, 4), np.uint8)
     for place in range(4 - _FLOAT_BYTES[coding], 4):
-        octets[:, place], data = entropy.read(data, total, 256)
+        octets[:, place], data = entropy.read(data, total, 256, known_canonical=known_canonical)
     _require_end(data)
     values = octets.view("<f4").reshape(-1).astype(np.float32)
     if np.any(values.view(np.uint32) == _NEGATIVE_ZERO):
@@ -183,7 +188,7 @@ def _read_floats(data: memoryview, total: int, coding: ValueCoding) -> Values:
     return values
 
 
-def _read_integers(data: memoryview, counts: Sequence[int], coding: ValueCoding) -> Values:
+def _read_integers(data: memoryview, counts: Sequence[int], coding: ValueCoding, known_canonical: bool) -> Values:
     blocks = [-(-count // BLOCK) for count in counts]
     end = 2 * sum(blocks)
     bits = np.frombuffer(data[:end], "<u2").astype(np.uint32) << np.uint32(16)
@@ -193,16 +198,15 @@ def _read_integers(data: memoryview, counts: Sequence[int], coding: ValueCoding)
         finite = np.isfinite(scales * np.float32(largest)) & ~np.signbit(scales)
     if not finite.all():
         raise DeltaError("a scale is negative or too large")
-    symbols, rest = entropy.read(data[end:], sum(counts), _ALPHABET[coding])
+    symbols, rest = entropy.read(data[end:], sum(counts), _ALPHABET[coding], known_canonical=known_canonical)
     _require_end(rest)
-    integers = symbols.astype(np.int16) - _ZERO[coding]
     sizes = np.concatenate([[BLOCK] * (-(-count // BLOCK) - 1) + [(count - 1) % BLOCK + 1] for count in counts])
-    peaks = np.maximum.reduceat(np.abs(integers), np.cumsum(sizes) - sizes)
+    values, peaks = kernels.scaled(symbols, _ZERO[coding], scales, sizes)
     if np.any(peaks != np.where(scales > 0, largest, 0)):
         raise DeltaError(
             f"the largest integer of a block is not {largest}, or its scale is 0 and an integer is not"
         )
-    return integers.astype(np.float32) * np.repeat(scales, sizes)
+    return values
 
 
 def _require_end(data: memoryview) -> None:

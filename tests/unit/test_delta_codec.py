@@ -596,6 +596,26 @@ def test_a_valid_but_longer_index_coding_is_refused(changes: dict[str, Any], cou
         read(data)
 
 
+@pytest.mark.parametrize("coding", list(ValueCoding))
+def test_bytes_that_were_decoded_before_are_decoded_to_the_same(coding: ValueCoding) -> None:
+    indices = np.flatnonzero(np.random.default_rng(1).random(4096) < 0.3)
+    space = AdapterSpace(bytes(32), (TensorSpec("a", (64, 64)),))
+    values = np.random.default_rng(2).standard_normal(len(indices)).astype(np.float32)
+    change = quantise(SparseDelta(space.fingerprint, Operation.ADD, (TensorDelta(0, indices, values),)), coding, 1)
+    data = encode(change, space, coding)
+    tensors = codec.decode_stream(BytesIO(data), space, max_bytes=len(data), known_canonical=True)[1]
+    assert tuple(tensors) == change.tensors == decode(data, space, max_bytes=len(data)).tensors
+
+
+def test_what_is_not_checked_again_is_the_shortest_form_alone() -> None:
+    longer = whole(segment(tensor(coding=BITMAP, indices=b"\x20" + bytes(249)), values=floats(1.0)))
+    beyond = whole(segment(tensor(indices=b"\x00\x20\x00"), values=floats(1.0)))
+    found = codec.decode_stream(BytesIO(longer), SPACE, max_bytes=1000, known_canonical=True)[1]
+    assert [part.indices.tolist() for part in found] == [[5]]
+    with pytest.raises(DeltaError):
+        list(codec.decode_stream(BytesIO(beyond), SPACE, max_bytes=1000, known_canonical=True)[1])
+
+
 # Segments
 
 

@@ -1,0 +1,15 @@
+from fedsparse.kernels.plain import add_weighted as add_weighted
+from fedsparse.kernels.plain import digits as digits
+from fedsparse.kernels.plain import from_gaps as from_gaps
+from fedsparse.kernels.plain import gaps as gaps
+from fedsparse.kernels.plain import histogram as histogram
+from fedsparse.kernels.plain import planes as planes
+from fedsparse.kernels.plain import quotients as quotients
+from fedsparse.kernels.plain import rans_decode as rans_decode
+from fedsparse.kernels.plain import rans_encode as rans_encode
+from fedsparse.kernels.plain import row_gaps as row_gaps
+from fedsparse.kernels.plain import row_quotients as row_quotients
+from fedsparse.kernels.plain import scaled as scaled
+from fedsparse.kernels.plain import squares as squares
+from fedsparse.kernels.plain import unary as unary
+from fedsparse.kernels.plain import where_held as where_held

@@ -1,0 +1,196 @@
+"""The compiled loops do to the bit what those in NumPy do, also with what no encoder writes."""
+
+from __future__ import annotations
+
+import shutil
+import sysconfig
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from fedsparse import kernels
+from fedsparse.kernels import plain
+
+_COMPILER = shutil.which("cc") is not None and Path(sysconfig.get_paths()["include"], "Python.h").exists()
+_TOTAL = 4096
+
+needs_compiled = pytest.mark.skipif(
+    not kernels.COMPILED, reason="fedsparse.kernels was installed without a compiler"
+)
+
+
+@pytest.mark.skipif(not _COMPILER, reason="there is no C compiler, or no Python headers")
+def test_where_there_is_a_compiler_the_loops_are_compiled() -> None:
+    assert kernels.COMPILED
+
+
+def test_both_forms_have_the_same_functions() -> None:
+    for name in set(kernels.__all__) - {"COMPILED"}:
+        assert callable(getattr(plain, name))
+
+
+def same(name: str, *arguments: Any) -> Any:
+    """Return what both forms return, each with arguments of its own."""
+    results = []
+    for form in (kernels, plain):
+        own = [one.copy() if isinstance(one, np.ndarray) else one for one in arguments]
+        result = getattr(form, name)(*own)
+        changed = [one for one in own if isinstance(one, np.ndarray)]
+        results.append([*(result if isinstance(result, tuple) else [result]), *changed])
+    for mine, theirs in zip(*results, strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+        assert np.asarray(mine).dtype == np.asarray(theirs).dtype
+    return results[0]
+
+
+def frequencies(symbols: np.ndarray[Any, Any], alphabet: int) -> np.ndarray[Any, Any]:
+    counts = np.bincount(symbols, minlength=alphabet)
+    found = np.where(counts > 0, np.maximum(1, counts * (_TOTAL - alphabet) // len(symbols)), 0)
+    found[found.argmax()] += _TOTAL - found.sum()
+    return found.astype(np.uint32)
+
+
+def starts(frequency: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return (np.cumsum(frequency) - frequency).astype(np.uint32)
+
+
+def tables(frequency: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], ...]:
+    slots = np.arange(_TOTAL) - np.repeat(starts(frequency), frequency)
+    symbol_at = np.repeat(np.arange(len(frequency), dtype=np.uint8), frequency)
+    return symbol_at, np.repeat(frequency, frequency).astype(np.uint32), slots.astype(np.uint32)
+
+
+def gaps_of(largest: int) -> st.SearchStrategy[Any]:
+    return hnp.arrays(np.int64, st.integers(1, 300), elements=st.integers(0, largest))
+
+
+@needs_compiled
+@given(hnp.arrays(np.uint8, st.integers(1, 3000), elements=st.integers(0, 15)))
+def test_histogram(symbols: np.ndarray[Any, Any]) -> None:
+    assert same("histogram", symbols, 16)[0].sum() == len(symbols)
+
+
+@needs_compiled
+@settings(deadline=None)
+@given(hnp.arrays(np.uint8, st.integers(2, 2000), elements=st.integers(0, 15)), st.integers(1, 9))
+def test_what_rans_encodes_is_decoded(symbols: np.ndarray[Any, Any], lanes: int) -> None:
+    frequency = frequencies(np.append(symbols, [0, 1]), 16)
+    words, states = same("rans_encode", symbols, frequency, starts(frequency), lanes)[:2]
+    assert len(states) == lanes
+    used, ended, *_, decoded = same("rans_decode", states, words, *tables(frequency), np.zeros_like(symbols))
+    assert used == len(words)
+    assert np.all(ended == 1 << 16)
+    assert np.array_equal(decoded, symbols)
+
+
+@needs_compiled
+@given(
+    hnp.arrays(np.uint32, st.integers(1, 9), elements=st.integers(1 << 16, (1 << 32) - 1)),
+    hnp.arrays(np.uint16, st.integers(0, 200)),
+    st.integers(1, 500),
+    st.integers(0, 99),
+)
+def test_rans_decodes_any_words_alike(
+    states: np.ndarray[Any, Any], words: np.ndarray[Any, Any], count: int, seed: int
+) -> None:
+    frequency = frequencies(np.random.default_rng(seed).geometric(0.3, 200).clip(0, 15), 16)
+    results = []
+    for form in (kernels, plain):
+        own, symbols = states.copy(), np.zeros(count, np.uint8)
+        used = form.rans_decode(own, words, *tables(frequency), symbols)
+        results.append((used, b"" if used < 0 else own.tobytes() + symbols.tobytes()))
+    assert results[0] == results[1]
+
+
+@needs_compiled
+@given(
+    hnp.arrays(
+        np.float32, st.integers(0, 300), elements=st.floats(width=32, allow_nan=False, allow_infinity=False)
+    )
+)
+def test_squares(values: np.ndarray[Any, Any]) -> None:
+    same("squares", values)
+
+
+@needs_compiled
+@given(gaps_of(1 << 20), st.integers(0, 40))
+def test_sums_of_quotients(numbers: np.ndarray[Any, Any], k: int) -> None:
+    assert same("quotients", numbers, k)[0] == sum(int(number) >> k for number in numbers)
+
+
+@needs_compiled
+@given(gaps_of(50))
+def test_gaps_and_back(numbers: np.ndarray[Any, Any]) -> None:
+    (indices,) = same("from_gaps", numbers)[1:]
+    assert np.array_equal(same("gaps", indices)[0], numbers)
+
+
+@needs_compiled
+@given(gaps_of(50), st.integers(1, 60), st.integers(0, 99))
+def test_gaps_within_rows(numbers: np.ndarray[Any, Any], columns: int, seed: int) -> None:
+    indices = np.cumsum(numbers + 1) - 1
+    height = int(indices[-1]) // columns + 1
+    counts, within = same("row_gaps", indices, height, columns)[:2]
+    assert counts.sum() == len(indices)
+    same("row_quotients", within, counts, np.random.default_rng(seed).integers(0, 9, height))
+
+
+@needs_compiled
+@given(hnp.arrays(np.uint8, st.integers(0, 60)), st.integers(0, 100), st.integers(0, 80))
+def test_unary_of_any_bytes(data: np.ndarray[Any, Any], start: int, count: int) -> None:
+    results = []
+    for form in (kernels, plain):
+        found, there = form.unary(data, start, count)
+        results.append((there, found[: min(there, count)].tolist()))
+    assert results[0] == results[1]
+
+
+@needs_compiled
+@given(hnp.arrays(np.uint8, st.integers(1, 120)), st.integers(0, 40), st.data())
+def test_planes_of_any_bytes(data: np.ndarray[Any, Any], k: int, draw: st.DataObject) -> None:
+    same("planes", data, k, draw.draw(st.integers(0, 8 * len(data) // max(1, k))))
+
+
+@needs_compiled
+@given(hnp.arrays(np.uint8, st.integers(1, 40)), st.sampled_from([(3, 5), (16, 2)]), st.integers(0, 250))
+def test_digits(octets: np.ndarray[Any, Any], packing: tuple[int, int], count: int) -> None:
+    same("digits", octets, *packing, min(count, len(octets) * packing[1]))
+
+
+@needs_compiled
+@given(
+    hnp.arrays(np.int64, st.integers(1, 9), elements=st.integers(1, 40)), st.integers(0, 255), st.integers(0, 99)
+)
+def test_scaled(sizes: np.ndarray[Any, Any], zero: int, seed: int) -> None:
+    draw = np.random.default_rng(seed)
+    scales = draw.random(len(sizes)).astype(np.float32)
+    same("scaled", draw.integers(0, 256, int(sizes.sum())).astype(np.uint8), zero, scales, sizes)
+
+
+@needs_compiled
+@given(gaps_of(20), st.floats(0.01, 1e6), st.integers(0, 9), st.integers(0, 99))
+def test_sums_of_what_is_held(numbers: np.ndarray[Any, Any], weight: float, start: int, seed: int) -> None:
+    indices = start + np.cumsum(numbers + 1) - 1
+    values = np.random.default_rng(seed).standard_normal(len(indices)).astype(np.float32)
+    size = int(indices[-1]) - start + 3
+    sums = np.stack([np.linspace(-1, 1, size), (np.arange(size) % 3 == 0) / 3], axis=1)
+    same("where_held", same("add_weighted", indices, values, weight, start, sums)[-1])
+
+
+@needs_compiled
+def test_what_lies_outside_an_array_is_an_error_and_no_crash() -> None:
+    with pytest.raises(IndexError):
+        kernels.planes(np.zeros(1, np.uint8), 3, 8)
+    with pytest.raises(IndexError):
+        kernels.row_gaps(np.array([5]), 1, 2)
+    with pytest.raises(IndexError):
+        kernels.row_quotients(np.zeros(2, np.int64), np.array([9]), np.array([1]))
+    with pytest.raises(IndexError):
+        kernels.add_weighted(np.array([1]), np.zeros(1, np.float32), 1.0, 2, np.zeros((1, 2)))
+    with pytest.raises(IndexError):
+        kernels.rans_encode(np.array([7], np.uint8), np.ones(2, np.uint32), np.zeros(2, np.uint32), 1)
