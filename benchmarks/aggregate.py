@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.report import Claim, write_report
-from fedsparse.aggregation import Accumulator, Holders, Part, Policy, admit, shrunk
+from fedsparse.aggregation import Accumulator, Part, Policy, admit, merge_tensor, shrunk
 from fedsparse.delta import (
     AdapterSpace,
     Header,
@@ -93,10 +93,7 @@ def one_tensor(updates: int, repeats: int) -> dict[str, Any]:
     rule = shrunk(0.25)
 
     def ours() -> None:
-        blocks = Holders.blocks(parts, _SIZE, sum(part.weight for part in parts))
-        steps = [(start + block.union, rule.merge(block).astype(np.float32)) for start, block in blocks]
-        union, values = (np.concatenate(pieces) for pieces in zip(*steps, strict=True))
-        TensorDelta(0, union, values)
+        TensorDelta(0, *merge_tensor(rule, 1, parts, _SIZE, sum(part.weight for part in parts)))
 
     def plain() -> None:
         total = np.zeros(_SIZE, np.float32)

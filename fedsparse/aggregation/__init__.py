@@ -5,6 +5,7 @@ from fedsparse.aggregation.admission import Admitted, admit
 from fedsparse.aggregation.agreement import Agreement
 from fedsparse.aggregation.holders import Holders, Part
 from fedsparse.aggregation.lateness import Asked, Lateness
+from fedsparse.aggregation.merging import merge_tensor
 from fedsparse.aggregation.policy import Policy, Weighing, by_plant, by_samples, capped
 from fedsparse.aggregation.review import Limits, Quarantine, Standing
 from fedsparse.aggregation.rules import (
@@ -44,6 +45,7 @@ __all__ = [
     "by_samples",
     "capped",
     "holders_mean",
+    "merge_tensor",
     "rule_named",
     "shrunk",
     "voted",

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import os
 import statistics
 from collections.abc import Collection, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from io import BufferedReader, BytesIO, RawIOBase
 from pathlib import Path
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fedsparse.aggregation.admission import Admitted
 from fedsparse.aggregation.agreement import Agreement
 from fedsparse.aggregation.holders import Holders, Part
+from fedsparse.aggregation.merging import merge_tensor
 from fedsparse.aggregation.policy import Policy
 from fedsparse.aggregation.review import Directions, Limits, Standing, in_medians, judge
 from fedsparse.aggregation.rules import Rule, ShrunkByData
@@ -139,7 +140,7 @@ class Accumulator:
         scales = [1.0 if norm <= 1 else 1 / norm for norm in norms]
         directions = Directions([kept.norm * scale for kept, scale in zip(updates, scales, strict=True)])
         for position, parts, names in self._by_tensor(updates, [1.0] * len(updates), scales):
-            for _, holders in Holders.blocks(parts, self._space.tensors[position].size, 1.0):
+            for holders in Holders.blocks(parts, self._space.tensors[position].size, 1.0):
                 directions.add(holders, names)
         found = zip(updates, norms, directions.cosines().tolist(), strict=True)
         standings = judge([Standing(kept.digest, norm, cosine) for kept, norm, cosine in found], limits)
@@ -211,41 +212,39 @@ class Accumulator:
         if isinstance(rule, ShrunkByData):
             rule = self._fitted(rule, updates, weights, scales)
         for position, parts, _ in self._by_tensor(updates, weights, scales):
-            blocks = Holders.blocks(parts, self._space.tensors[position].size, total)
-            steps = [_step(rule, policy.min_holders, start, holders) for start, holders in blocks]
-            union, values = (np.concatenate(pieces) for pieces in zip(*steps, strict=True))
-            if len(union):
-                yield TensorDelta(position, union, values)
+            size = self._space.tensors[position].size
+            moved, by = merge_tensor(rule, policy.min_holders, parts, size, total)
+            if len(moved):
+                yield TensorDelta(position, moved, by)
 
     def _fitted(self, rule: ShrunkByData, updates: list[_Kept], weights: list[float], scales: list[float]) -> Rule:
         agreement, total = Agreement(), sum(weights)
         for position, parts, _ in self._by_tensor(updates, weights, scales):
-            for _, holders in Holders.blocks(parts, self._space.tensors[position].size, total):
+            for holders in Holders.blocks(parts, self._space.tensors[position].size, total):
                 agreement.add(holders)
         return rule.of(agreement, total**2 / sum(weight**2 for weight in weights))
 
     def _by_tensor(
         self, updates: list[_Kept], weights: list[float], scales: list[float]
     ) -> Iterator[tuple[int, list[Part], list[int]]]:
-        """Yield each tensor that is named, the parts of it, in the order of ``updates``, and whose each is.
+        """Yield each tensor that is named, the parts of it, in the order of ``updates``, and whose each is."""
+        streams = [self._read(kept, number) for number, kept in enumerate(updates)]
+        position, parts, names = -1, list[Part](), list[int]()
+        for number, tensor in heapq.merge(*streams, key=lambda item: (item[1].tensor, item[0])):
+            if tensor.tensor != position:
+                if parts:
+                    yield position, parts, names
+                position, parts, names = tensor.tensor, [], []
+            values = tensor.values if scales[number] == 1 else tensor.values * np.float32(scales[number])
+            parts.append(Part(tensor.indices, values, weights[number]))
+            names.append(number)
+        if parts:
+            yield position, parts, names
 
-        The updates are decoded by several threads; what is yielded does not depend on which is done first.
-        """
-        streams = [self._read(kept) for kept in updates]
-        with ThreadPoolExecutor(os.cpu_count(), "merging") as pool:
-            heads = dict(enumerate(pool.map(_next, streams)))
-            while there := [head.tensor for head in heads.values() if head is not None]:
-                position = min(there)
-                named = {n: head for n, head in heads.items() if head is not None and head.tensor == position}
-                parts = [
-                    Part(head.indices, _scaled(head.values, scales[n]), weights[n]) for n, head in named.items()
-                ]
-                yield position, parts, list(named)
-                heads |= zip(named, pool.map(_next, [streams[n] for n in named]), strict=True)
-
-    def _read(self, kept: _Kept) -> Iterator[TensorDelta]:
+    def _read(self, kept: _Kept, number: int) -> Iterator[tuple[int, TensorDelta]]:
         with kept.open() as source:
-            yield from decode_stream(source, self._space, max_bytes=1 << 62, known_canonical=True)[1]
+            for tensor in decode_stream(source, self._space, max_bytes=1 << 62, known_canonical=True)[1]:
+                yield number, tensor
 
     def _require(self, space: AdapterSpace) -> None:
         if space.fingerprint != self._space.fingerprint:
@@ -253,23 +252,6 @@ class Accumulator:
                 f"the update belongs to the adapter space {space.fingerprint.hex()[:16]}, "
                 f"here the space is {self._space.fingerprint.hex()[:16]}"
             )
-
-
-def _next(stream: Iterator[TensorDelta]) -> TensorDelta | None:
-    return next(stream, None)
-
-
-def _scaled(values: NDArray[np.float32], scale: float) -> NDArray[np.float32]:
-    return values if scale == 1 else values * np.float32(scale)
-
-
-def _step(rule: Rule, least: int, start: int, holders: Holders) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return which coordinates move, counted from the tensor's beginning, and by how much."""
-    union, step = holders.union + start, rule.merge(holders).astype(np.float32)
-    if least > 1:
-        enough = holders.count() >= least
-        return union[enough], step[enough]
-    return union, step
 
 
 def _scales(norms: list[float], bound: float | None) -> list[float]:

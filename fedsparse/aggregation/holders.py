@@ -44,55 +44,63 @@ class Holders:
     """The updates that name any of some coordinates, one after another.
 
     Attributes:
-        parts: what each update has of them, in an order of the updates that does not depend on when they arrived.
-        start: where these coordinates begin in the tensor; those of ``parts`` count from the tensor's beginning.
-        size: coordinates there are; every other index here counts from ``start`` and is below this.
+        parts: what each update has of the tensor, in an order of the updates that does not depend on when they
+            arrived.
+        spans: where in each part these coordinates are.
+        start: the first of these coordinates.
+        size: how many there are.
         total: weight of all updates in the round, also of those that hold none of these coordinates.
+        scratch: room for a pair of sums per coordinate, (size or more, 2), which blocks share: fresh memory would
+            cost as much as the sums do. What is in it is of no use to anybody else.
     """
 
-    parts: tuple[Part, ...]
+    parts: Sequence[Part]
+    spans: Sequence[slice]
     start: int
     size: int
     total: float
+    scratch: Vector
 
     @classmethod
     def of(cls, parts: Sequence[Part], size: int, total: float) -> Holders:
         """Return the holders of a whole tensor; at least one part."""
-        return cls(tuple(parts), 0, size, total)
+        spans = [slice(0, len(part.indices)) for part in parts]
+        return cls(parts, spans, 0, size, total, np.empty((size, 2)))
 
     @classmethod
-    def blocks(cls, parts: Sequence[Part], size: int, total: float) -> Iterator[tuple[int, Holders]]:
-        """Yield where a stretch of a tensor begins, and its holders, for each that anybody holds a coordinate of.
+    def blocks(cls, parts: Sequence[Part], size: int, total: float) -> Iterator[Holders]:
+        """Yield the holders of each stretch of a tensor that anybody holds a coordinate of.
 
-        A tensor of which little is held comes in one stretch.
+        A tensor of which little is held comes in one stretch. One is to be done with before the next is asked for.
         """
         held = sum(len(part.indices) for part in parts)
         length = BLOCK if held >= _DENSE * size else size
         edges = np.append(np.arange(0, size, length), size)
         cuts = np.stack([np.searchsorted(part.indices, edges) for part in parts], axis=1).tolist()
+        scratch = np.empty((min(length, size), 2))
         for start, (first, last) in zip(edges[:-1].tolist(), pairwise(cuts), strict=True):
-            spans = map(slice, first, last)
-            inside = [
-                Part(part.indices[span], part.values[span], part.weight)
-                for part, span in zip(parts, spans, strict=True)
-            ]
             if first != last:
-                yield start, cls(tuple(inside), start, min(length, size - start), total)
+                yield cls(parts, list(map(slice, first, last)), start, min(length, size - start), total, scratch)
 
     @cached_property
     def indices(self) -> Indices:
         """Coordinates of the first update, then of the second, and so on, (n,)."""
-        return np.concatenate([part.indices for part in self.parts]) - self.start
+        return np.concatenate([part.indices[span] for part, span in zip(self.parts, self.spans, strict=True)])
 
     @cached_property
     def values(self) -> NDArray[np.float32]:
         """What the updates have there, (n,)."""
-        return np.concatenate([part.values for part in self.parts])
+        return np.concatenate([part.values[span] for part, span in zip(self.parts, self.spans, strict=True)])
 
     @cached_property
     def owners(self) -> Indices:
         """Which update each is from, (n,)."""
-        return np.repeat(np.arange(len(self.parts)), [len(part.indices) for part in self.parts])
+        return np.repeat(np.arange(len(self.parts)), self.counts)
+
+    @cached_property
+    def counts(self) -> Indices:
+        """How many each update has, (updates,)."""
+        return np.array([span.stop - span.start for span in self.spans], np.int64)
 
     @cached_property
     def weights(self) -> Vector:
@@ -119,11 +127,11 @@ class Holders:
 
     def count(self) -> Indices:
         """Return how many updates hold each coordinate of the union, (k,)."""
-        return np.bincount(np.searchsorted(self.union, self.indices), minlength=len(self.union))
+        return np.bincount(self.places, minlength=len(self.union))
 
     def tables(self) -> Iterator[NDArray[np.float64]]:
         """Yield the values by coordinate, (b, updates), NaN where one has none, in blocks of the union."""
-        places = np.searchsorted(self.union, self.indices)
+        places = self.places
         order = np.argsort(places, kind="stable")
         places, owners, values = places[order], self.owners[order], self.values[order]
         length = max(1, _CELLS // len(self.weights))
@@ -134,20 +142,31 @@ class Holders:
             yield table
 
     @property
+    def places(self) -> Indices:
+        """Each value's place in the union, (n,)."""
+        return self._sorted[1]
+
+    @property
     def _is_dense(self) -> bool:
-        return sum(len(part.indices) for part in self.parts) >= _DENSE * self.size
+        return bool(self.counts.sum() >= _DENSE * self.size)
 
     @cached_property
     def _whole(self) -> tuple[Indices, Vector, Vector]:
         """The union and N and D there, by way of a sum for every coordinate."""
-        sums = np.zeros((self.size, 2))
-        for part in self.parts:
-            kernels.add_weighted(part.indices, part.values, part.weight, self.start, sums)
-        return kernels.where_held(sums)
+        sums = self.scratch[: self.size]
+        sums[:] = 0
+        for part, span in zip(self.parts, self.spans, strict=True):
+            kernels.add_weighted(part.indices, part.values, span, part.weight, self.start, sums)
+        return kernels.where_held(sums, self.start)
 
     @cached_property
     def _sorted(self) -> tuple[Indices, Indices]:
         """The union, and each value's place in it."""
+        if self._is_dense:
+            union, _, _ = self._whole
+            where = np.zeros(self.size, np.int64)
+            where[union - self.start] = np.arange(len(union))
+            return union, where[self.indices - self.start]
         union, places = np.unique(self.indices, return_inverse=True)
         return union, places
 
@@ -157,6 +176,7 @@ class Holders:
 
     def _summed(self, terms: Vector) -> Vector:
         """Return the sums of what belongs to the same coordinate of the union."""
-        places, length = (self.indices, self.size) if self._is_dense else (self._sorted[1], len(self._sorted[0]))
-        found = np.bincount(places, terms, length).astype(np.float64, copy=False)  # integers where there are none
-        return found[self.union] if self._is_dense else found
+        union, places = self._sorted
+        return np.bincount(places, terms, len(union)).astype(
+            np.float64, copy=False
+        )  # integers where there are none

@@ -80,7 +80,7 @@ class Directions:
             names: which update each of the holders' owners is, from 0.
         """
         total, _ = holders.sums()
-        terms = holders.values * total[np.searchsorted(holders.union, holders.indices)]
+        terms = holders.values * total[holders.places]
         self._products[names] += np.bincount(holders.owners, terms, len(names))
         self._squares += float(total @ total)
 

@@ -105,6 +105,7 @@ def read(coding: int, data: memoryview, count: int, shape: Shape, *, known_canon
     indices = _read(coding, np.frombuffer(data, np.uint8), count, shape, size)
     if len(indices) != count:
         raise DeltaError(f"{len(indices)} coordinates are there, {count} are announced")
+    indices.flags.writeable = False  # so that nobody needs a copy to be safe from changes
     if known_canonical:
         return indices
     best = plan(indices, shape)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Self
+from typing import Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,7 @@ class TensorDelta:
         indices: flat indices, int64, shape ``(k,)``, strictly increasing, k ≥ 1.
         values: float32, shape ``(k,)``, finite; a negative zero becomes zero, so that equal values are equal bits.
 
-    Both are copies: nobody can change them later.
+    Both are copies, or arrays that were given read-only and own their memory: nobody changes them later.
 
     Raises:
         DeltaError: a condition above does not hold.
@@ -51,8 +51,7 @@ class TensorDelta:
     values: NDArray[np.float32]
 
     def __post_init__(self) -> None:
-        indices = np.array(self.indices, dtype=np.int64)
-        values = np.array(self.values, dtype=np.float32)
+        indices, values = _own(self.indices, np.int64), _own(self.values, np.float32)
         if indices.ndim != 1 or indices.shape != values.shape or indices.size == 0:
             raise DeltaError(
                 f"tensor {self.tensor}: indices {indices.shape} and values {values.shape} "
@@ -62,8 +61,8 @@ class TensorDelta:
             raise DeltaError(f"tensor {self.tensor}: indices must be strictly increasing from 0 on")
         if not np.all(np.isfinite(values)):
             raise DeltaError(f"tensor {self.tensor}: a value is NaN or infinite")
-        bits = values.view(np.uint32)
-        bits[bits == _NEGATIVE_ZERO] = 0
+        if (negative := values.view(np.uint32) == _NEGATIVE_ZERO).any():
+            values = np.where(negative, np.float32(0), values)
         indices.flags.writeable = values.flags.writeable = False
         object.__setattr__(self, "indices", indices)
         object.__setattr__(self, "values", values)
@@ -79,6 +78,15 @@ class TensorDelta:
 
     def __hash__(self) -> int:
         return hash((self.tensor, self.indices.tobytes(), self.values.tobytes()))
+
+
+_Number = TypeVar("_Number", bound=np.generic)
+
+
+def _own(given: NDArray[_Number], dtype: type[_Number]) -> NDArray[_Number]:
+    """Return a copy, unless nobody else can change what is given."""
+    kept = isinstance(given, np.ndarray) and given.dtype == dtype and given.flags.owndata
+    return given if kept and not given.flags.writeable and given.flags.c_contiguous else np.array(given, dtype)
 
 
 @dataclass(frozen=True)

@@ -303,26 +303,30 @@ def planes(const uint8_t[::1] data, int k, Py_ssize_t count):
 
 
 def add_weighted(
-    const int64_t[::1] indices, const float[::1] values, double weight, int64_t start, double[:, ::1] sums
+    const int64_t[::1] indices, const float[::1] values, span, double weight, int64_t start, double[:, ::1] sums
 ):
-    cdef Py_ssize_t i, place
+    cdef Py_ssize_t i, place, first = span.start, last = span.stop
     with nogil:
-        for i in range(indices.shape[0]):
+        for i in range(first, last):
             place = indices[i] - start
             sums[place, 0] += weight * <double>values[i]
             sums[place, 1] += weight
 
 
-def where_held(const double[:, ::1] sums):
-    cdef Py_ssize_t i, size = sums.shape[0], there = 0
-    union, weighted, held = np.empty(size, np.int64), np.empty(size), np.empty(size)
+def where_held(const double[:, ::1] sums, int64_t start):
+    cdef Py_ssize_t i, there = 0, count = 0
+    with nogil:
+        for i in range(sums.shape[0]):
+            count += sums[i, 1] > 0
+    # One more is written to than returned: what is held cannot be guessed, and a branch would be often wrong.
+    union, weighted, held = np.empty(count + 1, np.int64), np.empty(count + 1), np.empty(count + 1)
     cdef int64_t[::1] place = union
     cdef double[::1] taken = weighted
     cdef double[::1] weight = held
     with nogil:
-        for i in range(size):  # written in any case: what is held cannot be guessed, and a branch would be often wrong
-            place[there] = i
+        for i in range(sums.shape[0]):
+            place[there] = start + i
             taken[there] = sums[i, 0]
             weight[there] = sums[i, 1]
             there += sums[i, 1] > 0
-    return union[:there].copy(), weighted[:there].copy(), held[:there].copy()
+    return union[:count], weighted[:count], held[:count]

@@ -181,25 +181,28 @@ def unary(data: Symbols, start: int, count: int) -> tuple[Numbers, int]:
     return found, len(ends)
 
 
-def add_weighted(indices: Numbers, values: NDArray[np.float32], weight: float, start: int, sums: Sums) -> None:
+def add_weighted(
+    indices: Numbers, values: NDArray[np.float32], span: slice, weight: float, start: int, sums: Sums
+) -> None:
     """Add an update's values times its weight, and its weight, to the sums of the coordinates that it holds.
 
     Args:
-        indices: distinct, from ``start`` on, (n,).
+        indices: of coordinates, distinct, (n,).
         values: (n,).
+        span: which of them count; they are from ``start`` on.
         weight: of the update.
         start: coordinate of the first sum.
         sums: of the weighted values, and of the weights, (size, 2).
     """
-    places = indices - start
-    sums[places, 0] += weight * values.astype(np.float64)
+    places = indices[span] - start
+    sums[places, 0] += weight * values[span].astype(np.float64)
     sums[places, 1] += weight
 
 
-def where_held(sums: Sums) -> tuple[Numbers, Sums, Sums]:
-    """Return the places where the sum of weights is above 0, (k,), and both sums there."""
+def where_held(sums: Sums, start: int) -> tuple[Numbers, Sums, Sums]:
+    """Return the coordinates where the sum of weights is above 0, (k,), and both sums there, each (k,)."""
     union = np.flatnonzero(sums[:, 1] > 0)
-    return union, sums[union, 0], sums[union, 1]
+    return union + start, sums[union, 0], sums[union, 1]
 
 
 def planes(data: Symbols, k: int, count: int) -> Numbers:

@@ -126,9 +126,9 @@ def test_blocks_of_a_tensor_together_give_what_the_whole_gives(
     whole = Holders.of(parts, 90, 12.0)
     monkeypatch.setattr("fedsparse.aggregation.holders.BLOCK", 16)
     blocks = list(Holders.blocks(parts, 90, 12.0))
-    assert [start for start, _ in blocks] == [0, 16, 32, 48, 64, 80]
-    assert np.concatenate([start + block.union for start, block in blocks]).tolist() == whole.union.tolist()
-    assert b"".join(rule.merge(block).tobytes() for _, block in blocks) == rule.merge(whole).tobytes()
+    assert [block.start for block in blocks] == [0, 16, 32, 48, 64, 80]
+    assert np.concatenate([block.union for block in blocks]).tolist() == whole.union.tolist()
+    assert b"".join(rule.merge(block).tobytes() for block in blocks) == rule.merge(whole).tobytes()
 
 
 def test_empty_blocks_are_left_out_and_a_sparse_tensor_comes_whole(
@@ -136,8 +136,8 @@ def test_empty_blocks_are_left_out_and_a_sparse_tensor_comes_whole(
 ) -> None:
     monkeypatch.setattr("fedsparse.aggregation.holders.BLOCK", 8)
     part = Part(np.array([1, 2, 30], np.int64), np.ones(3, np.float32), 1.0)
-    assert [start for start, _ in Holders.blocks([part], 32, 1.0)] == [0, 24]
-    assert [start for start, _ in Holders.blocks([part], 1000, 1.0)] == [0]
+    assert [block.start for block in Holders.blocks([part], 32, 1.0)] == [0, 24]
+    assert [block.start for block in Holders.blocks([part], 1000, 1.0)] == [0]
 
 
 def test_the_holders_of_a_coordinate_are_counted() -> None:
@@ -155,7 +155,7 @@ def _agreeing(common: float, own: float, plants: int, share: float) -> Agreement
         values = wanted[indices] + own * draw.normal(size=len(indices))
         parts.append(Part(indices, values.astype(np.float32), 5.0))
     found = Agreement()
-    for _, holders in Holders.blocks(parts, size, 5.0 * plants):
+    for holders in Holders.blocks(parts, size, 5.0 * plants):
         found.add(holders)
     return found
 
