@@ -119,10 +119,11 @@ class Table:
         total = int(counts.sum())
         if np.count_nonzero(counts) < 2:
             return None
-        table = cls(_frequencies(counts.tolist(), total))
-        bits = sum(count * cost(f) for count, f in zip(counts.tolist(), table.frequencies, strict=True) if f) >> 8
-        coded = len(table.write()) + 4 + 4 * _states(total) + -(-bits // 8)
-        return table if coded < packed_size(total, len(counts)) else None
+        frequencies = _frequencies(counts, total)
+        bits = int(counts @ _costs()[frequencies]) >> 8
+        table_size = -(-len(counts) // 8) + -(-_BITS * np.count_nonzero(frequencies) // 8)
+        coded = table_size + 4 + 4 * _states(total) + -(-bits // 8)
+        return cls(tuple(frequencies.tolist())) if coded < packed_size(total, len(counts)) else None
 
     def write(self) -> bytes:
         """Return a bitmap of the symbols that occur, and their frequencies in 12 bits each."""
@@ -155,24 +156,30 @@ class Table:
         return table, data[end:]
 
 
-def _frequencies(counts: list[int], total: int) -> tuple[int, ...]:
+def _frequencies(counts: NDArray[np.int64], total: int) -> NDArray[np.int64]:
     """Scale counts to a sum of 4096 without losing a symbol.
 
     First each is max(1, ⌊4096 · count / total⌋). While the sum is too large, the largest, the first of equals,
     loses one. What is missing goes to the symbol with the highest count, the first of equals; what that has
     beyond 2800 goes to the one with the next highest.
     """
-    found = [max(1, _TOTAL * count // total) if count else 0 for count in counts]
-    while sum(found) > _TOTAL:
-        found[found.index(max(found))] -= 1
-    first, second = sorted(range(len(counts)), key=lambda i: -counts[i])[:2]
-    found[first] += _TOTAL - sum(found)
+    found: NDArray[np.int64] = np.maximum(_TOTAL * counts // total, counts > 0)
+    over = int(found.sum()) - _TOTAL
+    for _ in range(over):
+        found[found.argmax()] -= 1
+    first, second = np.argsort(-counts, kind="stable")[:2]
+    found[first] += max(0, -over)
     found[second] += max(0, found[first] - _CAP)
     found[first] = min(found[first], _CAP)
-    return tuple(found)
+    return found
 
 
 @cache
+def _costs() -> NDArray[np.int64]:
+    """Return the cost of a symbol by its frequency, (2801,); that of one that does not occur is 0."""
+    return np.array([0, *map(cost, range(1, _CAP + 1))])
+
+
 def cost(frequency: int) -> int:
     """Return ⌊256 · log2(4096 / frequency)⌋, exactly: what a symbol costs in units of 1/256 bit."""
     return 256 * _BITS - (frequency**256 - 1).bit_length()

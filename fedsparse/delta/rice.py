@@ -75,12 +75,13 @@ def decode(data: Octets, k: int, count: int, limit: int) -> Numbers:
     """
     if not 0 <= k <= MAX_PARAMETER or (k and count << (k - 1) > limit) or count * (k + 1) > 8 * len(data):
         raise DeltaError(f"{count} numbers with Rice parameter {k} do not fit into {len(data)} bytes")
-    quotients = _read_unary(data, count * k, count)
-    if int(quotients.sum()) << k >= limit:
+    numbers = _read_unary(data, count * k, count)
+    end = 8 * (len(data) - 1) + int(data[-1]).bit_length()  # of the last number
+    total = end - count * k - count  # every bit of a quotient but its last
+    if total << k >= limit:
         raise DeltaError(f"the sum of {count} numbers is not below {limit}")
-    quotients <<= k
-    quotients |= kernels.planes(data, k, count)
-    return quotients
+    kernels.planes(data, k, numbers)
+    return numbers
 
 
 def encode_mixed(numbers: Numbers, widths: Numbers) -> bytes:

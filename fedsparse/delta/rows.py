@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fedsparse import kernels
 from fedsparse.delta import rice
 from fedsparse.errors import DeltaError
+from fedsparse.kernels.plain import row_gaps
 
 Indices = NDArray[np.int64]
 
@@ -66,16 +67,18 @@ class RowRates:
     """Every row's number of coordinates, then its gaps with the parameter that suits that number.
 
     Attributes:
+        indices: the coordinates, (m,).
+        columns: of each row.
         counts: coordinates per row, (height,).
-        numbers: per coordinate the columns passed over since the one before in its row, (m,).
         widths: the Rice parameter of every row's gaps, (height,); 0 where there are none.
         parameter: of the counts.
         size: bytes in all.
         counts_size: bytes of the counts.
     """
 
+    indices: Indices
+    columns: int
     counts: Indices
-    numbers: Indices
     widths: NDArray[np.int64]
     parameter: int
     size: int
@@ -86,13 +89,13 @@ class RowRates:
         """Return the form of a support, or None where there is but one row or there are too many."""
         if height == 1 or height > _SPARSEST * len(indices):
             return None
-        counts, numbers = kernels.row_gaps(indices, height, columns)
+        counts = kernels.row_counts(indices, height, columns)
         widths = _widths(counts, columns)
         parameter, bits = rice.best_parameter(counts)
-        inside = kernels.row_quotients(numbers, counts, widths) + int(widths @ counts) + len(indices)
+        inside = kernels.row_quotients(indices, columns, counts, widths) + int(widths @ counts) + len(indices)
         counts_size = -(-bits // 8)
         size = 1 + _LENGTH_BYTES + counts_size + -(-inside // 8)
-        return cls(counts, numbers, widths, parameter, size, counts_size)
+        return cls(indices, columns, counts, widths, parameter, size, counts_size)
 
     @staticmethod
     def least_size(count: int, height: int) -> int:
@@ -107,7 +110,8 @@ class RowRates:
     def body(self) -> bytes:
         """Return the bytes after the head."""
         widths = np.repeat(self.widths, self.counts)
-        return rice.encode(self.counts, self.parameter) + rice.encode_mixed(self.numbers, widths)
+        numbers = row_gaps(self.indices, self.columns, self.counts)
+        return rice.encode(self.counts, self.parameter) + rice.encode_mixed(numbers, widths)
 
 
 def read_rates(data: NDArray[np.uint8], count: int, height: int, columns: int) -> Indices:

@@ -7,7 +7,7 @@ from fedsparse.kernels.plain import planes as planes
 from fedsparse.kernels.plain import quotients as quotients
 from fedsparse.kernels.plain import rans_decode as rans_decode
 from fedsparse.kernels.plain import rans_encode as rans_encode
-from fedsparse.kernels.plain import row_gaps as row_gaps
+from fedsparse.kernels.plain import row_counts as row_counts
 from fedsparse.kernels.plain import row_quotients as row_quotients
 from fedsparse.kernels.plain import scaled as scaled
 from fedsparse.kernels.plain import squares as squares

@@ -5,8 +5,14 @@ Arrays come in as they are, contiguous and of the stated type; what is allocated
 here decides what is valid: that is the callers' part, as it is with plain.py.
 """
 
+import sys
+
 import numpy as np
+from libc.string cimport memcpy
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+
+if sys.byteorder != "little":
+    raise ImportError("words are read as they lie in memory, the lowest byte first")
 
 cdef uint32_t LOWEST = 1 << 16  # of a rANS state
 cdef uint64_t[256] SPREAD  # bit i of a byte, as the lowest bit of byte i
@@ -162,9 +168,9 @@ def scaled(const uint8_t[::1] symbols, int zero, const float[::1] scales, const 
 
 
 def squares(const float[::1] values):
-    cdef uint64_t[256] above
-    cdef uint64_t[256] below
+    cdef uint64_t[4][256] above, below  # four sums each: neighbours of one exponent need not wait for each other
     cdef Py_ssize_t i
+    cdef int j
     cdef uint32_t bits, exponent
     cdef uint64_t square
     cdef const uint32_t[::1] pattern = np.asarray(values).view(np.uint32)
@@ -172,19 +178,20 @@ def squares(const float[::1] values):
     cdef int64_t[::1] upper = high
     cdef int64_t[::1] lower = low
     with nogil:
-        for i in range(256):
-            above[i] = below[i] = 0
+        for j in range(4):
+            for i in range(256):
+                above[j][i] = below[j][i] = 0
         for i in range(pattern.shape[0]):
             bits = pattern[i]
             exponent = bits >> 23 & 0xFF
-            square = bits & 0x7FFFFF
-            if exponent:
-                square |= 0x800000
+            square = (bits & 0x7FFFFF) | <uint32_t>(exponent > 0) << 23
             square *= square
-            above[exponent] += square >> 24
-            below[exponent] += square & 0xFFFFFF
-        for i in range(256):
-            upper[i], lower[i] = above[i], below[i]
+            above[i & 3][exponent] += square >> 24
+            below[i & 3][exponent] += square & 0xFFFFFF
+        for j in range(4):
+            for i in range(256):
+                upper[i] += above[j][i]
+                lower[i] += below[j][i]
     return high, low
 
 
@@ -218,46 +225,62 @@ def from_gaps(int64_t[::1] numbers):
             numbers[i] = last
 
 
-def row_gaps(const int64_t[::1] indices, Py_ssize_t height, int64_t columns):
+def row_counts(const int64_t[::1] indices, Py_ssize_t height, int64_t columns):
     cdef Py_ssize_t i, row = 0
-    cdef int64_t end = columns, last = -1
-    counts, numbers = np.zeros(height, np.int64), np.empty(indices.shape[0], np.int64)
+    cdef int64_t end = columns
+    counts = np.zeros(height, np.int64)
     cdef int64_t[::1] count = counts
-    cdef int64_t[::1] number = numbers
     with nogil:
         for i in range(indices.shape[0]):
             while indices[i] >= end:
-                last = end - 1
                 row += 1
                 end += columns
             count[row] += 1
-            number[i] = indices[i] - last - 1
-            last = indices[i]
-    return counts, numbers
+    return counts
 
 
-def row_quotients(const int64_t[::1] numbers, const int64_t[::1] counts, const int64_t[::1] widths):
+def row_quotients(
+    const int64_t[::1] indices, int64_t columns, const int64_t[::1] counts, const int64_t[::1] widths
+):
     cdef Py_ssize_t row, i, at = 0
+    cdef int64_t last, width
     cdef uint64_t total = 0
     with nogil:
         for row in range(counts.shape[0]):
+            last = row * columns - 1
+            width = widths[row]
             for i in range(at, at + counts[row]):
-                total += <uint64_t>numbers[i] >> widths[row]
+                total += <uint64_t>(indices[i] - last - 1) >> width
+                last = indices[i]
             at += counts[row]
     return total
 
 
+cdef extern from *:
+    """
+    #if defined(__GNUC__)
+    #define fedsparse_lowest(bits) __builtin_ctzll(bits)
+    #else
+    static int fedsparse_lowest(unsigned long long bits) { int at = 0; while (!(bits >> at & 1)) at++; return at; }
+    #endif
+    """
+    int _lowest "fedsparse_lowest"(uint64_t bits) noexcept nogil
+
+
 def unary(const uint8_t[::1] data, Py_ssize_t start, Py_ssize_t count):
-    cdef Py_ssize_t octet, there = 0
+    cdef Py_ssize_t octet = start >> 3, there = 0, length = data.shape[0]
     cdef int64_t last = start - 1, place
-    cdef uint32_t bits
-    found = np.empty(count, np.int64)
+    cdef uint64_t bits
+    found = np.zeros(count, np.int64)
     cdef int64_t[::1] result = found
     with nogil:
-        for octet in range(start >> 3, data.shape[0]):
-            bits = data[octet]
+        while octet < length:
+            if octet + 8 <= length:
+                memcpy(&bits, &data[octet], 8)
+            else:
+                bits = data[octet]
             if octet == start >> 3:
-                bits &= 0xFF << (start & 7)
+                bits &= ~<uint64_t>0 << (start & 7)
             while bits:
                 if there < count:
                     place = 8 * octet + _lowest(bits)
@@ -265,28 +288,18 @@ def unary(const uint8_t[::1] data, Py_ssize_t start, Py_ssize_t count):
                     last = place
                 there += 1
                 bits &= bits - 1
+            octet += 8 if octet + 8 <= length else 1
     return found, there
 
 
-cdef extern from *:
-    """
-    #if defined(__GNUC__)
-    #define fedsparse_lowest(bits) __builtin_ctz(bits)
-    #else
-    static int fedsparse_lowest(unsigned bits) { int at = 0; while (!(bits >> at & 1)) at++; return at; }
-    #endif
-    """
-    int _lowest "fedsparse_lowest"(uint32_t bits) noexcept nogil
-
-
-def planes(const uint8_t[::1] data, int k, Py_ssize_t count):
-    cdef Py_ssize_t i, at, bit, length = data.shape[0]
+def planes(const uint8_t[::1] data, int k, int64_t[::1] numbers):
+    cdef Py_ssize_t i, at, bit, count = numbers.shape[0], length = data.shape[0]
     cdef int first, j, place
     cdef uint64_t eight
     cdef uint32_t octet
-    found = np.zeros(count, np.int64)
-    cdef int64_t[::1] result = found
     with nogil:
+        for i in range(count):
+            numbers[i] <<= k
         for first in range(0, k, 8):
             for i in range(0, count, 8):
                 eight = 0
@@ -298,8 +311,7 @@ def planes(const uint8_t[::1] data, int k, Py_ssize_t count):
                         octet |= <uint32_t>data[at + 1] << 8
                     eight |= SPREAD[octet >> (bit & 7) & 0xFF] << (j - first)
                 for place in range(<int>min(8, count - i)):
-                    result[i + place] |= <int64_t>(eight >> (8 * place) & 0xFF) << first
-    return found
+                    numbers[i + place] |= <int64_t>(eight >> (8 * place) & 0xFF) << first
 
 
 def add_weighted(

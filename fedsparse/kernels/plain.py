@@ -154,18 +154,29 @@ def from_gaps(numbers: Numbers) -> None:
     numbers -= 1
 
 
-def row_gaps(indices: Numbers, height: int, columns: int) -> tuple[Numbers, Numbers]:
-    """Return every row's number of coordinates, (height,), and the gap before each within its row, (m,)."""
-    counts = np.bincount(indices // columns, minlength=height)
+def row_counts(indices: Numbers, height: int, columns: int) -> Numbers:
+    """Return every row's number of coordinates, (height,)."""
+    return np.bincount(indices // columns, minlength=height)
+
+
+def row_quotients(indices: Numbers, columns: int, counts: Numbers, widths: Numbers) -> int:
+    """Return Σ ⌊g / 2^w⌋ over the gaps before coordinates within their row, each row having its own w.
+
+    Args:
+        indices: strictly increasing, (m,).
+        columns: of each row.
+        counts: coordinates of each row, (height,), m together.
+        widths: w of each row, (height,).
+    """
+    return int((row_gaps(indices, columns, counts) >> np.repeat(widths, counts)).sum())
+
+
+def row_gaps(indices: Numbers, columns: int, counts: Numbers) -> Numbers:
+    """Return how many coordinates were passed over before each within its row, (m,)."""
     numbers = gaps(indices)
     first = np.cumsum(counts)[counts > 0] - counts[counts > 0]
     numbers[first] = indices[first] % columns
-    return counts, numbers
-
-
-def row_quotients(numbers: Numbers, counts: Numbers, widths: Numbers) -> int:
-    """Return Σ ⌊n / 2^w⌋ where each row has its own w; row after row has so many numbers."""
-    return int((numbers >> np.repeat(widths, counts)).sum())
+    return numbers
 
 
 def unary(data: Symbols, start: int, count: int) -> tuple[Numbers, int]:
@@ -205,13 +216,13 @@ def where_held(sums: Sums, start: int) -> tuple[Numbers, Sums, Sums]:
     return union + start, sums[union, 0], sums[union, 1]
 
 
-def planes(data: Symbols, k: int, count: int) -> Numbers:
-    """Read ``k`` planes of ``count`` bits, (count,): plane j holds bit j of every number."""
+def planes(data: Symbols, k: int, numbers: Numbers) -> None:
+    """Put ``k`` bits below those of each number, in place: plane j of ``data`` holds bit j of every one."""
+    count = len(numbers)
     bits = np.unpackbits(data, count=count * k, bitorder="little").reshape(k, count)
-    numbers = np.zeros(count, np.int64)
+    numbers <<= k
     for start in range(0, k, 8):
         part = bits[start].copy()
         for j in range(start + 1, min(start + 8, k)):
             part |= bits[j] << (j - start)
         numbers |= part.astype(np.int64) << start
-    return numbers
