@@ -7,6 +7,7 @@ NumPy: slower, with the same results.
 from __future__ import annotations
 
 from pathlib import Path
+from sysconfig import get_config_var
 from tempfile import TemporaryDirectory
 from typing import Any
 
@@ -21,11 +22,11 @@ class Kernels(BuildHookInterface):  # type: ignore[type-arg]
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Compile in place, so that an editable installation finds it, and add it to the wheel."""
-        for stale in (Path(self.root) / _ROOM).glob("_compiled*.so"):
-            stale.unlink()
+        library = Path(self.root) / _ROOM / f"_compiled{get_config_var('EXT_SUFFIX')}"
         try:
-            library = _compiled(Path(self.root))
+            _compile(Path(self.root), library)
         except Exception as error:
+            library.unlink(missing_ok=True)  # of another source
             why = f"{type(error).__name__}: {error}"
             self.app.display_warning(f"fedsparse.kernels was not compiled, its loops run in NumPy: {why}")
             return
@@ -34,7 +35,7 @@ class Kernels(BuildHookInterface):  # type: ignore[type-arg]
         build_data["force_include"][str(library)] = str(_ROOM / library.name)
 
 
-def _compiled(root: Path) -> Path:
+def _compile(root: Path, library: Path) -> None:
     from Cython.Build import cythonize
     from setuptools import Distribution, Extension
     from setuptools.command.build_ext import build_ext
@@ -47,7 +48,6 @@ def _compiled(root: Path) -> Path:
         command.build_lib = command.build_temp = scratch
         command.ensure_finalized()
         command.run()
-        built = Path(command.get_ext_fullpath("fedsparse.kernels._compiled"))
-        fresh = root / _ROOM / f"{built.name}.new"
-        fresh.write_bytes(built.read_bytes())
-        return fresh.replace(root / _ROOM / built.name)  # processes that run keep the one they have
+        fresh = library.with_name(f"{library.name}.new")
+        fresh.write_bytes(Path(command.get_ext_fullpath("fedsparse.kernels._compiled")).read_bytes())
+        fresh.replace(library)  # processes that run keep the one they have

@@ -51,7 +51,7 @@ class Holders:
         size: how many there are.
         total: weight of all updates in the round, also of those that hold none of these coordinates.
         scratch: room for a pair of sums per coordinate, (size or more, 2), which blocks share: fresh memory would
-            cost as much as the sums do. What is in it is of no use to anybody else.
+            cost as much as the sums do. What is in it is of no use to anybody else. None where none is shared.
     """
 
     parts: Sequence[Part]
@@ -59,13 +59,13 @@ class Holders:
     start: int
     size: int
     total: float
-    scratch: Vector
+    scratch: Vector | None = None
 
     @classmethod
     def of(cls, parts: Sequence[Part], size: int, total: float) -> Holders:
         """Return the holders of a whole tensor; at least one part."""
         spans = [slice(0, len(part.indices)) for part in parts]
-        return cls(parts, spans, 0, size, total, np.empty((size, 2)))
+        return cls(parts, spans, 0, size, total)
 
     @classmethod
     def blocks(cls, parts: Sequence[Part], size: int, total: float) -> Iterator[Holders]:
@@ -77,7 +77,9 @@ class Holders:
         length = BLOCK if held >= _DENSE * size else size
         edges = np.append(np.arange(0, size, length), size)
         cuts = np.stack([np.searchsorted(part.indices, edges) for part in parts], axis=1).tolist()
-        scratch = np.empty((min(length, size), 2))
+        scratch = (
+            np.empty((length, 2)) if length == BLOCK else None
+        )  # a long tensor of which little is held has none
         for start, (first, last) in zip(edges[:-1].tolist(), pairwise(cuts), strict=True):
             if first != last:
                 yield cls(parts, list(map(slice, first, last)), start, min(length, size - start), total, scratch)
@@ -153,7 +155,7 @@ class Holders:
     @cached_property
     def _whole(self) -> tuple[Indices, Vector, Vector]:
         """The union and N and D there, by way of a sum for every coordinate."""
-        sums = self.scratch[: self.size]
+        sums = np.empty((self.size, 2)) if self.scratch is None else self.scratch[: self.size]
         sums[:] = 0
         for part, span in zip(self.parts, self.spans, strict=True):
             kernels.add_weighted(part.indices, part.values, span, part.weight, self.start, sums)

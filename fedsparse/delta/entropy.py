@@ -199,7 +199,7 @@ def _encode(symbols: Symbols, table: Table) -> tuple[NDArray[np.uint16], NDArray
 def _decode(data: memoryview, count: int, table: Table) -> Symbols:
     lanes = _states(count)
     states = np.frombuffer(data[: 4 * lanes], "<u4").astype(np.uint32)
-    words = np.frombuffer(data[4 * lanes :], "<u2").astype(np.uint16, copy=False)
+    words = np.frombuffer(data[4 * lanes :], "<u2").astype(np.uint16)  # a copy, which is aligned
     if np.any(states < _LOWEST):
         raise DeltaError("an entropy coder's state is out of range")
     frequency = np.array(table.frequencies, np.uint32)

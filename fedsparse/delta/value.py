@@ -85,7 +85,7 @@ _Number = TypeVar("_Number", bound=np.generic)
 
 def _own(given: NDArray[_Number], dtype: type[_Number]) -> NDArray[_Number]:
     """Return a copy, unless nobody else can change what is given."""
-    kept = isinstance(given, np.ndarray) and given.dtype == dtype and given.flags.owndata
+    kept = type(given) is np.ndarray and given.dtype == dtype and given.flags.owndata
     return given if kept and not given.flags.writeable and given.flags.c_contiguous else np.array(given, dtype)
 
 

@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=True, wraparound=False, cdivision=True, initializedcheck=False, show_performance_hints=False
+# cython: language_level=3, boundscheck=True, wraparound=False, initializedcheck=False, show_performance_hints=False
 """The inner loops in C: what plain.py does, to the bit. Every index is checked against its array's bounds.
 
 Arrays come in as they are, contiguous and of the stated type; what is allocated is as long as the result. Nothing

@@ -11,6 +11,7 @@ from fedsparse.aggregation import (
     SignElected,
     TrimmedMean,
     holders_mean,
+    merge_tensor,
     rule_named,
     shrunk,
     zero_fill,
@@ -138,6 +139,15 @@ def test_empty_blocks_are_left_out_and_a_sparse_tensor_comes_whole(
     part = Part(np.array([1, 2, 30], np.int64), np.ones(3, np.float32), 1.0)
     assert [block.start for block in Holders.blocks([part], 32, 1.0)] == [0, 24]
     assert [block.start for block in Holders.blocks([part], 1000, 1.0)] == [0]
+
+
+def test_a_huge_tensor_of_which_little_is_held_takes_no_room_of_its_size() -> None:
+    size = 1 << 40
+    part = Part(np.array([1, size - 1]), np.ones(2, np.float32), 1.0)
+    moved, by = merge_tensor(holders_mean, 1, [part], size, 1.0)
+    assert moved.tolist() == [1, size - 1]
+    assert by.tolist() == [1.0, 1.0]
+    assert Holders.of([part], size, 1.0).union.tolist() == [1, size - 1]
 
 
 def test_the_holders_of_a_coordinate_are_counted() -> None:

@@ -196,3 +196,9 @@ def test_what_lies_outside_an_array_is_an_error_and_no_crash() -> None:
         kernels.add_weighted(np.array([1]), np.zeros(1, np.float32), slice(0, 1), 1.0, 2, np.zeros((1, 2)))
     with pytest.raises(IndexError):
         kernels.rans_encode(np.array([7], np.uint8), np.ones(2, np.uint32), np.zeros(2, np.uint32), 1)
+    with pytest.raises(ZeroDivisionError):
+        kernels.rans_encode(np.zeros(1, np.uint8), np.zeros(2, np.uint32), np.zeros(2, np.uint32), 1)
+    with pytest.raises(ZeroDivisionError):
+        kernels.digits(np.ones(8, np.uint8), 3, 0, 3)
+    with pytest.raises(ZeroDivisionError):
+        kernels.digits(np.ones(8, np.uint8), 0, 5, 3)
