@@ -225,11 +225,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter)
     parser.add_argument("--problems", nargs="+", choices=TASKS, default=list(TASKS))
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--text-seeds", type=int, help="for the texts, if not as many; they take the longest")
     parser.add_argument("--workers", type=int, default=2, help="processes of one thread each")
     parser.add_argument("--texts", type=Path, default=ORDERS, help="folder of the maintenance work orders")
     parser.add_argument("--work", type=Path, default=Path("runs/federated"), help="for activations and models")
     parser.add_argument("--archive", type=Path, default=ARCHIVE, help="file that finished jobs are kept in")
     options = parser.parse_args()
+    seeds = dict.fromkeys(options.problems, options.seeds) | {"texts": options.text_seeds or options.seeds}
     started = time.monotonic()
     run = partial(run_job, options.work, options.texts)
     go = partial(run_all, run=run, folder=options.work, workers=options.workers, describe=_line,
@@ -243,6 +245,7 @@ def main() -> None:
         )
         for seed in range(options.seeds)
         for name in options.problems
+        if seed < seeds[name]
         for plants in PLANTS
         for alpha in ALPHAS
         for arm in ARMS
@@ -256,7 +259,7 @@ def main() -> None:
     settings = {
         "rounds": ROUNDS,
         "last_rounds_averaged": LAST,
-        "seeds": list(range(options.seeds)),
+        "seeds": {name: list(range(seeds[name])) for name in options.problems},
         "plants": PLANTS,
         "alphas": ALPHAS,
         "image_size": IMAGE_SIZE,
