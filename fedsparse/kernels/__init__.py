@@ -7,46 +7,28 @@ here comes from strangers. Nothing in here knows what is valid: see :mod:`fedspa
 from __future__ import annotations
 
 try:
-    from fedsparse.kernels._compiled import (
-        add_weighted,
-        digits,
-        from_gaps,
-        gaps,
-        histogram,
-        planes,
-        quotients,
-        rans_decode,
-        rans_encode,
-        row_counts,
-        row_quotients,
-        scaled,
-        squares,
-        unary,
-        where_held,
-    )
-
-    COMPILED = True
+    from fedsparse.kernels import _compiled as _loops
 except ImportError:
-    from fedsparse.kernels.plain import (
-        add_weighted,
-        digits,
-        from_gaps,
-        gaps,
-        histogram,
-        planes,
-        quotients,
-        rans_decode,
-        rans_encode,
-        row_counts,
-        row_quotients,
-        scaled,
-        squares,
-        unary,
-        where_held,
-    )
+    from fedsparse.kernels import plain as _loops  # type: ignore[no-redef]
 
-    COMPILED = False
+COMPILED = _loops.__name__.endswith("_compiled")
 """Whether the compiled form runs."""
+
+add_weighted = _loops.add_weighted
+digits = _loops.digits
+from_gaps = _loops.from_gaps
+gaps = _loops.gaps
+histogram = _loops.histogram
+planes = _loops.planes
+quotients = _loops.quotients
+rans_decode = _loops.rans_decode
+rans_encode = _loops.rans_encode
+row_counts = _loops.row_counts
+row_quotients = _loops.row_quotients
+scaled = _loops.scaled
+squares = _loops.squares
+unary = _loops.unary
+where_held = _loops.where_held
 
 __all__ = [
     "COMPILED",
