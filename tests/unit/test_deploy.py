@@ -272,6 +272,7 @@ def test_a_guide_names_commands_that_exist(path: Path) -> None:
     assert told or path.parent.name != "deploy"
 
 
+@pytest.mark.skipif(not (DEPLOY.parent / "docs").exists(), reason="outside a checkout")
 def test_a_guide_links_to_what_is_there() -> None:
     for path in DEPLOY.rglob("*.md"):
         for target in re.findall(r"\]\(([^)#]+)", path.read_text()):
