@@ -22,7 +22,7 @@ from rich.markup import escape
 
 from benchmarks.attacking import adapters, calls, doors, floods, gateways, ledgers, loopback, suite, table
 from benchmarks.attacking.attack import Outcome
-from benchmarks.attacking.federation import HONEST, Federation, Log, Watched
+from benchmarks.attacking.federation import HONEST, Federation, Log
 from benchmarks.attacking.insider import Stage
 from benchmarks.report import Claim, write_report
 from fedsparse.processes import interrupt_on_terminate
@@ -38,6 +38,9 @@ def _hub(federation: Federation) -> Iterator[Outcome]:
     for attack in [*calls.attacks(), *ledgers.attacks()]:
         yield suite.run(federation, attack, stage, federation.hub)
     stage.close()
+
+
+def _transport(federation: Federation) -> Iterator[Outcome]:
     for attack in floods.attacks():
         yield suite.run(federation, attack, federation, federation.hub)
 
@@ -54,11 +57,6 @@ def _plant(federation: Federation, stack: ExitStack) -> Iterator[Outcome]:
     trainer = adapters.begin(federation)
     for attack in adapters.attacks():
         yield suite.run(federation, attack, trainer, Log(trainer.log))
-
-
-def _silent(federation: Federation, silence: floods.Silence) -> Iterator[Outcome]:
-    whole = Watched(federation.hub.child, fresh=True)  # the hub may have noticed long ago
-    yield suite.run(federation, floods.silent(), silence, whole)
 
 
 def _row(outcome: Outcome) -> dict[str, Any]:
@@ -124,9 +122,8 @@ def main() -> None:
     started, console = time.monotonic(), Console(highlight=False, soft_wrap=True)
     rows: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder, Federation(Path(folder)) as federation, ExitStack() as stack:
-        silence = floods.Silence(federation)
         rounds = [federation.honest_round()]
-        for part in (_hub(federation), _plant(federation, stack), _silent(federation, silence)):
+        for part in (_hub(federation), _transport(federation), _plant(federation, stack)):
             for outcome in part:
                 rows.append(_row(outcome))
                 console.print(_line(len(rows), outcome))

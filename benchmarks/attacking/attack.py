@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from typing import Any
 
 HUB, GATEWAY, TRAINER = "hub", "gateway", "trainer, in process"
+DIALLED = "refused ipv4:127.0.0.1:{port}: "
+"""How the hub's log begins a line on a connection of :func:`raw.tcp`."""
+QUIET = DIALLED + "no call within"
+"""How the hub's log tells of a connection that gRPC has ended by itself."""
 
 
 @dataclass(frozen=True)
@@ -18,8 +22,8 @@ class Attack:
         does: what the attacker does.
         refused: how that must be refused, in words.
         answer: pattern of what the attacker must be told.
-        log: pattern that the attacked process's log must gain; None where nothing is refused, which
-            ``why_no_log`` explains.
+        log: pattern that the attacked process's log must gain, ``{port}`` for any port that the attacker dialled
+            from; None where nothing is refused, which ``why_no_log`` explains.
         run: does it; returns what the attacker was told.
         side: who is attacked.
         limit: seconds after which it is given up.
@@ -40,7 +44,7 @@ class Attack:
 
 def in_words(pattern: str) -> str:
     """Return a pattern as people read it."""
-    return pattern.replace(".*", "…").replace("|", " or ").replace("\\", "")
+    return pattern.replace(DIALLED, "…").replace(".*", "…").replace("|", " or ").replace("\\", "")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import grpc
 
 from benchmarks.attacking import raw, updates
-from benchmarks.attacking.attack import Attack
+from benchmarks.attacking.attack import QUIET, Attack
 from benchmarks.attacking.insider import GROUP, Insider, Stage, refused
 from benchmarks.attacking.messages import OTHER_SPACE, SPACE, update
 from fedsparse.v1 import link_pb2
@@ -189,9 +189,9 @@ def _methods() -> list[Attack]:
         refused(unknown, none, "a path that climbs (/fedsparse.v1.Link/../flwr.proto.Control/StartRun)",
                 _by_name(raw.SERVICE + "../flwr.proto.Control/StartRun", b"")),
         Attack(GROUP, "SuperLink's route /v1/fleet/register-node in HTTP/2", "UNIMPLEMENTED, or HTTP 404 or 415",
-               "grpc-status 12|RST_STREAM|HTTP", "refused", _http_2("/v1/fleet/register-node")),
+               "grpc-status 12|RST_STREAM|HTTP", QUIET, _http_2("/v1/fleet/register-node")),
         Attack(GROUP, "SuperLink's route /v1/fleet/register-node in HTTP/1.1 over TLS", "the connection ends",
-               "closed|TLS|GOAWAY", "refused", _http_1),
+               "closed|TLS|GOAWAY", QUIET, _http_1),
     ]  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import grpc
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from benchmarks.attacking import certificates, raw
-from benchmarks.attacking.attack import Attack, in_words
+from benchmarks.attacking.attack import DIALLED, Attack, in_words
 from benchmarks.attacking.certificates import HOUR, SERVER, Form
 from benchmarks.attacking.federation import Federation
 from benchmarks.attacking.messages import SPACE
@@ -21,6 +21,7 @@ from fedsparse.v1 import link_pb2, link_pb2_grpc
 _GROUP = "dialling the hub"
 _NOT = "client certificate not accepted"
 _ISSUER = f"{_NOT}: unable to get local issuer certificate"
+_NO_ALPN = "the client does not offer HTTP/2"
 _URN = "urn:fedsparse:plant:"
 
 
@@ -35,7 +36,7 @@ def _forged(form: Form) -> Callable[[Federation], str]:
 def _ended(check: str, does: str, run: Callable[[Federation], str]) -> Attack:
     """Return an attack that ends within the handshake; gRPC closes without an alert, its log names the check."""
     refused = f"the handshake fails: {in_words(check)}"
-    return Attack(_GROUP, does, refused, r"^TLS: (closed|unexpected eof)", f"refused a client: .*{check}", run)
+    return Attack(_GROUP, does, refused, r"^TLS: (closed|unexpected eof)", f"{DIALLED}.*{check}", run)
 
 
 def _told(code: str, said: str, does: str, run: Callable[[Federation], str]) -> Attack:
@@ -100,23 +101,23 @@ def _speaking() -> list[Attack]:
     closed = "the connection is closed"
     tls_1_2 = "TLSv1.2 is spoken, TLSv1.3 is needed"
     return [
-        Attack(_GROUP, "HTTP/1.1 in plain text", closed, "closed|TCP", "refused a client: plain HTTP",
+        Attack(_GROUP, "HTTP/1.1 in plain text", closed, "closed|TCP", f"{DIALLED}plain HTTP",
                _plain_http),
-        Attack(_GROUP, "HTTP/2 in plain text (h2c)", closed, "closed|TCP", "refused a client: not TLS", _plain_h2),
+        Attack(_GROUP, "HTTP/2 in plain text (h2c)", closed, "closed|TCP", f"{DIALLED}not TLS", _plain_h2),
         Attack(
-            _GROUP, "gRPC in plain text", "UNAVAILABLE", "UNAVAILABLE", "refused a client: not TLS",
+            _GROUP, "gRPC in plain text", "UNAVAILABLE", "UNAVAILABLE", "refused ipv4:.*: not TLS",
             lambda federation: raw.describe(federation.port, None),
         ),
         _ended("TLS version too old", "TLS 1.1", partial(_by_tls, version=ssl.TLSVersion.TLSv1_1)),
         Attack(
             _GROUP, "TLS 1.2, with a good certificate", f"the call ends UNAUTHENTICATED: {tls_1_2}",
-            f"grpc-status 16: {tls_1_2}", f"refused ipv4:.*{tls_1_2}",
+            f"grpc-status 16: {tls_1_2}", f"{DIALLED}{tls_1_2}",
             partial(_by_tls, version=ssl.TLSVersion.TLSv1_2),
         ),
         Attack(_GROUP, "TLS 1.3 without ALPN, with a good certificate", closed, "^(closed|TLS: )",
-               "refused a client: ", _without_alpn),
+               f"{DIALLED}{_NO_ALPN}", _without_alpn),
         Attack(_GROUP, "TLS 1.3 with ALPN http/1.1, with a good certificate", closed, "^(closed|TLS: )",
-               "refused a client: ", lambda federation: _without_alpn(federation, "http/1.1")),
+               f"{DIALLED}{_NO_ALPN}", lambda federation: _without_alpn(federation, "http/1.1")),
     ]  # fmt: skip
 
 

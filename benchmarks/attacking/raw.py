@@ -21,11 +21,15 @@ DATA, HEADERS, PRIORITY, RST, SETTINGS, PUSH, PING, GOAWAY, WINDOW, CONTINUATION
 END_STREAM, END_HEADERS, ACK = 1, 4, 1
 SECONDS = 8.0
 ASK = link_pb2.DescribeRequest(protocol=3)
+dialled: list[int] = []
+"""Ports that :func:`tcp` dialled from since the list was last cleared; the hub's log names them."""
 
 
 def tcp(port: int) -> socket.socket:
     """Return a connection that gives up by itself."""
-    return socket.create_connection(("127.0.0.1", port), SECONDS)
+    connection = socket.create_connection(("127.0.0.1", port), SECONDS)
+    dialled.append(connection.getsockname()[1])
+    return connection
 
 
 def tls(

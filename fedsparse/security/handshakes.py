@@ -1,7 +1,7 @@
-"""Why a client was refused before any call: gRPC's C core knows, and says it only on its own log.
+"""Who was refused before any call, and why: gRPC's C core knows, and says it only on its own log.
 
-The C core writes to file descriptor 2 (with ``GRPC_VERBOSITY=info``, set before grpc is imported). The descriptor
-is put through a pipe here: handshake failures become calls, all other lines pass on to the real stderr.
+The C core writes to file descriptor 2 (with ``VERBOSITY``, set before grpc is imported). The descriptor is put
+through a pipe here: the ends of TLS handshakes become calls, all other lines pass on to the real stderr.
 """
 
 from __future__ import annotations
@@ -11,12 +11,19 @@ import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from typing import TextIO
 
-VERBOSITY = {"GRPC_VERBOSITY": "info"}
-_FAILURE = re.compile(r"Handshake failed with error \w+(?:: error:\w+:[\w ]+ routines:\w*:(\w+))?(?:: (.*))?")
-_CORE_CHATTER = re.compile(r"^[IW]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ [\w./]+\.(cc|h):\d+\]")
+VERBOSITY = {"GRPC_VERBOSITY": "info", "GRPC_TRACE": "handshaker"}
+_BEGINS, _ENDS = "CallNextHandshakerLocked: error=", "exit_early="
+_MOST_CHARACTERS = 16 << 10  # of one entry; gRPC writes some 1,500
+_ERROR = re.compile(re.escape(_BEGINS) + r"\w+: ([^\n]+)")
+_PEER = re.compile(r"grpc\.internal\.endpoint_peer_address=([^,}\s]+)")
+_SSL = re.compile(r"error:\w+:[\w ]+ routines:\w*:(\w+)(?:: (.*?))?(?:: OK)?$")
+_HEADER = re.compile(r"^[EIW]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ [\w./]+\.(cc|h):\d+\]")
+# Of what belongs to no entry; errors (E) pass.
+_CHATTER = re.compile(r"^([IW]\d{4} .*\.(cc|h):\d+\].*|=== Source Location Trace: ===|src/core/[\w./]+:\d+|)$")
 _CHECKS = {
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": "no client certificate",
     "HTTP_REQUEST": "plain HTTP, not TLS",
@@ -28,23 +35,52 @@ _CHECKS = {
 }
 
 
-def read_failure(line: str) -> str | None:
-    """Return which check failed, if ``line`` is gRPC's report of a failed handshake."""
-    found = _FAILURE.search(line)
-    if found is None:
-        return None
+@dataclass(frozen=True)
+class Handshake:
+    """A TLS handshake that has ended.
+
+    Attributes:
+        peer: the client's address, as ``ServicerContext.peer`` has it.
+        failure: the check that failed; None where the handshake went through.
+    """
+
+    peer: str
+    failure: str | None = None
+
+
+def read_handshake(entry: str) -> Handshake | None:
+    """Return what an entry of gRPC's log (its lines together) tells of a handshake.
+
+    None where it tells of none that has ended, or of a client that left by itself before the end.
+    """
+    peer = _PEER.search(entry)
+    where = peer.group(1) if peer else "an unknown address"
+    if found := _ERROR.search(entry):
+        failure = _check(found.group(1))
+        return Handshake(where, failure) if failure else None
+    return Handshake(where) if "grpc.auth_context=" in entry else None
+
+
+def _check(error: str) -> str | None:
+    if "Handshake read failed" in error:
+        # The server closes what is not through in time; anything else is a client that went.
+        return "no TLS handshake before the hub closed the connection" if "Endpoint closing" in error else None
+    if "ALPN" in error:
+        return "the client does not offer HTTP/2 (ALPN h2)"
+    if (found := _SSL.search(error)) is None:
+        return f"TLS handshake failed: {error.strip()}"
     code, detail = found.groups()
     if code == "CERTIFICATE_VERIFY_FAILED":
         return f"client certificate not accepted: {detail}"
-    return _CHECKS.get(code or "", f"TLS handshake failed: {(code or line.strip()).replace('_', ' ').lower()}")
+    return _CHECKS.get(code, f"TLS handshake failed: {code.replace('_', ' ').lower()}")
 
 
 @contextlib.contextmanager
-def watch_handshakes(on_refused: Callable[[str], None]) -> Iterator[TextIO]:
-    """Call ``on_refused`` with the failed check for every refused handshake while the block runs.
+def watch_handshakes(on_end: Callable[[Handshake], None]) -> Iterator[TextIO]:
+    """Call ``on_end`` with every handshake that ends while the block runs.
 
     Yields:
-        the real stderr; what ``on_refused`` prints belongs there, not back into the pipe.
+        the real stderr; what ``on_end`` prints belongs there, not back into the pipe.
     """
     sys.stderr.flush()
     real = os.dup(2)
@@ -52,7 +88,7 @@ def watch_handshakes(on_refused: Callable[[str], None]) -> Iterator[TextIO]:
     os.dup2(sink, 2)
     os.close(sink)
     with os.fdopen(source, "r", errors="replace") as lines, os.fdopen(real, "w", buffering=1) as stderr:
-        reader = threading.Thread(target=_read, args=(lines, stderr, on_refused), daemon=True)
+        reader = threading.Thread(target=_read, args=(lines, stderr, on_end), daemon=True)
         reader.start()
         try:
             yield stderr
@@ -62,10 +98,17 @@ def watch_handshakes(on_refused: Callable[[str], None]) -> Iterator[TextIO]:
             reader.join()
 
 
-def _read(lines: TextIO, stderr: TextIO, on_refused: Callable[[str], None]) -> None:
+def _read(lines: Iterable[str], stderr: TextIO, on_end: Callable[[Handshake], None]) -> None:
+    entry = ""
     for line in lines:
         with contextlib.suppress(OSError):  # a full disk loses lines; a full pipe would stop the whole hub
-            if (check := read_failure(line)) is not None:
-                on_refused(check)
-            elif not _CORE_CHATTER.match(line):
+            if _HEADER.match(line):
+                entry = line if _BEGINS in line else ""
+            elif entry:
+                entry += line
+            if not entry and not _CHATTER.match(line):
                 stderr.write(line)
+            if _ENDS in entry or len(entry) > _MOST_CHARACTERS:
+                handshake, entry = read_handshake(entry), ""
+                if handshake is not None:
+                    on_end(handshake)

@@ -25,11 +25,20 @@ from fedsparse.delta import AdapterSpace, Reason, decode_task, decode_update
 from fedsparse.errors import FedsparseError, LedgerError, LinkError
 from fedsparse.events import EventLog
 from fedsparse.parts import MESSAGE_BYTES
-from fedsparse.security import Daily, LiveCredentials, Revocations, Role, server_credentials, watch_handshakes
+from fedsparse.security import (
+    Daily,
+    Handshake,
+    LiveCredentials,
+    Revocations,
+    Role,
+    server_credentials,
+    watch_handshakes,
+)  # fmt: skip
 from fedsparse.v1 import link_pb2
 from fedsparse_server.bell import follow
 from fedsparse_server.calls import CALLS_AT_ONCE, HEADER_BYTES, Calls, Method, refuse
 from fedsparse_server.peers import Door, Peer, RefusedError
+from fedsparse_server.quiet import QUIET_SECONDS, QuietClients
 from fedsparse_server.receipts import ReceiptBook
 from fedsparse_server.sessions import Session, Sessions
 from fedsparse_server.superlink import Looks, PulledTask, Shelf, SuperLinkNode
@@ -57,6 +66,7 @@ class Hub:
         sessions: who is present.
         receipts: where the hub's word for what it received is kept.
         events: told of ledgers that cannot be witnessed.
+        quiet: told of every call, and asked for who makes none.
     """
 
     def __init__(
@@ -67,6 +77,7 @@ class Hub:
         sessions: Sessions,
         receipts: ReceiptBook,
         events: EventLog,
+        quiet: QuietClients,
     ) -> None:
         self._settings = settings
         self._federation = federation
@@ -75,6 +86,7 @@ class Hub:
         self._sessions = sessions
         self._receipts = receipts
         self._witness = Witness(receipts, events)
+        self._quiet = quiet
         self._pushing = {plant: threading.Lock() for plant in settings.hub.plants}
         self._attending: dict[grpc.ServicerContext, Peer] = {}
         self._lock = threading.Lock()
@@ -90,6 +102,14 @@ class Hub:
                 _log.warning("refused %s: %s", context.peer(), refusal)
                 self._sessions.turn_out(peer.name)
                 context.cancel()  # type: ignore[no-untyped-call]
+
+    def tell_of_quiet(self) -> None:
+        """Log who shook hands and made no call."""
+        for address in self._quiet.take():
+            _log.warning(
+                "refused %s: no call within %.0f s of the TLS handshake; what it sent, if anything, was not gRPC",
+                address, QUIET_SECONDS,
+            )  # fmt: skip
 
     def describe(
         self, peer: Peer, request: link_pb2.DescribeRequest, context: grpc.ServicerContext
@@ -261,6 +281,7 @@ class Hub:
 
     def admit(self, context: grpc.ServicerContext) -> Peer:
         """Return who calls, or refuse, saying which check failed."""
+        self._quiet.spoke(context.peer())
         try:
             return self._door.admit(context.auth_context())  # type: ignore[arg-type] # lists of bytes in truth
         except RefusedError as refusal:
@@ -335,6 +356,7 @@ def listen(hub: Hub, settings: config.FederationConfig, credentials: LiveCredent
             ("grpc.keepalive_timeout_ms", 10_000),
             ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
             ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.server_handshake_timeout_ms", 20_000),
         ],
     )
     methods = {
@@ -354,7 +376,7 @@ def listen(hub: Hub, settings: config.FederationConfig, credentials: LiveCredent
     return server, port
 
 
-def serve(settings: config.FederationConfig, superlink: str, events: EventLog) -> None:
+def serve(settings: config.FederationConfig, superlink: str, events: EventLog, quiet: QuietClients) -> None:
     """Serve until SIGTERM."""
     identity, state = settings.hub.identity, settings.state
     credentials = LiveCredentials(identity, Role.HUB, _log.error)
@@ -369,7 +391,7 @@ def serve(settings: config.FederationConfig, superlink: str, events: EventLog) -
     )
     receipts = ReceiptBook(state / "receipts", lambda: credentials.current)
     federation = link_pb2.Federation.FromString((state / "federation.pb").read_bytes())
-    hub = Hub(settings, federation, door, sessions, receipts, events)
+    hub = Hub(settings, federation, door, sessions, receipts, events, quiet)
     server, _ = listen(hub, settings, credentials)
     _log.info("listening on %s", settings.hub.listen)
     stop = threading.Event()
@@ -394,6 +416,7 @@ def _keep_watch(hub: Hub, credentials: LiveCredentials, stop: threading.Event) -
                     "the certificate or a CA has changed: new connections get it, receipts are signed with it"
                 )
             hub.turn_out()
+            hub.tell_of_quiet()
         except Exception:  # a thread that ends without a word would leave revoked plants in for ever
             _log.exception("certificates could not be looked at")
 
@@ -412,12 +435,20 @@ def main() -> None:
 
 
 def _run(settings: config.FederationConfig, superlink: str) -> None:
-    with watch_handshakes(lambda check: _log.warning("refused a client: %s", check)) as stderr:
+    quiet = QuietClients()
+
+    def on_handshake(handshake: Handshake) -> None:
+        if handshake.failure is None:
+            quiet.shook_hands(handshake.peer)
+        else:
+            _log.warning("refused %s: %s", handshake.peer, handshake.failure)
+
+    with watch_handshakes(on_handshake) as stderr:
         logging.basicConfig(
             level=logging.INFO, format="%(asctime)s %(name)s %(message)s", stream=stderr, force=True
         )
         logging.getLogger("httpx").setLevel(logging.WARNING)
-        serve(settings, superlink, EventLog(settings.state / "events.jsonl"))
+        serve(settings, superlink, EventLog(settings.state / "events.jsonl"), quiet)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -318,13 +318,18 @@ def hub_process(folder: Path, pki: Pki) -> Iterator[HubProcess]:
 
 
 def tls_socket(
-    port: int, credentials: Credentials, folder: Path, version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2
+    port: int,
+    credentials: Credentials,
+    folder: Path,
+    version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
+    protocols: Sequence[str] = ("h2",),
 ) -> ssl.SSLSocket:
-    """Dial the hub with TLS of exactly ``version``."""
+    """Dial the hub with TLS of exactly ``version``, and offer ``protocols`` (ALPN)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = context.maximum_version = version
     context.load_verify_locations(cadata=credentials.authority.decode())
-    context.set_alpn_protocols(["h2"])
+    if protocols:
+        context.set_alpn_protocols(list(protocols))
     pair = folder / "pair.pem"
     pair.write_bytes(credentials.key + credentials.certificate)
     context.load_cert_chain(pair)

@@ -30,6 +30,7 @@ from fedsparse_server.bell import follow, ring
 from fedsparse_server.calls import HEADER_BYTES
 from fedsparse_server.hub import Hub, listen
 from fedsparse_server.peers import CALLS_A_MINUTE, Door
+from fedsparse_server.quiet import QuietClients
 from fedsparse_server.receipts import ReceiptBook
 from fedsparse_server.sessions import MAX_STREAMS, Sessions
 from fedsparse_server.superlink import PulledTask, Shelf, SuperLinkNode
@@ -229,7 +230,7 @@ def bench(pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     door = Door(loaded.hub.plants, lambda: credentials.current.roots, revoked)
     sessions = Sessions(lambda: FakeNode(superlink), events, tmp_path / "roster.json", grace=GRACE)  # type: ignore[arg-type,return-value]
     monkeypatch.setattr(hub_module, "_POLL_SECONDS", 0.1)
-    hub = Hub(loaded, federation(), door, sessions, receipts, events)
+    hub = Hub(loaded, federation(), door, sessions, receipts, events, QuietClients())
     server, port = listen(hub, loaded, credentials)
     bench = Bench(tmp_path, pki, superlink, port, receipts, door, sessions, hub)
     yield bench
@@ -1190,7 +1191,13 @@ def test_an_address_that_is_taken_is_an_error_with_a_remedy(bench: Bench, pki: P
     loaded = config.load(settings(folder, listen=f"127.0.0.1:{bench.port}"), config.FederationConfig)
     credentials = Fixed(pki.credentials(Role.HUB, "hub", "127.0.0.1"))
     second = Hub(
-        loaded, federation(), bench.door, bench.sessions, bench.receipts, EventLog(tmp_path / "events.jsonl")
+        loaded,
+        federation(),
+        bench.door,
+        bench.sessions,
+        bench.receipts,
+        EventLog(tmp_path / "events.jsonl"),
+        QuietClients(),
     )
     with pytest.raises(LinkError, match=rf"cannot listen on 127\.0\.0\.1:{bench.port}.*Free the port"):
         listen(second, loaded, credentials)

@@ -6,57 +6,101 @@ import sys
 
 import pytest
 
-from fedsparse.security.handshakes import read_failure
+from fedsparse.security.handshakes import Handshake, read_handshake
 
 # As grpcio 1.85 writes them.
-PREFIX = "I1124 05:38:17.943674    3782 ssl_transport_security.cc:2563] "
-FAILED = PREFIX + "Handshake failed with error SSL_ERROR_SSL: error:{number}:SSL routines:OPENSSL_internal:{code}"
+HEADER = "I1126 21:58:37.342098   18056 handshaker.cc:155] "
+PEER = "ipv4:127.0.0.1:59804"
+
+
+def args(auth: str = "") -> str:
+    return (
+        f"args={{endpoint=0x7f8fa4002420, args={{grpc.absolute_max_metadata_size=8192, {auth}grpc.internal."
+        f"endpoint_local_address=ipv4:127.0.0.1:39953, grpc.internal.endpoint_peer_address={PEER}, "
+        "grpc.so_reuseport=0}, read_buffer.Length()=0, exit_early=0}\n"
+    )
+
+
+def failed(error: str) -> str:
+    trace = "=== Source Location Trace: ===\nsrc/core/util/status_helper.cc:68\n"
+    return f"{HEADER}CallNextHandshakerLocked: error={error}\n{trace} shutdown=false index=2, {args()}"
+
+
+def ssl_error(code: str) -> str:
+    return (
+        "UNKNOWN: Ssl handshake failed (TSI_PROTOCOL_FAILURE): SSL_ERROR_SSL: error:100000f7:SSL "
+        f"routines:OPENSSL_internal:{code}: OK"
+    )
+
+
+BEGUN = f"{HEADER}CallNextHandshakerLocked: error=OK shutdown=false index=1, {args()}"
+DONE = f"{HEADER}CallNextHandshakerLocked: error=OK shutdown=false index=2, {args('grpc.auth_context=0x7f8f98, ')}"
+NO_CONTEXT = "Invalid certificate verification context"
 
 
 @pytest.mark.parametrize(
-    ("number", "code", "check"),
+    ("code", "check"),
     [
         (
-            "1000007d",
             "CERTIFICATE_VERIFY_FAILED: certificate has expired",
             "client certificate not accepted: certificate has expired",
         ),
-        (
-            "100000c0",
-            "PEER_DID_NOT_RETURN_A_CERTIFICATE: Invalid certificate verification context",
-            "no client certificate",
-        ),
-        ("100000f7", "WRONG_VERSION_NUMBER: Invalid certificate verification context", "not TLS"),
-        ("1000009c", "HTTP_REQUEST: Invalid certificate verification context", "plain HTTP, not TLS"),
-        ("100000f0", "UNSUPPORTED_PROTOCOL: Invalid certificate verification context", "TLS version too old"),
-        ("10000070", "BAD_PACKET_LENGTH: x", "the client does not accept this hub's certificate"),
-        ("10000001", "SOMETHING_NEW: x", "TLS handshake failed: something new"),
-        ("10000001", "SOMETHING_NEW", "TLS handshake failed: something new"),
+        (f"PEER_DID_NOT_RETURN_A_CERTIFICATE: {NO_CONTEXT}", "no client certificate"),
+        (f"WRONG_VERSION_NUMBER: {NO_CONTEXT}", "not TLS"),
+        (f"HTTP_REQUEST: {NO_CONTEXT}", "plain HTTP, not TLS"),
+        (f"UNSUPPORTED_PROTOCOL: {NO_CONTEXT}", "TLS version too old"),
+        ("BAD_PACKET_LENGTH: x", "the client does not accept this hub's certificate"),
+        ("SOMETHING_NEW: x", "TLS handshake failed: something new"),
+        ("SOMETHING_NEW", "TLS handshake failed: something new"),
     ],
 )
-def test_a_failed_handshake_is_told_by_the_check_that_failed(number: str, code: str, check: str) -> None:
-    assert read_failure(FAILED.format(number=number, code=code) + "\n") == check
+def test_a_failed_handshake_is_told_by_the_check_that_failed(code: str, check: str) -> None:
+    assert read_handshake(failed(ssl_error(code))) == Handshake(PEER, check)
 
 
-def test_a_failure_without_openssls_code_is_told_as_it_stands() -> None:
-    told = read_failure(PREFIX + "Handshake failed with error SSL_ERROR_SYSCALL")
-    assert told is not None
-    assert told.startswith("TLS handshake failed: ")
-    assert "ssl error syscall" in told
+@pytest.mark.parametrize(
+    ("error", "check"),
+    [
+        (
+            "UNKNOWN: Cannot check peer: missing selected ALPN property.",
+            "the client does not offer HTTP/2 (ALPN h2)",
+        ),
+        (
+            "UNAVAILABLE: Handshake read failed (Endpoint closing)",
+            "no TLS handshake before the hub closed the connection",
+        ),
+        ("UNKNOWN: SSL_ERROR_SYSCALL", "TLS handshake failed: SSL_ERROR_SYSCALL"),
+    ],
+)
+def test_a_failure_without_openssls_code_is_told_in_words_or_as_it_stands(error: str, check: str) -> None:
+    assert read_handshake(failed(error)) == Handshake(PEER, check)
 
 
-@pytest.mark.parametrize("line", ["", "\n", "hello", PREFIX + "TSI_OK", "2026-11-24 hub kiso is present\n"])
-def test_other_lines_tell_of_no_failure(line: str) -> None:
-    assert read_failure(line) is None
+def test_a_handshake_that_went_through_tells_the_client() -> None:
+    assert read_handshake(DONE) == Handshake(PEER)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        "",
+        "hello\n",
+        BEGUN,
+        HEADER + "handshake_manager 0x7f8fa40020a0: adding handshaker security\n",
+        failed("UNAVAILABLE: Handshake read failed (Socket closed)"),
+    ],
+)
+def test_other_entries_tell_of_no_handshake_that_has_ended(entry: str) -> None:
+    assert read_handshake(entry) is None
 
 
 def watched(script: str) -> tuple[list[str], str]:
-    """Run ``script`` while handshakes are watched; return what was refused, and the stderr of the process."""
+    """Run ``script`` while handshakes are watched; return the checks told of, and the stderr of the process."""
     code = f"""
 import os, sys
 from fedsparse.security.handshakes import watch_handshakes
 refused = []
-with watch_handshakes(refused.append) as stderr:
+with watch_handshakes(lambda handshake: refused.append(handshake.failure)) as stderr:
     {script}
 print("after", file=sys.stderr)
 print(repr(refused))
@@ -68,17 +112,26 @@ print(repr(refused))
     return refused, result.stderr
 
 
-def test_a_failure_written_to_the_descriptor_becomes_a_call_and_no_line() -> None:
-    line = FAILED.format(number="1", code="HTTP_REQUEST: x\n")
-    refused, stderr = watched(f"os.write(2, {line.encode()!r})")
-    assert refused == ["plain HTTP, not TLS"]
+def test_a_handshake_written_to_the_descriptor_becomes_a_call_and_no_line() -> None:
+    entries = failed(ssl_error("HTTP_REQUEST: x")) + BEGUN + DONE
+    refused, stderr = watched(f"os.write(2, {entries.encode()!r})")
+    assert refused == ["plain HTTP, not TLS", None]
     assert stderr == "after\n"
 
 
+def test_an_entry_without_an_end_swallows_neither_the_next_one_nor_the_log_for_ever() -> None:
+    cut = failed("UNKNOWN: x").split(" shutdown=")[0]
+    endless = cut + "x" * 999 + "\n" + ("y" * 999 + "\n") * 30
+    refused, stderr = watched(f"os.write(2, {(cut + DONE + endless + DONE).encode()!r})")
+    assert refused == [None, "TLS handshake failed: x", None]
+    assert "y" * 999 in stderr
+
+
 def test_other_lines_pass_on_to_the_real_stderr_and_grpcs_chatter_does_not() -> None:
-    chatter = (PREFIX + "chatter\n").encode()
+    chatter = HEADER + "handshake manager 0x7f8fa40020a0: Failed with error: UNKNOWN: x\n"
+    chatter += "=== Source Location Trace: ===\nsrc/core/util/status_helper.cc:68\n\n"
     refused, stderr = watched(
-        f"os.write(2, {chatter!r}); print('ours', file=sys.stderr); stderr.write('direct\\n')"
+        f"os.write(2, {chatter.encode()!r}); print('ours', file=sys.stderr); stderr.write('direct\\n')"
     )
     assert refused == []
     assert sorted(stderr.splitlines()) == ["after", "direct", "ours"]

@@ -119,20 +119,20 @@ def test_a_client_certificate_that_is_not_right_is_refused_and_both_ends_say_so(
         probe("127.0.0.1", hub.port, credentials)
     assert not isinstance(caught.value, HubUnreachableError)
     assert f"our certificate {credentials.identity.uri}" in caught.value.what
-    hub.tells(f"refused a client: client certificate not accepted: {check}", before)
+    hub.tells(f"refused ipv4:127.0.0.1:\\d+: client certificate not accepted: {check}", before)
     assert call(hub.port, channel_credentials(credentials)) is grpc.StatusCode.UNAVAILABLE
 
 
 def test_a_client_without_a_certificate_is_refused_and_the_hub_says_so(hub: HubProcess, pki: Pki) -> None:
     before = len(hub.log.read_text())
     assert call(hub.port, grpc.ssl_channel_credentials(pki.ca.read_bytes())) is grpc.StatusCode.UNAVAILABLE
-    hub.tells("refused a client: no client certificate", before)
+    hub.tells(r"refused ipv4:127.0.0.1:\d+: no client certificate", before)
 
 
 def test_plaintext_grpc_is_refused_and_the_hub_says_so(hub: HubProcess) -> None:
     before = len(hub.log.read_text())
     assert call(hub.port, None) is grpc.StatusCode.UNAVAILABLE
-    hub.tells("refused a client: not TLS", before)
+    hub.tells(r"refused ipv4:127.0.0.1:\d+: not TLS", before)
 
 
 def test_plain_http_is_refused_and_the_hub_says_so(hub: HubProcess) -> None:
@@ -140,7 +140,7 @@ def test_plain_http_is_refused_and_the_hub_says_so(hub: HubProcess) -> None:
     with socket.create_connection(("127.0.0.1", hub.port), 10) as plain:
         plain.sendall(b"POST /fedsparse.v1.Link/Describe HTTP/1.1\r\nHost: hub\r\n\r\n")
         assert plain.recv(100) == b""
-    hub.tells("refused a client: plain HTTP, not TLS", before)
+    hub.tells(r"refused ipv4:127.0.0.1:\d+: plain HTTP, not TLS", before)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
@@ -154,7 +154,7 @@ def test_tls_1_1_is_refused_at_the_handshake_and_the_hub_says_so(
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     with socket.create_connection(("127.0.0.1", hub.port), 10) as plain, pytest.raises(OSError):
         context.wrap_socket(plain).recv(1)
-    hub.tells("refused a client: TLS version too old", before)
+    hub.tells(r"refused ipv4:127.0.0.1:\d+: TLS version too old", before)
 
 
 def test_tls_1_2_gets_a_handshake_but_no_call_and_both_ends_say_so(
@@ -166,6 +166,34 @@ def test_tls_1_2_gets_a_handshake_but_no_call_and_both_ends_say_so(
         reply = grpc_call(channel, "/fedsparse.v1.Link/Describe", ASK.SerializeToString())
     assert b"TLSv1.2 is spoken, TLSv1.3 is needed" in reply
     hub.tells("refused ipv4:.*: TLSv1.2 is spoken, TLSv1.3 is needed", before)
+
+
+def test_a_client_that_offers_no_http_2_is_refused_and_the_hub_says_so(
+    hub: HubProcess, pki: Pki, tmp_path: Path
+) -> None:
+    before = len(hub.log.read_text())
+    kiso = pki.credentials(Role.PLANT, "kiso")
+    with tls_socket(hub.port, kiso, tmp_path, ssl.TLSVersion.TLSv1_3, protocols=()) as channel:
+        port = channel.getsockname()[1]
+        assert channel.recv(1) == b""
+    hub.tells(f"refused ipv4:127.0.0.1:{port}: the client does not offer HTTP/2", before)
+
+
+def test_what_is_not_http_2_after_a_good_handshake_is_refused_and_the_hub_says_so(
+    hub: HubProcess, pki: Pki, tmp_path: Path
+) -> None:
+    before = len(hub.log.read_text())
+    kiso = pki.credentials(Role.PLANT, "kiso")
+    with tls_socket(hub.port, kiso, tmp_path, ssl.TLSVersion.TLSv1_3) as channel:
+        good = channel.getsockname()[1]
+        grpc_call(channel, "/fedsparse.v1.Link/Describe", ASK.SerializeToString())
+    with tls_socket(hub.port, kiso, tmp_path, ssl.TLSVersion.TLSv1_3) as channel:
+        port = channel.getsockname()[1]
+        channel.sendall(b"GET / HTTP/1.1\r\n\r\n")
+        while channel.recv(1000):
+            pass
+    hub.tells(f"refused ipv4:127.0.0.1:{port}: no call within 5 s of the TLS handshake", before)
+    assert str(good) not in hub.log.read_text()[before:]
 
 
 def test_the_same_call_by_hand_over_tls_1_3_is_answered(hub: HubProcess, pki: Pki, tmp_path: Path) -> None:
@@ -195,7 +223,7 @@ def test_a_plant_that_trusts_another_ca_refuses_the_hub_and_both_ends_say_so(
     credentials = replace(pki.credentials(Role.PLANT, "kiso"), authority=other.ca.read_bytes())
     with pytest.raises(LinkError, match=r"its certificate is not accepted here: unable to get .*ca\.pem"):
         probe("127.0.0.1", hub.port, credentials)
-    hub.tells("refused a client: the client does not accept this hub's certificate", before)
+    hub.tells(r"refused ipv4:127.0.0.1:\d+: the client does not accept this hub's certificate", before)
     assert call(hub.port, channel_credentials(credentials)) is grpc.StatusCode.UNAVAILABLE
 
 
