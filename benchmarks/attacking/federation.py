@@ -27,8 +27,7 @@ from benchmarks.attacking.certificates import Pki
 from benchmarks.attacking.messages import MAX_UPDATE_BYTES, federation, round_task
 from fedsparse.files import write_atomic
 from fedsparse.processes import FLOWER_ENVIRONMENT, Child, free_port, script, stop_all
-from fedsparse.security import Credentials, Role
-from fedsparse.security.handshakes import VERBOSITY
+from fedsparse.security import HUB_ENVIRONMENT, Credentials, Role
 
 HONEST = ("kiso", "ise")
 INSIDERS = ("mallory", "thief", "flooder", "greedy", "leaver", "gone", "sold")
@@ -203,7 +202,7 @@ class Federation:
         link = self.spawn("superlink", [*superlink, "--disable-runtime-dependency-installation"], flower)
         link.wait_until(self._superlink_answers, _START_SECONDS)
         hub = [sys.executable, "-u", "-m", "fedsparse_server.hub", "--config", str(settings)]
-        child = self.spawn("hub", [*hub, "--superlink", self._superlink], dict(VERBOSITY))
+        child = self.spawn("hub", [*hub, "--superlink", self._superlink], dict(HUB_ENVIRONMENT))
         child.wait_until((self.state / "hub.ready").exists, _START_SECONDS)
         self.hub = Watched(child)
         self._submit()

@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.attacking.federation import Federation, Watched
 from benchmarks.attacking.messages import SPACE
 from fedsparse.processes import PLANT_LOOPBACK, free_port
-from fedsparse.security import Role
+from fedsparse.security import PLANT_ENVIRONMENT, Role
 
 MAX_UPDATE_BYTES = 1 << 20
 _START_SECONDS = 60.0
@@ -60,7 +60,7 @@ class Site:
         self.state = path.parent / "state"
         self.port = free_port(PLANT_LOOPBACK)
         command = [sys.executable, "-u", "-m", "fedsparse_client.gateway.main", "--config", str(path)]
-        child = federation.spawn(f"gateway-{name}", [*command, "--port", str(self.port)])
+        child = federation.spawn(f"gateway-{name}", [*command, "--port", str(self.port)], dict(PLANT_ENVIRONMENT))
         self.watched = Watched(child, fresh=True)
 
     def begin(self) -> None:

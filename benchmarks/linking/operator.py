@@ -36,8 +36,7 @@ from benchmarks.linking.waiting import eventually
 from fedsparse.bundle import build_bundle
 from fedsparse.errors import ProcessError
 from fedsparse.processes import FLOWER_ENVIRONMENT, Child, free_port, script, stop_all
-from fedsparse.security import Role
-from fedsparse.security.handshakes import VERBOSITY
+from fedsparse.security import HUB_ENVIRONMENT, Role
 
 MAX_UPDATE_BYTES = 256 << 20
 _START_SECONDS = 120.0
@@ -120,7 +119,7 @@ class Operator:
         self.superlink_process.wait_until(self._superlink_answers, _START_SECONDS)
         hub = [script("python"), "-u", "-m", "fedsparse_server.hub"]
         settings = ["--config", str(self.folder / "federation.toml"), "--superlink", self.superlink]
-        self.hub_process = self.spawn("hub", [*hub, *settings], dict(VERBOSITY))
+        self.hub_process = self.spawn("hub", [*hub, *settings], dict(HUB_ENVIRONMENT))
         self.hub_process.wait_until((self.state / "hub.ready").exists, _START_SECONDS)
         self._become_driver(secret)
 

@@ -13,7 +13,7 @@ from benchmarks.linking.operator import MAX_UPDATE_BYTES, Operator
 from benchmarks.linking.trainer import SOCKET
 from fedsparse.files import write_atomic
 from fedsparse.processes import PLANT_LOOPBACK, Child, free_port, script
-from fedsparse.security import Role
+from fedsparse.security import PLANT_ENVIRONMENT, Role
 
 _START_SECONDS = 120.0
 
@@ -61,7 +61,7 @@ class Plant:
         (self.state.parent / "site.toml").write_text(text, encoding="utf-8")
 
     def _spawn(self, name: str, command: list[str]) -> Child:
-        variables = {SOCKET_VARIABLE: str(self.state / SOCKET)}
+        variables = {**PLANT_ENVIRONMENT, SOCKET_VARIABLE: str(self.state / SOCKET)}
         return self._operator.spawn(f"{self.name}-{name}", command, variables)
 
     def _spawn_flower(self, module: list[str]) -> None:

@@ -14,7 +14,7 @@ from fedsparse.bundle import bundle_sha256
 from fedsparse.errors import CertificateError, LinkError, ProcessError
 from fedsparse.files import hold, private_folder, require_socket_path
 from fedsparse.processes import FLOWER_ENVIRONMENT, PLANT_LOOPBACK, Child, free_port, script, stop_all
-from fedsparse.security import Role, load_credentials
+from fedsparse.security import PLANT_ENVIRONMENT, Role, load_credentials
 from fedsparse_client.app import SOCKET_VARIABLE
 from fedsparse_client.gateway.calls import HELD_FILE
 
@@ -158,6 +158,7 @@ class Agent:
             self._state / "logs" / f"{name}.log",
             {
                 **FLOWER_ENVIRONMENT,
+                **PLANT_ENVIRONMENT,
                 "FLWR_HOME": str(self._state / "flwr"),
                 SOCKET_VARIABLE: str(self._state / "trainer.sock"),
             },

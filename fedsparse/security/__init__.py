@@ -10,9 +10,17 @@ from fedsparse.security.issuing import issue, revoke, sign_request
 from fedsparse.security.keys import read_passphrase
 from fedsparse.security.revocation import Revocations
 from fedsparse.security.signing import is_lowest, sign, signed_by, verify
-from fedsparse.security.tls import channel_credentials, probe, server_credentials
+from fedsparse.security.tls import (
+    HUB_ENVIRONMENT,
+    PLANT_ENVIRONMENT,
+    channel_credentials,
+    probe,
+    server_credentials,
+)
 
 __all__ = [
+    "HUB_ENVIRONMENT",
+    "PLANT_ENVIRONMENT",
     "Authority",
     "Credentials",
     "Daily",

@@ -29,6 +29,7 @@ _CHECKS = {
     "HTTP_REQUEST": "plain HTTP, not TLS",
     "WRONG_VERSION_NUMBER": "not TLS",
     "UNSUPPORTED_PROTOCOL": "TLS version too old",
+    "NO_SHARED_CIPHER": "TLS version too old (no cipher of TLS 1.3 in common)",
     "BAD_SIGNATURE": "client certificate not accepted: certificate signature failure",
     # What a client's alert looks like to the hub when it turns away before any keys are agreed.
     "BAD_PACKET_LENGTH": "the client does not accept this hub's certificate",

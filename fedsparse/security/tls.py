@@ -6,6 +6,7 @@ import secrets
 import socket
 import ssl
 import tempfile
+from collections.abc import Mapping
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 
@@ -20,8 +21,19 @@ from cryptography.hazmat.primitives.serialization import (
 
 from fedsparse.errors import CertificateError, HubUnreachableError, LinkError
 from fedsparse.security.credentials import Credentials, LiveCredentials
+from fedsparse.security.handshakes import VERBOSITY
 from fedsparse.security.identity import Role, identity_of
 from fedsparse.security.revocation import Revocations
+
+PLANT_ENVIRONMENT: Mapping[str, str] = {"GRPC_SSL_CIPHER_SUITES": "ECDHE-PSK-AES128-CBC-SHA"}
+"""Of a process that dials the link.
+
+gRPC for Python takes no least version of TLS. The list is of ciphers up to TLS 1.2 alone, and the one on it needs
+a key that was agreed beforehand, which nobody has: what is left is TLS 1.3 (RFC 8446).
+"""
+
+HUB_ENVIRONMENT: Mapping[str, str] = {**PLANT_ENVIRONMENT, **VERBOSITY}
+"""Of the process that serves it."""
 
 _PROBE_SECONDS = 10.0
 

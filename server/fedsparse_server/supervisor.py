@@ -22,8 +22,7 @@ from fedsparse.events import EventLog
 from fedsparse.files import hold, private_folder, require_socket_path
 from fedsparse.processes import FLOWER_ENVIRONMENT, HUB_LOOPBACK, Child, free_port, past_proxies, script, stop_all
 from fedsparse.registry import Registry
-from fedsparse.security import Role, load_credentials
-from fedsparse.security.handshakes import VERBOSITY
+from fedsparse.security import HUB_ENVIRONMENT, Role, load_credentials
 from fedsparse_server.app import CONFIG_VARIABLE
 from fedsparse_server.evaluation import socket_path
 
@@ -152,7 +151,7 @@ class ServerSupervisor:
             state / "logs" / f"{name}.log",
             {
                 **FLOWER_ENVIRONMENT,
-                **(VERBOSITY if name == "hub" else {}),
+                **(HUB_ENVIRONMENT if name == "hub" else {}),
                 "FLWR_HOME": str(state / "flwr"),
                 CONFIG_VARIABLE: str(self._path),
             },

@@ -46,6 +46,7 @@ from fedsparse.delta import (
 )
 from fedsparse.envelope import wrap
 from fedsparse.security import (
+    HUB_ENVIRONMENT,
     Authority,
     Credentials,
     Identity,
@@ -57,7 +58,6 @@ from fedsparse.security import (
     revoke,
     sign,
 )
-from fedsparse.security.handshakes import VERBOSITY
 from fedsparse.security.keys import read_key
 from fedsparse.v1 import link_pb2
 
@@ -305,7 +305,7 @@ def hub_process(folder: Path, pki: Pki) -> Iterator[HubProcess]:
             [sys.executable, "-m", "fedsparse_server.hub", "--config", str(path), "--superlink", "127.0.0.1:9"],
             stdout=output,
             stderr=output,
-            env={**os.environ, **VERBOSITY},
+            env={**os.environ, **HUB_ENVIRONMENT},
         )
     try:
         ready = folder / "state" / "hub.ready"
@@ -321,7 +321,7 @@ def tls_socket(
     port: int,
     credentials: Credentials,
     folder: Path,
-    version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_2,
+    version: ssl.TLSVersion = ssl.TLSVersion.TLSv1_3,
     protocols: Sequence[str] = ("h2",),
 ) -> ssl.SSLSocket:
     """Dial the hub with TLS of exactly ``version``, and offer ``protocols`` (ALPN)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -81,9 +82,11 @@ from tests.unit.federation_samples import (
     change,
     eventually,
     federation,
+    grpc_call,
     nobody_revoked,
     pulled_task,
     settings,
+    tls_socket,
     update,
 )
 
@@ -270,6 +273,15 @@ def test_another_protocol_is_refused_naming_both_on_both_calls(bench: Bench, pro
         stub.Describe(link_pb2.DescribeRequest(protocol=protocol), timeout=10)
     with pytest.raises(grpc.RpcError, match=said):
         next(stub.Attend(link_pb2.AttendRequest(protocol=protocol, space=SPACE.fingerprint), timeout=10))
+
+
+def test_tls_1_2_gets_no_call_even_where_the_process_would_shake_hands(
+    bench: Bench, pki: Pki, tmp_path: Path
+) -> None:
+    kiso = pki.credentials(Role.PLANT, "kiso")
+    with tls_socket(bench.port, kiso, tmp_path, ssl.TLSVersion.TLSv1_2) as channel:
+        reply = grpc_call(channel, "/fedsparse.v1.Link/Describe", b"")
+    assert b"TLSv1.2 is spoken, TLSv1.3 is needed" in reply
 
 
 def test_a_plant_with_another_adapter_space_is_refused_naming_both_fingerprints(bench: Bench) -> None:
