@@ -1,7 +1,7 @@
 """How it merges: mask-aware averaging of sparse updates."""
 
 from fedsparse.aggregation.accumulator import Accumulator
-from fedsparse.aggregation.admission import Admitted, admit
+from fedsparse.aggregation.admission import Admitted, admit, admit_update
 from fedsparse.aggregation.agreement import Agreement
 from fedsparse.aggregation.holders import Holders, Part
 from fedsparse.aggregation.lateness import Asked, Lateness
@@ -41,6 +41,7 @@ __all__ = [
     "TrimmedMean",
     "Weighing",
     "admit",
+    "admit_update",
     "by_plant",
     "by_samples",
     "capped",

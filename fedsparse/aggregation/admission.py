@@ -10,7 +10,7 @@ from io import BytesIO
 
 import numpy as np
 
-from fedsparse.delta import AdapterSpace, Operation, Reason, TensorDelta, decode_stream, decode_update
+from fedsparse.delta import AdapterSpace, Operation, Reason, RoundUpdate, TensorDelta, decode_stream, decode_update
 from fedsparse.errors import DeltaError
 
 _DOOR = object()
@@ -20,7 +20,7 @@ _MAX_MAGNITUDE = 2.0**20  # no step of a weight is so large; sums of such steps 
 
 @dataclass(frozen=True)
 class Admitted:
-    """An update that may be merged; only :func:`admit` makes one.
+    """An update that may be merged; only :func:`admit_update` makes one.
 
     Attributes:
         space: what it belongs to.
@@ -41,7 +41,7 @@ class Admitted:
 
     def __post_init__(self) -> None:
         if self.door is not _DOOR:
-            raise TypeError("only admit() admits an update")
+            raise TypeError("only admit_update() admits an update")
 
     def tensors(self) -> Iterator[TensorDelta]:
         """Decode again, a segment at a time."""
@@ -55,17 +55,37 @@ def admit(
 
     Args:
         payload: the bytes as they arrived.
+        max_bytes: of all of them.
+
+    The other arguments and the errors are those of :func:`admit_update`.
+    """
+    return admit_update(
+        decode_update(payload, max_bytes=max_bytes),
+        sha256(payload).digest(),
+        space,
+        round=round,
+        version=version,
+        max_density=max_density,
+    )
+
+
+def admit_update(
+    update: RoundUpdate, digest: bytes, space: AdapterSpace, *, round: int, version: int, max_density: float
+) -> Admitted:
+    """Check an update that was decoded already.
+
+    Args:
+        update: what it says.
+        digest: SHA-256 of its bytes.
         space: the federation's adapter space.
         round: the round it must answer.
         version: the adapter version it must start from.
-        max_bytes: of the whole update.
         max_density: share of the space's coordinates it may name.
 
     Raises:
         SpaceMismatchError: it belongs to another adapter space.
         DeltaError: anything else is not as it must be.
     """
-    update = decode_update(payload, max_bytes=max_bytes)
     if update.reason is not Reason.NONE:
         raise DeltaError(f"the update holds the reason {update.reason.name}, not a delta")
     if (update.round, update.version) != (round, version):
@@ -75,13 +95,13 @@ def admit(
         )
     if not 0 < update.samples <= _MAX_SAMPLES:
         raise DeltaError(f"the update claims {update.samples} samples; 1 to {_MAX_SAMPLES} are possible")
-    nnz, norm = _check(update.delta, space, max_bytes, max_density)
-    return Admitted(space, update.delta, update.samples, sha256(payload).digest(), nnz, norm, _DOOR)
+    nnz, norm = _check(update.delta, space, max_density)
+    return Admitted(space, update.delta, update.samples, digest, nnz, norm, _DOOR)
 
 
-def _check(data: bytes, space: AdapterSpace, max_bytes: int, max_density: float) -> tuple[int, float]:
+def _check(data: bytes, space: AdapterSpace, max_density: float) -> tuple[int, float]:
     """Return how many coordinates a delta names, and the norm of its values."""
-    header, tensors = decode_stream(BytesIO(data), space, max_bytes=max_bytes)
+    header, tensors = decode_stream(BytesIO(data), space, max_bytes=len(data))
     if header.operation is not Operation.ADD:
         raise DeltaError("a plant's update must be an ADD delta")
     nnz, squares, largest = 0, 0.0, 0.0

@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 
 from fedsparse.delta.settings import Allocation, Mask, Structure, TrainingSettings
 from fedsparse.delta.value import ValueCoding
+from fedsparse.delta.wire import field_head
 from fedsparse.errors import DeltaError
 from fedsparse.v1 import round_pb2
 
@@ -150,21 +151,29 @@ def decode_task(data: bytes, *, max_bytes: int) -> RoundTask:
         ),
         message.support,
     )
-    return _canonical(task, encode_task(task), data)
+    return _canonical(task, encode_task(task) == data)
 
 
 def encode_update(update: RoundUpdate) -> bytes:
     """Return the bytes of ``update``."""
-    message = round_pb2.RoundUpdate(
-        format=FORMAT,
-        round=update.round,
-        version=update.version,
-        samples=update.samples,
-        delta=update.delta,
+    before, after = _around_delta(update)
+    return b"".join((before, update.delta, after))
+
+
+def _around_delta(update: RoundUpdate) -> tuple[bytes, bytes]:
+    """Return what stands before and after the bytes of an update's delta, which may be hundreds of megabytes."""
+    before = round_pb2.RoundUpdate(
+        format=FORMAT, round=update.round, version=update.version, samples=update.samples
+    )
+    after = round_pb2.RoundUpdate(
         reason=round_pb2.Reason.ValueType(update.reason),
         metrics=[round_pb2.Metric(name=name, value=value) for name, value in update.metrics.items()],
     )
-    return message.SerializeToString(deterministic=True)
+    return (
+        before.SerializeToString(deterministic=True)
+        + field_head(round_pb2.RoundUpdate.DELTA_FIELD_NUMBER, len(update.delta)),
+        after.SerializeToString(deterministic=True),
+    )
 
 
 def decode_update(data: bytes, *, max_bytes: int) -> RoundUpdate:
@@ -182,7 +191,10 @@ def decode_update(data: bytes, *, max_bytes: int) -> RoundUpdate:
         _known("reason", Reason, message.reason),
         {metric.name: metric.value for metric in message.metrics},
     )
-    return _canonical(update, encode_update(update), data)
+    before, after = _around_delta(update)
+    rest = len(before) + len(update.delta)
+    same = data.startswith(before) and data.startswith(update.delta, len(before)) and data[rest:] == after
+    return _canonical(update, same)
 
 
 _Enum = TypeVar("_Enum", bound=IntEnum)
@@ -213,7 +225,7 @@ def _parse(data: bytes, kind: type[_Parsed], max_bytes: int) -> _Parsed:
     return message
 
 
-def _canonical(value: _Value, encoded: bytes, data: bytes) -> _Value:
-    if encoded != data:
+def _canonical(value: _Value, same: bool) -> _Value:
+    if not same:
         raise DeltaError("the message is not in canonical form: other bytes say the same")
     return value

@@ -48,7 +48,12 @@ def field(number: int, value: int | bytes) -> bytes:
         return b""
     if isinstance(value, int):
         return varint(number << 3 | _VARINT) + varint(value)
-    return varint(number << 3 | _LENGTH) + varint(len(value)) + value
+    return field_head(number, len(value)) + value
+
+
+def field_head(number: int, size: int) -> bytes:
+    """Return how a field of so many bytes begins; nothing where there are none."""
+    return varint(number << 3 | _LENGTH) + varint(size) if size else b""
 
 
 def fields(data: memoryview, kinds: Mapping[int, type]) -> dict[int, Any]:

@@ -20,7 +20,7 @@ import httpx
 from cryptography import x509
 
 from fedsparse import config
-from fedsparse.aggregation import admit
+from fedsparse.aggregation import admit_update
 from fedsparse.delta import AdapterSpace, Reason, decode_task, decode_update
 from fedsparse.errors import FedsparseError, LedgerError, LinkError
 from fedsparse.events import EventLog
@@ -230,7 +230,7 @@ class Hub:
         session, task = self._open_task(plant, request.task_id, context)
         payload, digest = _payload(plant, session, request, context)
         try:
-            self._check(payload, task)
+            self._check(payload, digest, task)
         except FedsparseError as error:
             session.upload = None
             refuse(context, grpc.StatusCode.INVALID_ARGUMENT, f"update from {plant}: {error}")
@@ -261,7 +261,7 @@ class Hub:
             session.wake.set()
             refuse(context, grpc.StatusCode.NOT_FOUND, f"the run of the task {task.task_id[:12]!r} has ended")
 
-    def _check(self, payload: bytes, task: PulledTask) -> None:
+    def _check(self, payload: bytes, digest: bytes, task: PulledTask) -> None:
         """Decode ``payload`` as a stranger's, and check that it answers ``task``.
 
         Raises:
@@ -269,13 +269,14 @@ class Hub:
         """
         limit = self._settings.hub.max_update_bytes
         expected = decode_task(task.payload, max_bytes=len(task.payload))
-        if decode_update(payload, max_bytes=limit).reason is Reason.NONE:
-            admit(
-                payload,
+        update = decode_update(payload, max_bytes=limit)
+        if update.reason is Reason.NONE:
+            admit_update(
+                update,
+                digest,
                 self._space,
                 round=expected.round,
                 version=expected.version,
-                max_bytes=limit,
                 max_density=expected.training.density,
             )
 

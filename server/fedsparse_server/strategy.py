@@ -7,12 +7,13 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from functools import partial
+from hashlib import sha256
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Strategy
 
-from fedsparse.aggregation import Accumulator, Asked, Memory, Policy, Server, Standing, admit, voted
+from fedsparse.aggregation import Accumulator, Asked, Memory, Policy, Server, Standing, admit_update, voted
 from fedsparse.config import FederationConfig
 from fedsparse.delta import (
     AdapterSpace,
@@ -201,12 +202,12 @@ class SparseDeltaStrategy(Strategy):
         if update.reason is not Reason.NONE:
             plant.reason = update.reason.name.lower()
             return
-        admitted = admit(
-            payload,
+        admitted = admit_update(
+            update,
+            sha256(payload).digest(),
             self._space,
             round=asked.round,
             version=asked.version,
-            max_bytes=limit,
             max_density=self._settings.training.density,
         )
         if admitted.digest in current.contributions or self._merged_since(asked.version, admitted.digest):
