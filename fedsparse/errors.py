@@ -69,6 +69,10 @@ class LinkError(FedsparseError):
     """The link between plant and hub cannot be established or was refused."""
 
 
+class NotAdmittedError(LinkError):
+    """The hub, or the site's own policy, refuses this plant until somebody changes something."""
+
+
 class HubUnreachableError(LinkError):
     """Nothing answers at the hub's address, at least not now."""
 

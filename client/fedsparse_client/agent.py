@@ -11,7 +11,7 @@ from pathlib import Path
 from fedsparse import config
 from fedsparse.approval import require_approved
 from fedsparse.bundle import bundle_sha256
-from fedsparse.errors import CertificateError, LinkError, ProcessError
+from fedsparse.errors import CertificateError, NotAdmittedError, ProcessError
 from fedsparse.files import hold, private_folder, require_socket_path
 from fedsparse.processes import FLOWER_ENVIRONMENT, PLANT_LOOPBACK, Child, free_port, script, stop_all
 from fedsparse.security import PLANT_ENVIRONMENT, Role, load_credentials
@@ -59,6 +59,7 @@ class Agent:
         """Start gateway, trainer, SuperNode and executor; return when the plant is present at the hub.
 
         Raises:
+            NotAdmittedError: the hub, or the site's own policy, refuses this plant.
             FedsparseError: says which setting, certificate, file or process is not right.
         """
         credentials = load_credentials(self._settings.site.identity, Role.PLANT)
@@ -92,6 +93,7 @@ class Agent:
 
         def reached() -> bool:
             self._say_held()
+            self._require_admitted()
             return (self._state / name).exists()
 
         return reached
@@ -106,6 +108,12 @@ class Agent:
             self._say(held or "this site's own policy lets the plant call the hub again")
         self._held = held
 
+    def _require_admitted(self) -> None:
+        """Raise NotAdmittedError where the gateway ended because trying again would change nothing."""
+        gateway = self._children.get("gateway")
+        if gateway is not None and gateway.exit_code == os.EX_NOPERM:
+            raise NotAdmittedError(gateway.last_words(1).removeprefix("error: "))
+
     def _trainer_ready(self) -> bool:
         """Say how far the reading of the images is, and return whether the trainer is ready."""
         if (progress := read_progress(self._state)) is not None:
@@ -119,11 +127,12 @@ class Agent:
         """Watch the processes until interrupted; restart one that stops.
 
         Raises:
-            LinkError: the hub, or the site's own policy, refuses this plant for good.
+            NotAdmittedError: the hub, or the site's own policy, refuses this plant.
             ProcessError: a process keeps stopping.
         """
         while True:
             self._say_held()
+            self._require_admitted()
             for name, child in list(self._children.items()):
                 if child.exit_code is not None:
                     self._restart(name, child)
@@ -134,8 +143,6 @@ class Agent:
         stop_all(list(self._children.values()))
 
     def _restart(self, name: str, child: Child) -> None:
-        if name == "gateway" and child.exit_code == os.EX_NOPERM:
-            raise LinkError(child.last_words(1).removeprefix("error: "))
         now = time.monotonic()
         recent = [then for then in self._restarts.get(name, []) if now - then < _RESTART_WINDOW_SECONDS]
         self._restarts[name] = [*recent, now]

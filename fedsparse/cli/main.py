@@ -13,7 +13,7 @@ from rich.console import Console
 from fedsparse import __version__
 from fedsparse.cli.audit import audit
 from fedsparse.cli.pki import HostOption, PassphraseOption, pki
-from fedsparse.errors import FedsparseError
+from fedsparse.errors import FedsparseError, NotAdmittedError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -172,7 +172,10 @@ def server_up(config: ConfigOption = Path("federation.toml")) -> None:
 
 @client.command("up")
 def client_up(config: ConfigOption = Path("site.toml")) -> None:
-    """Start this plant: dial the hub, load base model and data, train whenever asked. Ctrl-C stops it."""
+    """Start this plant: dial the hub, load base model and data, train whenever asked. Ctrl-C stops it.
+
+    Ends with status 77 where the hub, or this site's own policy, refuses the plant until somebody changes something.
+    """
     from fedsparse.cli.up import run_client
 
     run_client(config, Console())
@@ -397,7 +400,7 @@ def main() -> None:
 
         told = "\n".join(map(printable, str(error).split("\n")))  # names in it may be anybody's
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"error: {told}", markup=False)
-        sys.exit(1)
+        sys.exit(os.EX_NOPERM if isinstance(error, NotAdmittedError) else 1)
 
 
 if __name__ == "__main__":

@@ -46,14 +46,14 @@ def site(federation: Federation, tmp_path: Path) -> Path:
     return Path(shutil.copytree(federation.layout.sites[PLANT].parent, tmp_path / PLANT))
 
 
-def _up(home: Path, environment: dict[str, str] | None = None) -> str:
-    """Run `fedsparse client up` until it gives up; return what it printed."""
+def _up(home: Path, environment: dict[str, str] | None = None, status: int = 1) -> str:
+    """Run `fedsparse client up` until it gives up, with ``status``; return what it printed."""
     command = [str(Path(sys.executable).parent / "fedsparse"), "client", "up", "--config", str(home / "site.toml")]
     result = subprocess.run(
         command, capture_output=True, text=True, check=False, timeout=120, env=os.environ | (environment or {})
     )
     printed = result.stdout + result.stderr
-    assert result.returncode == 1, printed
+    assert result.returncode == status, printed
     assert "Traceback" not in printed
     return " ".join(printed.split())
 
@@ -103,7 +103,7 @@ def test_a_certificate_of_another_authority_is_refused_and_both_ends_say_why(
     issue(create_authority(tmp_path / "other", "other"), Identity(Role.PLANT, PLANT), site / "identity")
     authority.write_bytes(authority.read_bytes() + trusted)  # the plant trusts both; the hub knows only its own
     before = len(_hub_log(federation))
-    printed = _up(site)
+    printed = _up(site, status=os.EX_NOPERM)
     assert f"our certificate urn:fedsparse:plant:{PLANT}" in printed
     assert "client certificate not accepted" in _hub_log(federation)[before:]
 
@@ -115,13 +115,13 @@ def test_a_plant_that_is_not_on_the_list_is_refused_and_both_ends_say_why(
     settings = site / "site.toml"
     settings.write_text(settings.read_text().replace(f'"{PLANT}"', '"owari"').replace(f"/{PLANT}.", "/owari."))
     why = "urn:fedsparse:plant:owari is not on this hub's list of plants"
-    assert why in _up(site)
+    assert why in _up(site, status=os.EX_NOPERM)
     assert why in _hub_log(federation)
 
 
 def test_a_hub_of_another_authority_is_refused(federation: Federation, site: Path, tmp_path: Path) -> None:
     issue(create_authority(tmp_path / "other", "other"), Identity(Role.PLANT, PLANT), site / "identity")
-    assert "its certificate is not accepted here" in _up(site)
+    assert "its certificate is not accepted here" in _up(site, status=os.EX_NOPERM)
 
 
 def test_an_unknown_key_is_named_before_anything_starts(federation: Federation, site: Path) -> None:

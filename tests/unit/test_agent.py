@@ -8,7 +8,7 @@ from fedsparse_client.agent import Agent
 from fedsparse_client.gateway.calls import HELD_FILE
 
 from fedsparse import config
-from fedsparse.errors import LinkError
+from fedsparse.errors import NotAdmittedError
 from fedsparse.processes import Child
 from tests.unit.federation_samples import eventually
 
@@ -51,7 +51,7 @@ def test_a_gateway_that_is_refused_for_good_is_not_started_again(
 ) -> None:
     why = "this site's own policy does not let the plant attend at the hub (rule kind): allowed are: none"
     agent._children["gateway"] = ended(tmp_path, f"error: {why}".replace("'", "'\\''"), os.EX_NOPERM)
-    with pytest.raises(LinkError) as caught:
+    with pytest.raises(NotAdmittedError) as caught:
         agent.run()
     assert str(caught.value) == why
     assert said == []
