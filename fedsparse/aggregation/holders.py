@@ -112,7 +112,7 @@ class Holders:
     @cached_property
     def union(self) -> Indices:
         """Coordinates that anybody holds, strictly increasing, (k,)."""
-        return self._whole[0] if self._is_dense else self._sorted[0]
+        return self._whole[0] if self.is_dense else self._sorted[0]
 
     def sums(self, chosen: NDArray[np.bool_] | None = None) -> tuple[Vector, Vector]:
         """Return N and D at the union, (k,): the weighted sum of the values, and the sum of the holders' weights.
@@ -122,7 +122,7 @@ class Holders:
         Args:
             chosen: which values to sum, (n,), instead of all.
         """
-        if chosen is None and self._is_dense:
+        if chosen is None and self.is_dense:
             return self._whole[1:]
         weights = self._weights if chosen is None else np.where(chosen, self._weights, 0.0)
         return self._summed(weights * self.values), self._summed(weights)
@@ -149,22 +149,31 @@ class Holders:
         return self._sorted[1]
 
     @property
-    def _is_dense(self) -> bool:
+    def is_dense(self) -> bool:
+        """Whether sums are taken over every coordinate, so that nothing need be sorted."""
         return bool(self.counts.sum() >= _DENSE * self.size)
+
+    def write_means(self, strength: float, moved: Indices, by: NDArray[np.float32], used: int) -> int:
+        """Write the steps of the rule ``Mean(strength)``; see :func:`fedsparse.kernels.plain.steps`."""
+        return kernels.steps(self._every(), self.start, strength, self.total, moved, by, used)
 
     @cached_property
     def _whole(self) -> tuple[Indices, Vector, Vector]:
-        """The union and N and D there, by way of a sum for every coordinate."""
+        """The union and N and D there."""
+        return kernels.where_held(self._every(), self.start)
+
+    def _every(self) -> Vector:
+        """Return N and D of every coordinate, (size, 2)."""
         sums = np.empty((self.size, 2)) if self.scratch is None else self.scratch[: self.size]
         sums[:] = 0
         for part, span in zip(self.parts, self.spans, strict=True):
             kernels.add_weighted(part.indices, part.values, span, part.weight, self.start, sums)
-        return kernels.where_held(sums, self.start)
+        return sums
 
     @cached_property
     def _sorted(self) -> tuple[Indices, Indices]:
         """The union, and each value's place in it."""
-        if self._is_dense:
+        if self.is_dense:
             union, _, _ = self._whole
             where = np.zeros(self.size, np.int64)
             where[union - self.start] = np.arange(len(union))

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedsparse.aggregation.holders import Holders, Indices, Part
-from fedsparse.aggregation.rules import Rule
+from fedsparse.aggregation.rules import Mean, Rule
 
 
 def merge_tensor(
@@ -24,8 +24,11 @@ def merge_tensor(
         total: weight of all updates in the round.
     """
     most = min(size, sum(len(part.indices) for part in parts))
-    moved, by, used = np.empty(most, np.int64), np.empty(most, np.float32), 0
+    moved, by, used = np.empty(most + 1, np.int64), np.empty(most + 1, np.float32), 0
     for holders in Holders.blocks(parts, size, total):
+        if isinstance(rule, Mean) and holders.is_dense and min_holders <= 1:
+            used = holders.write_means(rule.strength, moved, by, used)
+            continue
         union, step = holders.union, rule.merge(holders)
         if min_holders > 1:
             enough = holders.count() >= min_holders

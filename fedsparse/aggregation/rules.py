@@ -24,25 +24,35 @@ class Rule(Protocol):
         """Return the step at every coordinate of ``holders.union``, (k,)."""
 
 
+def _require_strength(strength: float) -> None:
+    if not 0 <= strength <= 1:
+        raise ConfigError(f"the rule's strength is {strength}", "Choose it between 0 and 1")
+
+
 @dataclass(frozen=True)
 class Mean:
-    """A rule that needs nothing but the sums.
+    """N / (D + strength · (W - D)): a rule that needs nothing but the sums.
 
     Attributes:
-        formula: from N, D, (k,) each, and W to the step, (k,).
+        strength: λ in [0, 1]; at 0 the divisor is D itself, at 1 it is W itself.
     """
 
-    formula: Callable[[Vector, Vector, float], Vector]
+    strength: float
+
+    def __post_init__(self) -> None:
+        _require_strength(self.strength)
 
     def merge(self, holders: Holders) -> Vector:
         """Return the step by the formula."""
-        return self.formula(*holders.sums(), holders.total)
+        weighted, held = holders.sums()
+        divisor = holders.total if self.strength == 1 else held + self.strength * (holders.total - held)
+        return weighted / divisor
 
 
-holders_mean = Mean(lambda weighted, held, total: weighted / held)
+holders_mean = Mean(0.0)
 """N / D: the mean over the plants that hold the coordinate."""
 
-zero_fill = Mean(lambda weighted, held, total: weighted / total)
+zero_fill = Mean(1.0)
 """N / W: plants without the coordinate count as zeros (FLASC, https://arxiv.org/abs/2406.05233)."""
 
 
@@ -52,8 +62,7 @@ def shrunk(strength: float) -> Mean:
     Args:
         strength: λ in [0, 1].
     """
-    _require_strength(strength)
-    return Mean(lambda weighted, held, total: weighted / (held + strength * (total - held)))
+    return Mean(strength)
 
 
 @dataclass(frozen=True)
@@ -143,8 +152,3 @@ def rule_named(name: str, strength: float | Literal["auto"]) -> Rule | ShrunkByD
     if name not in rules:
         raise ConfigError(f"no merging rule is called {name!r}", f"Choose one of {', '.join(rules)}")
     return rules[name]()
-
-
-def _require_strength(strength: float) -> None:
-    if not 0 <= strength <= 1:
-        raise ConfigError(f"the rule's strength is {strength}", "Choose it between 0 and 1")

@@ -174,7 +174,7 @@ def server_up(config: ConfigOption = Path("federation.toml")) -> None:
 def client_up(config: ConfigOption = Path("site.toml")) -> None:
     """Start this plant: dial the hub, load base model and data, train whenever asked. Ctrl-C stops it.
 
-    Ends with status 77 where the hub, or this site's own policy, refuses the plant until somebody changes something.
+    Ends with status 77 where the hub, or this site's own policy, refuses the plant, until that is changed.
     """
     from fedsparse.cli.up import run_client
 

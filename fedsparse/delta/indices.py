@@ -80,10 +80,9 @@ def _plans(indices: Indices, shape: Shape, size: int) -> Iterator[Plan]:
 
 
 def _rice_plan(coding: IndexCoding, head: bytes, indices: Indices) -> Plan:
-    gaps = kernels.gaps(indices)
-    k, bits = rice.best_parameter(gaps)
+    k, bits = rice.best_gap_parameter(indices)
     head += bytes([k])
-    return Plan(coding, len(head) + _octets(bits), head, lambda: rice.encode(gaps, k))
+    return Plan(coding, len(head) + _octets(bits), head, lambda: rice.encode(kernels.gaps(indices), k))
 
 
 def read(coding: int, data: memoryview, count: int, shape: Shape, *, known_canonical: bool = False) -> Indices:
@@ -137,8 +136,7 @@ def _read(coding: int, data: NDArray[np.uint8], count: int, shape: Shape, size: 
 def _from_gaps(data: NDArray[np.uint8], count: int, size: int) -> Indices:
     if len(data) == 0:
         raise DeltaError("the coordinates' bytes are missing")
-    indices = rice.decode(data[1:], int(data[0]), count, size)
-    kernels.from_gaps(indices)
+    indices = rice.decode(data[1:], int(data[0]), count, size, cumulative=True)
     if indices[-1] >= size:
         raise DeltaError(f"coordinate {indices[-1]} of {size}")
     return indices

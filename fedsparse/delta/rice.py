@@ -10,6 +10,8 @@ For gaps of a random support of density p up to 10 % the expected length is with
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -41,14 +43,30 @@ def best_parameter(numbers: Numbers) -> tuple[int, int]:
 
     The length is convex in k: its k-th difference is Σ ceil(⌊g/2^k⌋ / 2) - m, which never rises.
     """
-    total = int(numbers.sum())
-    k = max(0, (total // len(numbers)).bit_length() - 1)
-    length = bit_length(numbers, k)
-    while k > 0 and (shorter := bit_length(numbers, k - 1)) <= length:
-        k, length = k - 1, shorter
-    while k < MAX_PARAMETER and (shorter := bit_length(numbers, k + 1)) < length:
-        k, length = k + 1, shorter
-    return k, length
+    return _best(lambda k: bit_length(numbers, k), int(numbers.sum()) // len(numbers))
+
+
+def best_gap_parameter(indices: Numbers) -> tuple[int, int]:
+    """Return the same for the gaps of coordinates, (m,), strictly increasing, m ≥ 1."""
+    count, known = len(indices), dict[int, int]()
+
+    def length(k: int) -> int:
+        if k not in known:  # its neighbours come with it: they are asked for next
+            for j, quotients in zip((max(0, k - 1), k, k + 1), kernels.gap_quotients(indices, k), strict=True):
+                known[j] = count * (j + 1) + quotients
+        return known[k]
+
+    return _best(length, (int(indices[-1]) + 1 - count) // count)
+
+
+def _best(length: Callable[[int], int], mean: int) -> tuple[int, int]:
+    k = max(0, mean.bit_length() - 1)
+    least = length(k)
+    while k > 0 and (shorter := length(k - 1)) <= least:
+        k, least = k - 1, shorter
+    while k < MAX_PARAMETER and (shorter := length(k + 1)) < least:
+        k, least = k + 1, shorter
+    return k, least
 
 
 def bit_length(numbers: Numbers, k: int) -> int:
@@ -66,8 +84,15 @@ def encode(numbers: Numbers, k: int) -> bytes:
     return np.packbits(bits, bitorder="little").tobytes()
 
 
-def decode(data: Octets, k: int, count: int, limit: int) -> Numbers:
+def decode(data: Octets, k: int, count: int, limit: int, *, cumulative: bool = False) -> Numbers:
     """Read the code of ``count`` numbers, (count,), whose sum is below ``limit``.
+
+    Args:
+        data: of a stranger.
+        k: the parameter.
+        count: at least 1.
+        limit: as above.
+        cumulative: whether the numbers are the gaps before coordinates, and those are wanted.
 
     Raises:
         DeltaError: ``data`` is not what :func:`encode` writes with a sensible ``k``. Nothing larger than a small
@@ -75,12 +100,12 @@ def decode(data: Octets, k: int, count: int, limit: int) -> Numbers:
     """
     if not 0 <= k <= MAX_PARAMETER or (k and count << (k - 1) > limit) or count * (k + 1) > 8 * len(data):
         raise DeltaError(f"{count} numbers with Rice parameter {k} do not fit into {len(data)} bytes")
-    numbers = _read_unary(data, count * k, count)
+    numbers, there = kernels.rice_decode(data, k, count, cumulative)
+    _require_all(data, count * k, count, there)
     end = 8 * (len(data) - 1) + int(data[-1]).bit_length()  # of the last number
     total = end - count * k - count  # every bit of a quotient but its last
     if total << k >= limit:
         raise DeltaError(f"the sum of {count} numbers is not below {limit}")
-    kernels.planes(data, k, numbers)
     return numbers
 
 
@@ -119,12 +144,16 @@ def decode_mixed(data: Octets, widths: Numbers, limit: int) -> Numbers:
 def _read_unary(data: Octets, start: int, count: int) -> Numbers:
     """Read ``count`` numbers in unary from bit ``start`` on; the last of them ends within the last byte."""
     found, there = kernels.unary(data, start, count)
+    _require_all(data, start, count, there)
+    return found
+
+
+def _require_all(data: Octets, start: int, count: int, there: int) -> None:
     last = int(data[-1]) if len(data) else 0
     if start // 8 == len(data) - 1:
         last >>= start % 8
     if there != count or not last:
         raise DeltaError(f"{there} numbers are there where {count} are announced, or bytes after them")
-    return found
 
 
 def _write_planes(numbers: Numbers, k: int, planes: Octets) -> None:

@@ -9,9 +9,8 @@ from typing import Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fedsparse import kernels
 from fedsparse.errors import DeltaError
-
-_NEGATIVE_ZERO = np.uint32(1 << 31)
 
 
 class Operation(IntEnum):
@@ -57,12 +56,13 @@ class TensorDelta:
                 f"tensor {self.tensor}: indices {indices.shape} and values {values.shape} "
                 "must be vectors of one length, at least 1"
             )
-        if indices[0] < 0 or np.any(indices[1:] <= indices[:-1]):
+        if not kernels.increasing(indices):
             raise DeltaError(f"tensor {self.tensor}: indices must be strictly increasing from 0 on")
-        if not np.all(np.isfinite(values)):
+        endless, negative_zero = kernels.unusual(values)
+        if endless:
             raise DeltaError(f"tensor {self.tensor}: a value is NaN or infinite")
-        if (negative := values.view(np.uint32) == _NEGATIVE_ZERO).any():
-            values = np.where(negative, np.float32(0), values)
+        if negative_zero:
+            values = np.where(values == 0, np.float32(0), values)
         indices.flags.writeable = values.flags.writeable = False
         object.__setattr__(self, "indices", indices)
         object.__setattr__(self, "values", values)

@@ -16,35 +16,41 @@ COMPILED = _loops.__name__.endswith("_compiled")
 
 add_weighted = _loops.add_weighted
 digits = _loops.digits
-from_gaps = _loops.from_gaps
+gap_quotients = _loops.gap_quotients
 gaps = _loops.gaps
 histogram = _loops.histogram
-planes = _loops.planes
+increasing = _loops.increasing
 quotients = _loops.quotients
 rans_decode = _loops.rans_decode
 rans_encode = _loops.rans_encode
+rice_decode = _loops.rice_decode
 row_counts = _loops.row_counts
 row_quotients = _loops.row_quotients
 scaled = _loops.scaled
 squares = _loops.squares
+steps = _loops.steps
 unary = _loops.unary
+unusual = _loops.unusual
 where_held = _loops.where_held
 
 __all__ = [
     "COMPILED",
     "add_weighted",
     "digits",
-    "from_gaps",
+    "gap_quotients",
     "gaps",
     "histogram",
-    "planes",
+    "increasing",
     "quotients",
     "rans_decode",
     "rans_encode",
+    "rice_decode",
     "row_counts",
     "row_quotients",
     "scaled",
     "squares",
+    "steps",
     "unary",
+    "unusual",
     "where_held",
 ]

@@ -8,6 +8,7 @@ here decides what is valid: that is the callers' part, as it is with plain.py.
 import sys
 
 import numpy as np
+from cython cimport boundscheck, cdivision
 from libc.string cimport memcpy
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
@@ -15,6 +16,7 @@ if sys.byteorder != "little":
     raise ImportError("words are read as they lie in memory, the lowest byte first")
 
 cdef uint32_t LOWEST = 1 << 16  # of a rANS state
+cdef uint32_t EXPONENT = 0x7F800000, SIGN = <uint32_t>1 << 31  # of a float
 cdef uint64_t[256] SPREAD  # bit i of a byte, as the lowest bit of byte i
 
 
@@ -93,7 +95,9 @@ def rans_decode(
     cdef uint32_t x, low, entry
     if lanes == 0:
         return -1
-    with nogil:
+    if min(symbol_at.shape[0], times.shape[0], plus.shape[0]) < 4096:
+        raise IndexError("a table has 4096 slots")
+    with nogil, boundscheck(False):  # a lane is below their number and a symbol's place below theirs by its width
         for lane in range(4096):
             packed[lane] = symbol_at[lane] | (plus[lane] & 0xFFF) << 8 | times[lane] << 20
         while at < count:
@@ -150,20 +154,29 @@ def digits(const uint8_t[::1] octets, int base, int many, Py_ssize_t count):
 
 
 def scaled(const uint8_t[::1] symbols, int zero, const float[::1] scales, const int64_t[::1] sizes):
-    cdef Py_ssize_t block, i, at = 0
+    cdef Py_ssize_t block, i, at = 0, end
     cdef int integer, peak
+    cdef float scale
     values, peaks = np.empty(symbols.shape[0], np.float32), np.empty(sizes.shape[0], np.int64)
     cdef float[::1] value = values
     cdef int64_t[::1] largest = peaks
+    if sizes.shape[0] > scales.shape[0]:
+        raise IndexError(f"{sizes.shape[0]} blocks, {scales.shape[0]} scales")
     with nogil:
         for block in range(sizes.shape[0]):
-            peak = 0
-            for i in range(at, at + sizes[block]):
-                integer = symbols[i] - zero
-                value[i] = <float>integer * scales[block]
-                peak = max(peak, integer if integer >= 0 else -integer)
-            at += sizes[block]
+            peak, scale = 0, scales[block]
+            end = at + sizes[block]
+            if not at <= end <= symbols.shape[0]:
+                break
+            with boundscheck(False):
+                for i in range(at, end):
+                    integer = symbols[i] - zero
+                    value[i] = <float>integer * scale
+                    peak = max(peak, integer if integer >= 0 else -integer)
+            at = end
             largest[block] = peak
+    if at != symbols.shape[0]:
+        raise IndexError(f"blocks of {at} symbols, there are {symbols.shape[0]}")
     return values, peaks
 
 
@@ -198,10 +211,27 @@ def squares(const float[::1] values):
 def quotients(const int64_t[::1] numbers, int k):
     cdef uint64_t total = 0
     cdef Py_ssize_t i
-    with nogil:
+    with nogil, boundscheck(False):
         for i in range(numbers.shape[0]):
             total += <uint64_t>numbers[i] >> k
     return total
+
+
+def gap_quotients(const int64_t[::1] indices, int k):
+    cdef uint64_t finer = 0, total = 0, coarser = 0, gap
+    cdef Py_ssize_t i
+    cdef int less = max(0, k - 1)
+    if indices.shape[0] == 0 or not 0 <= k < 63:
+        raise IndexError(f"{indices.shape[0]} coordinates, {k} bits")
+    with nogil, boundscheck(False):
+        gap = indices[0]
+        finer, total, coarser = gap >> less, gap >> k, gap >> k + 1
+        for i in range(1, indices.shape[0]):
+            gap = <uint64_t>indices[i] - <uint64_t>indices[i - 1] - 1
+            finer += gap >> less
+            total += gap >> k
+            coarser += gap >> k + 1
+    return finer, total, coarser
 
 
 def gaps(const int64_t[::1] indices):
@@ -209,33 +239,36 @@ def gaps(const int64_t[::1] indices):
     cdef int64_t last = -1
     found = np.empty(indices.shape[0], np.int64)
     cdef int64_t[::1] result = found
-    with nogil:
+    with nogil, boundscheck(False):
         for i in range(indices.shape[0]):
             result[i] = indices[i] - last - 1
             last = indices[i]
     return found
 
 
-def from_gaps(int64_t[::1] numbers):
-    cdef Py_ssize_t i
-    cdef int64_t last = -1
-    with nogil:
-        for i in range(numbers.shape[0]):
-            last += numbers[i] + 1
-            numbers[i] = last
-
-
 def row_counts(const int64_t[::1] indices, Py_ssize_t height, int64_t columns):
-    cdef Py_ssize_t i, row = 0
-    cdef int64_t end = columns
+    cdef Py_ssize_t row, at = 0, low, high, middle, step, count = indices.shape[0]
+    cdef int64_t end
     counts = np.zeros(height, np.int64)
-    cdef int64_t[::1] count = counts
+    cdef int64_t[::1] result = counts
+    if count and indices[count - 1] >= height * columns:
+        raise IndexError(f"coordinate {indices[count - 1]} of {height} rows of {columns}")
     with nogil:
-        for i in range(indices.shape[0]):
-            while indices[i] >= end:
-                row += 1
-                end += columns
-            count[row] += 1
+        for row in range(height):  # where each ends is found in steps that double, and by halves of the last
+            end = (row + 1) * columns
+            low, high, step = at, at, 1
+            while high < count and indices[high] < end:
+                low, high = high + 1, high + step
+                step <<= 1
+            high = min(high, count)
+            while low < high:
+                middle = (low + high) >> 1
+                if indices[middle] < end:
+                    low = middle + 1
+                else:
+                    high = middle
+            result[row] = low - at
+            at = low
     return counts
 
 
@@ -260,69 +293,202 @@ cdef extern from *:
     """
     #if defined(__GNUC__)
     #define fedsparse_lowest(bits) __builtin_ctzll(bits)
+    #define fedsparse_count(bits) __builtin_popcountll(bits)
     #else
     static int fedsparse_lowest(unsigned long long bits) { int at = 0; while (!(bits >> at & 1)) at++; return at; }
+    static int fedsparse_count(unsigned long long bits) { int n = 0; for (; bits; bits &= bits - 1) n++; return n; }
     #endif
     """
     int _lowest "fedsparse_lowest"(uint64_t bits) noexcept nogil
+    int _count "fedsparse_count"(uint64_t bits) noexcept nogil
+
+
+cdef inline uint64_t _bits_at(const uint8_t *data, Py_ssize_t length, Py_ssize_t bit) noexcept nogil:
+    """Return 64 bits from a place on; what is beyond the data is 0."""
+    cdef Py_ssize_t at = bit >> 3, i
+    cdef int shift = bit & 7
+    cdef uint64_t found = 0
+    if at + 9 <= length:
+        memcpy(&found, data + at, 8)
+        return found >> shift | (<uint64_t>data[at + 8] << 1) << (63 - shift)
+    for i in range(at, min(at + 8, length)):
+        found |= <uint64_t>data[i] << (8 * (i - at))
+    return found >> shift
+
+
+cdef inline Py_ssize_t _quotients(
+    const uint8_t *data, Py_ssize_t length, Py_ssize_t *octet, uint64_t *bits, int64_t *last,
+    uint64_t *found, Py_ssize_t many,
+) noexcept nogil:
+    """Read the next numbers in unary, and return how many there were."""
+    cdef Py_ssize_t there = 0
+    cdef int64_t place
+    while there < many:
+        while bits[0] == 0:
+            octet[0] += 8
+            if octet[0] >= length:
+                return there
+            bits[0] = _bits_at(data, length, 8 * octet[0])
+        place = 8 * octet[0] + _lowest(bits[0])
+        found[there] = place - last[0] - 1
+        last[0] = place
+        bits[0] &= bits[0] - 1
+        there += 1
+    return there
 
 
 def unary(const uint8_t[::1] data, Py_ssize_t start, Py_ssize_t count):
-    cdef Py_ssize_t octet = start >> 3, there = 0, length = data.shape[0]
-    cdef int64_t last = start - 1, place
+    cdef Py_ssize_t length = data.shape[0], octet = start >> 3, there = 0, at, i, many
+    cdef uint64_t[64] found
     cdef uint64_t bits
-    found = np.zeros(count, np.int64)
-    cdef int64_t[::1] result = found
+    cdef int64_t last = start - 1
+    numbers = np.zeros(count, np.int64)
+    cdef int64_t[::1] result = numbers
+    if start < 0 or octet >= length:
+        return numbers, 0
+    cdef const uint8_t *octets = &data[0]
     with nogil:
-        while octet < length:
-            if octet + 8 <= length:
-                memcpy(&bits, &data[octet], 8)
-            else:
-                bits = data[octet]
-            if octet == start >> 3:
-                bits &= ~<uint64_t>0 << (start & 7)
-            while bits:
-                if there < count:
-                    place = 8 * octet + _lowest(bits)
-                    result[there] = place - last - 1
-                    last = place
-                there += 1
-                bits &= bits - 1
-            octet += 8 if octet + 8 <= length else 1
-    return found, there
+        bits = _bits_at(octets, length, 8 * octet) & ~<uint64_t>0 << (start & 7)
+        for at in range(0, count, 64):
+            many = _quotients(octets, length, &octet, &bits, &last, found, min(64, count - at))
+            for i in range(many):
+                result[at + i] = found[i]
+            there += many
+        there += _rest(octets, length, octet, bits)
+    return numbers, there
 
 
-def planes(const uint8_t[::1] data, int k, int64_t[::1] numbers):
-    cdef Py_ssize_t i, at, bit, count = numbers.shape[0], length = data.shape[0]
-    cdef int first, j, place
-    cdef uint64_t eight
-    cdef uint32_t octet
-    with nogil:
-        for i in range(count):
-            numbers[i] <<= k
-        for first in range(0, k, 8):
-            for i in range(0, count, 8):
-                eight = 0
+cdef Py_ssize_t _rest(const uint8_t *data, Py_ssize_t length, Py_ssize_t octet, uint64_t bits) noexcept nogil:
+    """Return how many ones are left."""
+    cdef Py_ssize_t there = 0
+    while octet < length:
+        there += _count(bits)
+        octet += 8
+        bits = _bits_at(data, length, 8 * octet)
+    return there
+
+
+def rice_decode(const uint8_t[::1] data, int k, Py_ssize_t count, bint cumulative):
+    cdef Py_ssize_t length = data.shape[0], i, at, width, octet, there = 0, start
+    cdef uint64_t[64] found
+    cdef uint64_t[8] plane
+    cdef uint64_t bits, eight, number, total = 0
+    cdef int64_t last
+    cdef int first, j, place, group
+    if not 0 <= k <= 40 or count < 1 or count > 8 * length // (k + 1):
+        raise IndexError(f"{count} numbers of {k} bits and more are not in {length} bytes")
+    numbers = np.empty(count, np.int64)
+    cdef int64_t[::1] result = numbers
+    cdef const uint8_t *octets = &data[0]
+    with nogil, boundscheck(False):  # the planes are within the data, as was checked above, and so is every result
+        start = count * k
+        octet, last = start >> 3, start - 1
+        bits = _bits_at(octets, length, 8 * octet) & ~<uint64_t>0 << (start & 7)
+        for i in range(64):
+            found[i] = 0
+        for at in range(0, count, 64):
+            width = min(64, count - at)
+            there += (i := _quotients(octets, length, &octet, &bits, &last, found, width))
+            if i < width:
+                break
+            for i in range(width):
+                found[i] <<= k
+            for first in range(0, k, 8):
                 for j in range(first, min(first + 8, k)):
-                    bit = j * count + i
-                    at = bit >> 3
-                    octet = data[at]
-                    if at + 1 < length:
-                        octet |= <uint32_t>data[at + 1] << 8
-                    eight |= SPREAD[octet >> (bit & 7) & 0xFF] << (j - first)
-                for place in range(<int>min(8, count - i)):
-                    numbers[i + place] |= <int64_t>(eight >> (8 * place) & 0xFF) << first
+                    plane[j - first] = _bits_at(octets, length, j * count + at)
+                for group in range(0, width, 8):
+                    eight = 0
+                    for j in range(min(8, k - first)):
+                        eight |= SPREAD[plane[j] >> group & 0xFF] << j
+                    for place in range(8):
+                        found[group + place] |= (eight >> (8 * place) & 0xFF) << first
+            if cumulative:
+                for i in range(width):
+                    total += found[i] + 1
+                    result[at + i] = total - 1
+            else:
+                for i in range(width):
+                    result[at + i] = found[i]
+        there += _rest(octets, length, octet, bits)
+    return numbers, there
+
+
+cdef extern from *:
+    """
+    #if defined(__GNUC__)
+    typedef double fedsparse_pair __attribute__((vector_size(16), aligned(8), may_alias));
+    static inline void fedsparse_add(double *at, double one, double other) {
+        *(fedsparse_pair *)at += (fedsparse_pair){one, other};
+    }
+    #else
+    static void fedsparse_add(double *at, double one, double other) { at[0] += one; at[1] += other; }
+    #endif
+    """
+    void _add_pair "fedsparse_add"(double *at, double one, double other) noexcept nogil
 
 
 def add_weighted(
     const int64_t[::1] indices, const float[::1] values, span, double weight, int64_t start, double[:, ::1] sums
 ):
-    cdef Py_ssize_t i, place, first = span.start, last = span.stop
-    with nogil:
+    cdef Py_ssize_t i, first = span.start, last = span.stop
+    cdef uint64_t place, size = sums.shape[0]
+    if not 0 <= first <= last <= min(indices.shape[0], values.shape[0]) or sums.shape[1] != 2:
+        raise IndexError(f"{first} to {last} of {indices.shape[0]} coordinates and {values.shape[0]} values")
+    with nogil, boundscheck(False):  # all but the place was checked above
         for i in range(first, last):
-            place = indices[i] - start
-            sums[place, 0] += weight * <double>values[i]
-            sums[place, 1] += weight
+            place = <uint64_t>indices[i] - <uint64_t>start
+            if place >= size:
+                break
+            _add_pair(&sums[place, 0], weight * <double>values[i], weight)
+        else:
+            i = last
+    if i != last:
+        raise IndexError(f"coordinate {indices[i]} is not among {size} from {start} on")
+
+
+@cdivision(True)  # where nothing is held a step is NaN, which nobody gets
+def steps(
+    const double[:, ::1] sums,
+    int64_t start,
+    double strength,
+    double total,
+    int64_t[::1] moved,
+    float[::1] by,
+    Py_ssize_t used,
+):
+    cdef Py_ssize_t i, size = sums.shape[0]
+    cdef double held, divisor
+    cdef bint whole = strength == 1
+    if used < 0 or sums.shape[1] != 2:
+        raise IndexError("steps have a place, and pairs of sums")
+    with nogil:
+        for i in range(size):  # written, and left only where held: whether it is cannot be guessed
+            held = sums[i, 1]
+            divisor = total if whole else held + strength * (total - held)
+            moved[used] = start + i
+            by[used] = <float>(sums[i, 0] / divisor)
+            used += held > 0
+    return used
+
+
+def increasing(const int64_t[::1] indices):
+    cdef Py_ssize_t i, count = indices.shape[0]
+    cdef bint wrong = count > 0 and indices[0] < 0
+    with nogil, boundscheck(False):
+        for i in range(1, count):
+            wrong |= indices[i] <= indices[i - 1]
+    return not wrong
+
+
+def unusual(const float[::1] values):
+    cdef Py_ssize_t i, count = values.shape[0]
+    cdef const uint32_t[::1] pattern = np.asarray(values).view(np.uint32)
+    cdef bint endless = False, negative_zero = False
+    with nogil, boundscheck(False):
+        for i in range(count):
+            endless |= (pattern[i] & EXPONENT) == EXPONENT
+            negative_zero |= pattern[i] == SIGN
+    return bool(endless), bool(negative_zero)
 
 
 def where_held(const double[:, ::1] sums, int64_t start):

@@ -14,6 +14,7 @@ Sums = NDArray[np.float64]
 _BITS = 12  # of a frequency
 _SLOT, _SHIFT, _LOWEST, _WORD = (np.uint32(number) for number in ((1 << _BITS) - 1, _BITS, 1 << 16, 16))
 _COUNTED = 1 << 16  # symbols that are counted at a time: NumPy makes eight bytes of each
+_NEGATIVE_ZERO = np.uint32(1 << 31)
 _CHUNK = 1 << 16  # values that are looked at together, so that what is derived from them stays in the cache
 _FRACTION_BITS = 23
 _EXPONENTS = 256
@@ -142,16 +143,15 @@ def quotients(numbers: Numbers, k: int) -> int:
     return int((numbers >> k).sum())
 
 
+def gap_quotients(indices: Numbers, k: int) -> tuple[int, int, int]:
+    """Return Σ ⌊g / 2^j⌋ over the gaps before coordinates, (m,), m ≥ 1, for j = max(0, k - 1), k and k + 1."""
+    passed = gaps(indices)
+    return quotients(passed, max(0, k - 1)), quotients(passed, k), quotients(passed, k + 1)
+
+
 def gaps(indices: Numbers) -> Numbers:
     """Return how many coordinates were passed over before each, (m,)."""
     return np.diff(indices, prepend=-1) - 1
-
-
-def from_gaps(numbers: Numbers) -> None:
-    """Turn gaps into coordinates, in place."""
-    numbers += 1
-    np.cumsum(numbers, out=numbers)
-    numbers -= 1
 
 
 def row_counts(indices: Numbers, height: int, columns: int) -> Numbers:
@@ -210,14 +210,75 @@ def add_weighted(
     sums[places, 1] += weight
 
 
+def steps(
+    sums: Sums,
+    start: int,
+    strength: float,
+    total: float,
+    moved: Numbers,
+    by: NDArray[np.float32],
+    used: int,
+) -> int:
+    """Write the shrunk mean of every coordinate that anybody holds: N / (D + strength · (total - D)).
+
+    Args:
+        sums: N and D of each coordinate, (size, 2).
+        start: the first coordinate.
+        strength: in [0, 1]; at 1 the divisor is the total itself.
+        total: above 0.
+        moved: gets the coordinates, from place ``used`` on; there is room for one more than there are.
+        by: gets the steps there.
+        used: places that are taken.
+
+    Returns:
+        How many are taken now.
+    """
+    union = np.flatnonzero(sums[:, 1] > 0)
+    weighted, held = sums[union, 0], sums[union, 1]
+    end = used + len(union)
+    moved[used:end] = union + start
+    by[used:end] = weighted / (total if strength == 1 else held + strength * (total - held))
+    return end
+
+
+def increasing(indices: Numbers) -> bool:
+    """Return whether coordinates are strictly increasing from 0 or more on."""
+    return not (np.any(indices[:1] < 0) or np.any(indices[1:] <= indices[:-1]))
+
+
+def unusual(values: NDArray[np.float32]) -> tuple[bool, bool]:
+    """Return whether a value is NaN or infinite, and whether one is a negative zero."""
+    return not np.isfinite(values).all(), bool((values.view(np.uint32) == _NEGATIVE_ZERO).any())
+
+
 def where_held(sums: Sums, start: int) -> tuple[Numbers, Sums, Sums]:
     """Return the coordinates where the sum of weights is above 0, (k,), and both sums there, each (k,)."""
     union = np.flatnonzero(sums[:, 1] > 0)
     return union + start, sums[union, 0], sums[union, 1]
 
 
-def planes(data: Symbols, k: int, numbers: Numbers) -> None:
-    """Put ``k`` bits below those of each number, in place: plane j of ``data`` holds bit j of every one."""
+def rice_decode(data: Symbols, k: int, count: int, cumulative: bool) -> tuple[Numbers, int]:
+    """Read numbers in Rice's code: ``k`` planes of a bit each, plane j with bit j of every number, then quotients.
+
+    Args:
+        data: that has room for the planes, and a bit of a quotient for each number.
+        k: in [0, 40].
+        count: at least 1.
+        cumulative: whether the numbers are gaps and coordinates are wanted.
+
+    Returns:
+        The numbers or coordinates, (count,), arbitrary where not as many quotients are there, and how many are.
+    """
+    numbers, there = unary(data, count * k, count)
+    _add_planes(data, k, numbers)
+    if cumulative:
+        numbers += 1
+        np.cumsum(numbers, out=numbers)
+        numbers -= 1
+    return numbers, there
+
+
+def _add_planes(data: Symbols, k: int, numbers: Numbers) -> None:
     count = len(numbers)
     bits = np.unpackbits(data, count=count * k, bitorder="little").reshape(k, count)
     numbers <<= k

@@ -18,22 +18,27 @@ from fedsparse.aggregation import (
 )
 from fedsparse.errors import ConfigError
 
-WEIGHTED = np.array([6.0, -4.0])
-HELD = np.array([2.0, 8.0])
 TOTAL = 8.0
 
 
+def merged(rule: Rule) -> list[float]:
+    """Merge coordinates of which one plant holds 3 with weight 2, and both -0.5 with all the weight there is."""
+    one = Part(np.array([0, 1]), np.array([3.0, 1.0], np.float32), 2.0)
+    other = Part(np.array([1]), np.array([-1.0], np.float32), 6.0)
+    return rule.merge(Holders.of([one, other], 100, TOTAL)).tolist()
+
+
 def test_the_holders_mean_is_n_over_d() -> None:
-    assert holders_mean.formula(WEIGHTED, HELD, TOTAL).tolist() == [3.0, -0.5]
+    assert merged(holders_mean) == [3.0, -0.5]
 
 
 def test_zero_fill_is_n_over_w() -> None:
-    assert zero_fill.formula(WEIGHTED, HELD, TOTAL).tolist() == [0.75, -0.5]
+    assert merged(zero_fill) == [0.75, -0.5]
 
 
 @pytest.mark.parametrize(("strength", "first"), [(0.0, 3.0), (0.5, 1.2), (1.0, 0.75)])
 def test_shrinking_is_n_over_d_plus_the_strength_times_those_without(strength: float, first: float) -> None:
-    assert shrunk(strength).formula(WEIGHTED, HELD, TOTAL).tolist() == pytest.approx([first, -0.5])
+    assert merged(shrunk(strength)) == pytest.approx([first, -0.5])
 
 
 @pytest.mark.parametrize("strength", [-0.01, 1.01, float("nan")])
@@ -101,8 +106,8 @@ def test_a_rule_finds_the_same_bits_over_the_whole_tensor_and_over_the_union_alo
     for part, value in zip(parts, (2.0**20, -(2.0**20), 1e-10, 2.0**19, -(2.0**19)), strict=True):
         part[0] = value  # whose sum depends on the order
     dense, sparse = holders(*parts, size=400), holders(*parts, size=1_000_000)
-    assert dense._is_dense
-    assert not sparse._is_dense
+    assert dense.is_dense
+    assert not sparse.is_dense
     assert dense.union.tolist() == sparse.union.tolist()
     assert rule.merge(dense).tobytes() == rule.merge(sparse).tobytes()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import sysconfig
 from pathlib import Path
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from fedsparse import kernels
+from fedsparse.delta import rice
 from fedsparse.kernels import plain
 
 _COMPILER = shutil.which("cc") is not None and Path(sysconfig.get_paths()["include"], "Python.h").exists()
@@ -125,9 +127,15 @@ def test_sums_of_quotients(numbers: np.ndarray[Any, Any], k: int) -> None:
 
 @needs_compiled
 @given(gaps_of(50))
-def test_gaps_and_back(numbers: np.ndarray[Any, Any]) -> None:
-    (indices,) = same("from_gaps", numbers)[1:]
-    assert np.array_equal(same("gaps", indices)[0], numbers)
+def test_gaps(numbers: np.ndarray[Any, Any]) -> None:
+    assert np.array_equal(same("gaps", np.cumsum(numbers + 1) - 1)[0], numbers)
+
+
+@needs_compiled
+@given(gaps_of(1 << 20), st.integers(0, 40))
+def test_sums_of_quotients_of_gaps(numbers: np.ndarray[Any, Any], k: int) -> None:
+    found = same("gap_quotients", np.cumsum(numbers + 1) - 1, k)[:3]
+    assert found == [sum(int(number) >> j for number in numbers) for j in (max(0, k - 1), k, k + 1)]
 
 
 @needs_compiled
@@ -152,9 +160,43 @@ def test_unary_of_any_bytes(data: np.ndarray[Any, Any], start: int, count: int) 
 
 @needs_compiled
 @given(hnp.arrays(np.uint8, st.integers(1, 120)), st.integers(0, 40), st.data())
-def test_planes_of_any_bytes(data: np.ndarray[Any, Any], k: int, draw: st.DataObject) -> None:
-    count = draw.draw(st.integers(0, 8 * len(data) // max(1, k)))
-    same("planes", data, k, np.random.default_rng(count).integers(0, 99, count))
+def test_rice_codes_of_any_bytes(data: np.ndarray[Any, Any], k: int, draw: st.DataObject) -> None:
+    count = draw.draw(st.integers(1, max(1, 8 * len(data) // (k + 1))))
+    if count * (k + 1) > 8 * len(data):
+        with pytest.raises(IndexError):
+            kernels.rice_decode(data, k, count, False)
+        return
+    for cumulative in (False, True):
+        results = []
+        for form in (kernels, plain):
+            found, there = form.rice_decode(data, k, count, cumulative)
+            results.append((there, found.tolist() if there >= count else []))
+        assert results[0] == results[1]
+
+
+@needs_compiled
+@given(gaps_of(1 << 14), st.integers(0, 20))
+def test_what_is_rice_coded_is_decoded(numbers: np.ndarray[Any, Any], k: int) -> None:
+    code = np.frombuffer(rice.encode(numbers, k), np.uint8)
+    assert same("rice_decode", code, k, len(numbers), False)[0].tolist() == numbers.tolist()
+    assert same("rice_decode", code, k, len(numbers), True)[0].tolist() == (np.cumsum(numbers + 1) - 1).tolist()
+
+
+@needs_compiled
+@given(hnp.arrays(np.int64, st.integers(0, 40), elements=st.integers(-2, 60)))
+def test_increasing(indices: np.ndarray[Any, Any]) -> None:
+    for candidate in (indices, np.unique(indices)):
+        right = all(a < b for a, b in zip([-1, *candidate.tolist()], candidate.tolist(), strict=False))
+        assert kernels.increasing(candidate) is plain.increasing(candidate) is right
+
+
+@needs_compiled
+@given(hnp.arrays(np.float32, st.integers(0, 40), elements=st.floats(width=32)))
+def test_unusual(values: np.ndarray[Any, Any]) -> None:
+    for candidate in (values, np.abs(values), np.nan_to_num(values), np.append(values, np.float32(-0.0))):
+        endless = any(not math.isfinite(value) for value in candidate.tolist())
+        negative_zero = any(value == 0 and math.copysign(1, value) < 0 for value in candidate.tolist())
+        assert kernels.unusual(candidate) == plain.unusual(candidate) == (endless, negative_zero)
 
 
 @needs_compiled
@@ -181,13 +223,43 @@ def test_sums_of_what_is_held(numbers: np.ndarray[Any, Any], weight: float, star
     size = int(indices[-1]) - start + 3
     sums = np.stack([np.linspace(-1, 1, size), (np.arange(size) % 3 == 0) / 3], axis=1)
     span = slice(0, len(indices) // 2 + 1)
-    same("where_held", same("add_weighted", indices, values, span, weight, start, sums)[-1], start)
+    added = same("add_weighted", indices, values, span, weight, start, sums)[-1]
+    union = same("where_held", added, start)[0]
+    for strength in (0.0, 0.3, 1.0):
+        results = []
+        for form in (kernels, plain):
+            moved, by = np.zeros(size + 8, np.int64), np.zeros(size + 8, np.float32)
+            used = form.steps(added, start, strength, 2e6, moved, by, 7)
+            results.append((used, moved[:used].tolist(), by[:used].tobytes()))
+        assert results[0] == results[1]
+        assert results[0][1][7:] == union.tolist()
 
 
 @needs_compiled
 def test_what_lies_outside_an_array_is_an_error_and_no_crash() -> None:
     with pytest.raises(IndexError):
-        kernels.planes(np.zeros(1, np.uint8), 3, np.zeros(8, np.int64))
+        kernels.rice_decode(np.zeros(1, np.uint8), 3, 8, False)
+    with pytest.raises(IndexError):
+        kernels.rice_decode(np.zeros(0, np.uint8), 0, 1, False)
+    with pytest.raises(IndexError):
+        kernels.gap_quotients(np.zeros(0, np.int64), 1)
+    with pytest.raises(IndexError):
+        kernels.scaled(np.zeros(3, np.uint8), 0, np.ones(1, np.float32), np.array([4]))
+    with pytest.raises(IndexError):
+        kernels.scaled(np.zeros(3, np.uint8), 0, np.ones(1, np.float32), np.array([1, 2]))
+    with pytest.raises(IndexError):
+        kernels.scaled(np.zeros(3, np.uint8), 0, np.ones(2, np.float32), np.array([4, -1]))
+    with pytest.raises(IndexError):
+        kernels.steps(np.ones((2, 2)), 0, 0.5, 2.0, np.zeros(1, np.int64), np.zeros(1, np.float32), 0)
+    with pytest.raises(IndexError):
+        kernels.rans_decode(
+            np.ones(1, np.uint32), np.zeros(9, np.uint16), np.zeros(4095, np.uint8), np.zeros(4096, np.uint32),
+            np.zeros(4096, np.uint32), np.zeros(9, np.uint8),
+        )  # fmt: skip
+    with pytest.raises(IndexError):
+        kernels.add_weighted(np.array([1]), np.zeros(1, np.float32), slice(0, 2), 1.0, 0, np.zeros((9, 2)))
+    with pytest.raises(IndexError):
+        kernels.add_weighted(np.array([-1]), np.zeros(1, np.float32), slice(0, 1), 1.0, 0, np.zeros((9, 2)))
     with pytest.raises(IndexError):
         kernels.row_counts(np.array([5]), 1, 2)
     with pytest.raises(IndexError):
