@@ -8,7 +8,7 @@ threshold of three values without stochastic rounding is that of ternary weight 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,6 @@ _ALPHABET = {ValueCoding.INT8: 256, ValueCoding.INT4: 16, ValueCoding.TERNARY: 3
 _ZERO = {ValueCoding.INT8: 128, ValueCoding.INT4: 8, ValueCoding.TERNARY: 1}  # the symbol of 0
 _FLOAT_BYTES = {ValueCoding.FP32: 4, ValueCoding.BF16: 2}
 _DOMAIN = 0x66656473706172  # keeps this use of a seed apart from others
-_NEGATIVE_ZERO = np.uint32(1 << 31)
 _HIGHEST_BF16 = np.uint32(0x7F7F0000)
 
 
@@ -171,24 +170,35 @@ def read(
     if least_bytes(counts, coding) > len(data):
         raise DeltaError(f"{len(data)} bytes cannot hold {total} values as {coding.name.lower()}")
     read_all = _read_floats if coding in _FLOAT_BYTES else _read_integers
-    values = read_all(data, counts, coding, known_canonical)
-    ends = np.cumsum([0, *counts])
-    return [values[start:end] for start, end in pairwise(ends.tolist())]
+    found = read_all(data, counts, coding, known_canonical)
+    for values in found:
+        values.flags.writeable = False  # so that nobody needs a copy to be safe from changes
+    return found
 
 
-def _read_floats(data: memoryview, counts: Sequence[int], coding: ValueCoding, known_canonical: bool) -> Values:
-    total = sum(counts)
-    octets = np.zeros((total, 4), np.uint8)
-    for place in range(4 - _FLOAT_BYTES[coding], 4):
-        octets[:, place], data = entropy.read(data, total, 256, known_canonical=known_canonical)
+def _read_floats(
+    data: memoryview, counts: Sequence[int], coding: ValueCoding, known_canonical: bool
+) -> list[Values]:
+    total, width = sum(counts), _FLOAT_BYTES[coding]
+    planes = [np.zeros(total, np.uint8)] * (4 - width)
+    for _ in range(width):
+        plane, data = entropy.read(data, total, 256, known_canonical=known_canonical)
+        planes.append(plane)
     _require_end(data)
-    values = octets.view("<f4").reshape(-1).astype(np.float32)
-    if np.any(values.view(np.uint32) == _NEGATIVE_ZERO):
+    found = [kernels.joined([plane[start:end] for plane in planes]) for start, end in _spans(counts)]
+    if any(kernels.unusual(values)[1] for values in found):
         raise DeltaError("a value is a negative zero, which is written as zero")
-    return values
+    return found
 
 
-def _read_integers(data: memoryview, counts: Sequence[int], coding: ValueCoding, known_canonical: bool) -> Values:
+def _spans(counts: Sequence[int]) -> list[tuple[int, int]]:
+    """Return where each of some parts, one after another, begins and ends."""
+    return list(pairwise(accumulate(counts, initial=0)))
+
+
+def _read_integers(
+    data: memoryview, counts: Sequence[int], coding: ValueCoding, known_canonical: bool
+) -> list[Values]:
     blocks = [-(-count // BLOCK) for count in counts]
     end = 2 * sum(blocks)
     bits = np.frombuffer(data[:end], "<u2").astype(np.uint32) << np.uint32(16)
@@ -200,13 +210,17 @@ def _read_integers(data: memoryview, counts: Sequence[int], coding: ValueCoding,
         raise DeltaError("a scale is negative or too large")
     symbols, rest = entropy.read(data[end:], sum(counts), _ALPHABET[coding], known_canonical=known_canonical)
     _require_end(rest)
-    sizes = np.concatenate([[BLOCK] * (-(-count // BLOCK) - 1) + [(count - 1) % BLOCK + 1] for count in counts])
-    values, peaks = kernels.scaled(symbols, _ZERO[coding], scales, sizes)
-    if np.any(peaks != np.where(scales > 0, largest, 0)):
-        raise DeltaError(
-            f"the largest integer of a block is not {largest}, or its scale is 0 and an integer is not"
-        )
-    return values
+    found = []
+    for (start, end), (first, last) in zip(_spans(counts), _spans(blocks), strict=True):
+        sizes = np.full(last - first, BLOCK)
+        sizes[-1] = (end - start - 1) % BLOCK + 1
+        values, peaks = kernels.scaled(symbols[start:end], _ZERO[coding], scales[first:last], sizes)
+        if np.any(peaks != np.where(scales[first:last] > 0, largest, 0)):
+            raise DeltaError(
+                f"the largest integer of a block is not {largest}, or its scale is 0 and an integer is not"
+            )
+        found.append(values)
+    return found
 
 
 def _require_end(data: memoryview) -> None:

@@ -20,6 +20,7 @@ gap_quotients = _loops.gap_quotients
 gaps = _loops.gaps
 histogram = _loops.histogram
 increasing = _loops.increasing
+joined = _loops.joined
 quotients = _loops.quotients
 rans_decode = _loops.rans_decode
 rans_encode = _loops.rans_encode
@@ -41,6 +42,7 @@ __all__ = [
     "gaps",
     "histogram",
     "increasing",
+    "joined",
     "quotients",
     "rans_decode",
     "rans_encode",

@@ -4,6 +4,7 @@ from fedsparse.kernels.plain import gap_quotients as gap_quotients
 from fedsparse.kernels.plain import gaps as gaps
 from fedsparse.kernels.plain import histogram as histogram
 from fedsparse.kernels.plain import increasing as increasing
+from fedsparse.kernels.plain import joined as joined
 from fedsparse.kernels.plain import quotients as quotients
 from fedsparse.kernels.plain import rans_decode as rans_decode
 from fedsparse.kernels.plain import rans_encode as rans_encode

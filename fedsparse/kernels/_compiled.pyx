@@ -181,8 +181,8 @@ def scaled(const uint8_t[::1] symbols, int zero, const float[::1] scales, const 
 
 
 def squares(const float[::1] values):
-    cdef uint64_t[4][256] above, below  # four sums each: neighbours of one exponent need not wait for each other
-    cdef Py_ssize_t i
+    cdef uint64_t[4][256] sums  # four each: neighbours of one exponent need not wait for each other
+    cdef Py_ssize_t i, start, count = values.shape[0]
     cdef int j
     cdef uint32_t bits, exponent
     cdef uint64_t square
@@ -190,22 +190,39 @@ def squares(const float[::1] values):
     high, low = np.zeros(256, np.int64), np.zeros(256, np.int64)
     cdef int64_t[::1] upper = high
     cdef int64_t[::1] lower = low
-    with nogil:
-        for j in range(4):
-            for i in range(256):
-                above[j][i] = below[j][i] = 0
-        for i in range(pattern.shape[0]):
-            bits = pattern[i]
-            exponent = bits >> 23 & 0xFF
-            square = (bits & 0x7FFFFF) | <uint32_t>(exponent > 0) << 23
-            square *= square
-            above[i & 3][exponent] += square >> 24
-            below[i & 3][exponent] += square & 0xFFFFFF
-        for j in range(4):
-            for i in range(256):
-                upper[i] += above[j][i]
-                lower[i] += below[j][i]
+    with nogil, boundscheck(False):
+        for start in range(0, count, 1 << 16):  # squares have 48 bits: so many add up below 2^64
+            for j in range(4):
+                for i in range(256):
+                    sums[j][i] = 0
+            for i in range(start, min(start + (1 << 16), count)):
+                bits = pattern[i]
+                exponent = bits >> 23 & 0xFF
+                square = (bits & 0x7FFFFF) | <uint32_t>(exponent > 0) << 23
+                sums[i & 3][exponent] += square * square
+            for j in range(4):
+                for i in range(256):
+                    upper[i] += sums[j][i] >> 24
+                    lower[i] += sums[j][i] & 0xFFFFFF
+        for i in range(256):
+            upper[i] += lower[i] >> 24
+            lower[i] &= 0xFFFFFF
     return high, low
+
+
+def joined(list planes):
+    cdef const uint8_t[::1] first, second, third, fourth
+    cdef Py_ssize_t i, count
+    first, second, third, fourth = planes
+    count = min(first.shape[0], second.shape[0], third.shape[0], fourth.shape[0])
+    values = np.empty(count, np.float32)
+    cdef uint32_t[::1] pattern = values.view(np.uint32)
+    with nogil, boundscheck(False):
+        for i in range(count):
+            pattern[i] = (
+                first[i] | <uint32_t>second[i] << 8 | <uint32_t>third[i] << 16 | <uint32_t>fourth[i] << 24
+            )
+    return values
 
 
 def quotients(const int64_t[::1] numbers, int k):

@@ -120,10 +120,15 @@ def scaled(
     return integers.astype(np.float32) * np.repeat(scales, sizes), peaks.astype(np.int64)
 
 
-def squares(values: NDArray[np.float32]) -> tuple[Numbers, Numbers]:
-    """Return by exponent the sums of the significands' squares, (256,) each: of their upper and lower halves.
+def joined(planes: list[Symbols]) -> NDArray[np.float32]:
+    """Return floats from their bytes: four arrays, (n,) each, of the lowest, ..., of the highest."""
+    return np.stack(planes, axis=1).view("<f4").reshape(-1).astype(np.float32)
 
-    A significand is an integer of 24 bits, its square has 48, and a half of that 24.
+
+def squares(values: NDArray[np.float32]) -> tuple[Numbers, Numbers]:
+    """Return by exponent the sums of the significands' squares, in two parts, (256,) each: high · 2^24 + low.
+
+    A significand is an integer of 24 bits, and low is below 2^24.
     """
     high, low = np.zeros(_EXPONENTS), np.zeros(_EXPONENTS)
     for start in range(0, len(values), _CHUNK):
@@ -135,7 +140,8 @@ def squares(values: NDArray[np.float32]) -> tuple[Numbers, Numbers]:
         upper = np.floor(products / _HALF)
         high += np.bincount(exponents, upper, _EXPONENTS)
         low += np.bincount(exponents, products - upper * _HALF, _EXPONENTS)
-    return high.astype(np.int64), low.astype(np.int64)
+    lower = low.astype(np.int64)
+    return high.astype(np.int64) + lower // _HALF, lower % _HALF
 
 
 def quotients(numbers: Numbers, k: int) -> int:

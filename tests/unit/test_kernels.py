@@ -120,6 +120,21 @@ def test_squares(values: np.ndarray[Any, Any]) -> None:
 
 
 @needs_compiled
+def test_squares_of_more_values_than_are_summed_at_once() -> None:
+    draw = np.random.default_rng(8)
+    same("squares", (draw.standard_normal(200_001) * 10.0 ** draw.integers(-40, 30, 200_001)).astype(np.float32))
+    same("squares", np.full(70_000, np.nextafter(np.float32(2), np.float32(0))))
+
+
+@needs_compiled
+@given(hnp.arrays(np.uint8, st.tuples(st.just(4), st.integers(0, 70))))
+def test_floats_of_any_bytes(octets: np.ndarray[Any, Any]) -> None:
+    found = [form.joined(list(octets)) for form in (kernels, plain)]
+    assert found[0].tobytes() == found[1].tobytes() == octets.T.tobytes()
+    assert found[0].dtype == found[1].dtype == np.float32
+
+
+@needs_compiled
 @given(gaps_of(1 << 20), st.integers(0, 40))
 def test_sums_of_quotients(numbers: np.ndarray[Any, Any], k: int) -> None:
     assert same("quotients", numbers, k)[0] == sum(int(number) >> k for number in numbers)
