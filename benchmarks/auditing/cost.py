@@ -37,7 +37,7 @@ from fedsparse.delta import (
 )
 from fedsparse.v1 import link_pb2
 
-SEED, REPEATS, ENTRIES = 7, 9, 100_000
+SEED, REPEATS, ENTRIES = 7, 25, 100_000
 _TRAINING = TrainingSettings(
     density=1.0, epochs=1, batch_size=8, learning_rate=1e-3, head_learning_rate=1e-3, seed=SEED
 )
@@ -56,11 +56,13 @@ def run(folder: Path) -> Part:
     space = AdapterSpace(bytes(range(32)), tuple(TensorSpec(name, (_SIDE, _SIDE)) for name in ("a", "b")))
     rows, claims = [], []
     for coding, count in _VALUES.items():
-        payload, task = _update(space, coding, count)
+        payloads, task = _updates(space, coding, count)
+        payload = payloads[0]
         with Ledger(folder / coding.name.lower(), bytes(32), "kiso") as ledger:
             ledger.set_space(space)
             gate = Gate(EgressPolicy(_policy()), ledger, "hub.example:9443")
-            whole = _median(partial(gate.decide, Answer(task, payload), space))
+            answers = iter(payloads)
+            whole = _median(lambda: gate.decide(Answer(task, next(answers)), space))
         inspected = _median(partial(_inspect, payload, space))
         rows.append(
             {
@@ -84,7 +86,8 @@ def _policy() -> EgressSettings:
     return EgressSettings(max_update_bytes=1 << 24, max_density=1.0)
 
 
-def _update(space: AdapterSpace, coding: ValueCoding, count: int) -> tuple[bytes, link_pb2.Task]:
+def _updates(space: AdapterSpace, coding: ValueCoding, count: int) -> tuple[list[bytes], link_pb2.Task]:
+    """Return updates that differ in their number of samples, as no two real ones are the same, and their task."""
     draw = np.random.default_rng(SEED)
     tensors = []
     for position in range(2):
@@ -92,9 +95,12 @@ def _update(space: AdapterSpace, coding: ValueCoding, count: int) -> tuple[bytes
         values = draw.standard_normal(count // 2).astype(np.float32) * 0.01
         tensors.append(TensorDelta(position, indices, values))
     delta = quantise(SparseDelta(space.fingerprint, Operation.ADD, tuple(tensors)), coding, SEED)
-    payload = encode_update(RoundUpdate(1, 0, 100, encode(delta, space, coding), Reason.NONE, {}))
+    data = encode(delta, space, coding)
+    payloads = [
+        encode_update(RoundUpdate(1, 0, 100 + number, data, Reason.NONE, {})) for number in range(REPEATS + 1)
+    ]
     task = RoundTask(1, space.fingerprint, 0, 0, (), b"", b"", b"", _TRAINING)
-    return payload, link_pb2.Task(task_id="1" * 64, round_task=encode_task(task))
+    return payloads, link_pb2.Task(task_id="1" * 64, round_task=encode_task(task))
 
 
 def _inspect(payload: bytes, space: AdapterSpace) -> None:

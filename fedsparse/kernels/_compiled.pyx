@@ -182,7 +182,7 @@ def scaled(const uint8_t[::1] symbols, int zero, const float[::1] scales, const 
 
 def squares(const float[::1] values):
     cdef uint64_t[4][256] sums  # four each: neighbours of one exponent need not wait for each other
-    cdef Py_ssize_t i, start, count = values.shape[0]
+    cdef Py_ssize_t i, start, stop, count = values.shape[0]
     cdef int j
     cdef uint32_t bits, exponent
     cdef uint64_t square
@@ -195,11 +195,18 @@ def squares(const float[::1] values):
             for j in range(4):
                 for i in range(256):
                     sums[j][i] = 0
-            for i in range(start, min(start + (1 << 16), count)):
+            stop = min(start + (1 << 16), count)
+            for i in range(start, stop - 3, 4):
+                for j in range(4):
+                    bits = pattern[i + j]
+                    exponent = bits >> 23 & 0xFF
+                    square = (bits & 0x7FFFFF) | <uint32_t>(exponent > 0) << 23
+                    sums[j][exponent] += square * square
+            for i in range(start + ((stop - start) & ~<Py_ssize_t>3), stop):
                 bits = pattern[i]
                 exponent = bits >> 23 & 0xFF
                 square = (bits & 0x7FFFFF) | <uint32_t>(exponent > 0) << 23
-                sums[i & 3][exponent] += square * square
+                sums[0][exponent] += square * square
             for j in range(4):
                 for i in range(256):
                     upper[i] += sums[j][i] >> 24
