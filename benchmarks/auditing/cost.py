@@ -61,8 +61,8 @@ def run(folder: Path) -> Part:
         with Ledger(folder / coding.name.lower(), bytes(32), "kiso") as ledger:
             ledger.set_space(space)
             gate = Gate(EgressPolicy(_policy()), ledger, "hub.example:9443")
-            answers = iter(payloads)
-            whole = _median(lambda: gate.decide(Answer(task, next(answers)), space))
+            decisions = (gate.decide(Answer(task, one), space) for one in payloads)
+            whole = _median(partial(next, decisions))
         inspected = _median(partial(_inspect, payload, space))
         rows.append(
             {

@@ -1,7 +1,8 @@
 # cython: language_level=3, boundscheck=True, wraparound=False, initializedcheck=False, show_performance_hints=False
-"""The inner loops in C: what plain.py does, to the bit. Every index is checked against its array's bounds.
+"""The inner loops in C: what plain.py does, to the bit.
 
-Arrays come in as they are, contiguous and of the stated type; what is allocated is as long as the result. Nothing
+Every index is checked against its array's bounds; where that is switched off, before the loop the lengths are, from
+which its indices follow. Arrays come in as they are, contiguous and of the stated type; what is allocated is as long as the result. Nothing
 here decides what is valid: that is the callers' part, as it is with plain.py.
 """
 

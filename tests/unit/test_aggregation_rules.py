@@ -16,6 +16,8 @@ from fedsparse.aggregation import (
     shrunk,
     zero_fill,
 )
+from fedsparse.aggregation.holders import BLOCK
+from fedsparse.aggregation.rules import Mean
 from fedsparse.errors import ConfigError
 
 TOTAL = 8.0
@@ -192,3 +194,25 @@ def test_coordinates_that_everybody_holds_do_not_count() -> None:
     found = Agreement()
     found.add(Holders.of(every, 9, 3.0))
     assert found.strength(3) == 1.0
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.25, 1.0])
+def test_a_dense_mean_is_written_as_it_is_computed_with_the_bits_of_the_rule(strength: float) -> None:
+    draw = np.random.default_rng(9)
+    size = 3 * BLOCK + 5
+    parts = [
+        Part(
+            np.sort(draw.choice(size, size // 9, replace=False)),
+            draw.normal(size=size // 9).astype(np.float32),
+            draw.uniform(0.1, 90),
+        )
+        for _ in range(4)
+    ]
+    total = sum(part.weight for part in parts) + 3.0
+    moved, by = merge_tensor(Mean(strength), 1, parts, size, total)
+    whole = Holders.of(parts, size, total)
+    assert moved.tolist() == whole.union.tolist()
+    assert by.tobytes() == Mean(strength).merge(whole).astype(np.float32).tobytes()
+    assert not moved.flags.writeable
+    enough = whole.count() >= 2
+    assert merge_tensor(Mean(strength), 2, parts, size, total)[0].tolist() == whole.union[enough].tolist()
