@@ -77,6 +77,10 @@ class HubUnreachableError(LinkError):
     """Nothing answers at the hub's address, at least not now."""
 
 
+class HandshakeError(HubUnreachableError):
+    """A handshake ended without a reason: a refused certificate looks so, and so does a hub that restarts."""
+
+
 class ReceiptError(LinkError):
     """The hub took an update, but gave no receipt that could be filed."""
 

@@ -9,7 +9,7 @@ from typing import Any
 HUB, GATEWAY, TRAINER = "hub", "gateway", "trainer, in process"
 DIALLED = "refused ipv4:127.0.0.1:{port}: "
 """How the hub's log begins a line on a connection of :func:`raw.tcp`."""
-QUIET = DIALLED + "no call within"
+QUIET = "ipv4:127.0.0.1:{port} made no call within"
 """How the hub's log tells of a connection that gRPC has ended by itself."""
 
 

@@ -132,9 +132,9 @@ class Agent:
         """
         while True:
             self._say_held()
-            self._require_admitted()
             for name, child in list(self._children.items()):
                 if child.exit_code is not None:
+                    self._require_admitted()
                     self._restart(name, child)
             time.sleep(0.5)
 

@@ -98,7 +98,12 @@ def decode(data: Octets, k: int, count: int, limit: int, *, cumulative: bool = F
         DeltaError: ``data`` is not what :func:`encode` writes with a sensible ``k``. Nothing larger than a small
             multiple of ``data`` is allocated before this is known.
     """
-    if not 0 <= k <= MAX_PARAMETER or (k and count << (k - 1) > limit) or count * (k + 1) > 8 * len(data):
+    if (
+        count < 1
+        or not 0 <= k <= MAX_PARAMETER
+        or (k and count << (k - 1) > limit)
+        or count * (k + 1) > 8 * len(data)
+    ):
         raise DeltaError(f"{count} numbers with Rice parameter {k} do not fit into {len(data)} bytes")
     numbers, there = kernels.rice_decode(data, k, count, cumulative)
     _require_all(data, count * k, count, there)

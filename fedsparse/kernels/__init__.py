@@ -1,7 +1,7 @@
 """The loops that take most of a codec's and a merge's time, compiled where installing found a C compiler.
 
-Both forms give the same bits; the compiled one checks every index against its array's bounds, at the place or once for
-all before its loop, because what runs here comes from strangers. Nothing in here knows what is valid: see
+Both forms give the same bits; the compiled one checks every index against its array's bounds, at the place or once
+before its loop, because what runs here comes from strangers. Nothing in here knows what is valid: see
 :mod:`fedsparse.delta` and its neighbours.
 """
 

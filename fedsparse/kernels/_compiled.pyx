@@ -17,6 +17,7 @@ if sys.byteorder != "little":
     raise ImportError("words are read as they lie in memory, the lowest byte first")
 
 cdef uint32_t LOWEST = 1 << 16  # of a rANS state
+cdef int64_t MOST_COORDINATES = <int64_t>1 << 62
 cdef uint32_t EXPONENT = 0x7F800000, SIGN = <uint32_t>1 << 31  # of a float
 cdef uint64_t[256] SPREAD  # bit i of a byte, as the lowest bit of byte i
 
@@ -166,9 +167,9 @@ def scaled(const uint8_t[::1] symbols, int zero, const float[::1] scales, const 
     with nogil:
         for block in range(sizes.shape[0]):
             peak, scale = 0, scales[block]
-            end = at + sizes[block]
-            if not at <= end <= symbols.shape[0]:
+            if not 0 <= sizes[block] <= symbols.shape[0] - at:
                 break
+            end = at + sizes[block]
             with boundscheck(False):
                 for i in range(at, end):
                     integer = symbols[i] - zero
@@ -176,8 +177,10 @@ def scaled(const uint8_t[::1] symbols, int zero, const float[::1] scales, const 
                     peak = max(peak, integer if integer >= 0 else -integer)
             at = end
             largest[block] = peak
-    if at != symbols.shape[0]:
-        raise IndexError(f"blocks of {at} symbols, there are {symbols.shape[0]}")
+        else:
+            block = sizes.shape[0]
+    if block != sizes.shape[0] or at != symbols.shape[0]:
+        raise IndexError(f"the blocks do not have {symbols.shape[0]} symbols together")
     return values, peaks
 
 
@@ -236,6 +239,8 @@ def joined(list planes):
 def quotients(const int64_t[::1] numbers, int k):
     cdef uint64_t total = 0
     cdef Py_ssize_t i
+    if not 0 <= k < 64:
+        raise IndexError(f"{k} bits of 64")
     with nogil, boundscheck(False):
         for i in range(numbers.shape[0]):
             total += <uint64_t>numbers[i] >> k
@@ -274,6 +279,8 @@ def gaps(const int64_t[::1] indices):
 def row_counts(const int64_t[::1] indices, Py_ssize_t height, int64_t columns):
     cdef Py_ssize_t row, at = 0, low, high, middle, step, count = indices.shape[0]
     cdef int64_t end
+    if columns < 1 or height > MOST_COORDINATES // columns:
+        raise IndexError(f"{height} rows of {columns}")
     counts = np.zeros(height, np.int64)
     cdef int64_t[::1] result = counts
     if count and indices[count - 1] >= height * columns:
@@ -306,7 +313,7 @@ def row_quotients(
     with nogil:
         for row in range(counts.shape[0]):
             last = row * columns - 1
-            width = widths[row]
+            width = widths[row] & 63
             for i in range(at, at + counts[row]):
                 total += <uint64_t>(indices[i] - last - 1) >> width
                 last = indices[i]

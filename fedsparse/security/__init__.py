@@ -4,7 +4,7 @@ from fedsparse.security.authority import Authority, create_authority, load_autho
 from fedsparse.security.chains import check_chain, check_dates, read_der_chain, read_pem_chain, to_der_chain
 from fedsparse.security.credentials import Credentials, Daily, LiveCredentials, load_credentials
 from fedsparse.security.enrolment import adopt_certificate, fingerprint, read_request, request_certificate
-from fedsparse.security.handshakes import Handshake, watch_handshakes
+from fedsparse.security.handshakes import Handshake, mark_option, watch_handshakes
 from fedsparse.security.identity import Identity, Role, identity_of
 from fedsparse.security.issuing import issue, revoke, sign_request
 from fedsparse.security.keys import read_passphrase
@@ -40,6 +40,7 @@ __all__ = [
     "issue",
     "load_authority",
     "load_credentials",
+    "mark_option",
     "probe",
     "read_der_chain",
     "read_passphrase",

@@ -2,6 +2,10 @@
 
 The C core writes to file descriptor 2 (with ``VERBOSITY``, set before grpc is imported). The descriptor is put
 through a pipe here: the ends of TLS handshakes become calls, all other lines pass on to the real stderr.
+
+The C core logs some of what strangers send as it came, line feeds included: the host name that a client asks for.
+So an entry counts only if it has the server's mark, which nobody else knows; lines that pass on are escaped, and
+begin with ``stderr:``, as no line of the hub's own log does.
 """
 
 from __future__ import annotations
@@ -16,14 +20,14 @@ from dataclasses import dataclass
 from typing import TextIO
 
 VERBOSITY = {"GRPC_VERBOSITY": "info", "GRPC_TRACE": "handshaker"}
+_MARK = "fedsparse.mark"
 _BEGINS, _ENDS = "CallNextHandshakerLocked: error=", "exit_early="
-_MOST_CHARACTERS = 16 << 10  # of one entry; gRPC writes some 1,500
 _ERROR = re.compile(re.escape(_BEGINS) + r"\w+: ([^\n]+)")
 _PEER = re.compile(r"grpc\.internal\.endpoint_peer_address=([^,}\s]+)")
 _SSL = re.compile(r"error:\w+:[\w ]+ routines:\w*:(\w+)(?:: (.*?))?(?:: OK)?$")
 _HEADER = re.compile(r"^[EIW]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ [\w./]+\.(cc|h):\d+\]")
-# Of what belongs to no entry; errors (E) pass.
-_CHATTER = re.compile(r"^([IW]\d{4} .*\.(cc|h):\d+\].*|=== Source Location Trace: ===|src/core/[\w./]+:\d+|)$")
+_WITHIN = re.compile(r"^(=== Source Location Trace: ===|src/core/[\w./]+:\d+|)$")  # of an entry, or after a header
+_LAST = re.compile(r"^ shutdown=\w+ index=")
 _CHECKS = {
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": "no client certificate",
     "HTTP_REQUEST": "plain HTTP, not TLS",
@@ -49,16 +53,23 @@ class Handshake:
     failure: str | None = None
 
 
-def read_handshake(entry: str) -> Handshake | None:
+def mark_option(mark: str) -> tuple[str, str]:
+    """Return the option of a gRPC server by which its handshakes are told from what only looks like one."""
+    return _MARK, mark
+
+
+def read_handshake(entry: str, mark: str) -> Handshake | None:
     """Return what an entry of gRPC's log (its lines together) tells of a handshake.
 
-    None where it tells of none that has ended, or of a client that left by itself before the end.
+    None where it tells of none that has ended, of a client that left by itself before the end, or lacks the mark.
     """
+    if f"{_MARK}={mark}" not in entry:
+        return None
     peer = _PEER.search(entry)
     where = peer.group(1) if peer else "an unknown address"
     if found := _ERROR.search(entry):
         failure = _check(found.group(1))
-        return Handshake(where, failure) if failure else None
+        return Handshake(where, _escaped(failure)) if failure else None
     return Handshake(where) if "grpc.auth_context=" in entry else None
 
 
@@ -77,8 +88,12 @@ def _check(error: str) -> str | None:
 
 
 @contextlib.contextmanager
-def watch_handshakes(on_end: Callable[[Handshake], None]) -> Iterator[TextIO]:
+def watch_handshakes(mark: str, on_end: Callable[[Handshake], None]) -> Iterator[TextIO]:
     """Call ``on_end`` with every handshake that ends while the block runs.
+
+    Args:
+        mark: that the server has by :func:`mark_option`, secret.
+        on_end: must not fail.
 
     Yields:
         the real stderr; what ``on_end`` prints belongs there, not back into the pipe.
@@ -88,8 +103,11 @@ def watch_handshakes(on_end: Callable[[Handshake], None]) -> Iterator[TextIO]:
     source, sink = os.pipe()
     os.dup2(sink, 2)
     os.close(sink)
-    with os.fdopen(source, "r", errors="replace") as lines, os.fdopen(real, "w", buffering=1) as stderr:
-        reader = threading.Thread(target=_read, args=(lines, stderr, on_end), daemon=True)
+    with (
+        os.fdopen(source, "r", encoding="utf-8", errors="replace", newline="\n") as lines,
+        os.fdopen(real, "w", encoding="utf-8", errors="backslashreplace", buffering=1) as stderr,
+    ):
+        reader = threading.Thread(target=_read, args=(lines, mark, stderr, on_end), daemon=True)
         reader.start()
         try:
             yield stderr
@@ -99,17 +117,25 @@ def watch_handshakes(on_end: Callable[[Handshake], None]) -> Iterator[TextIO]:
             reader.join()
 
 
-def _read(lines: Iterable[str], stderr: TextIO, on_end: Callable[[Handshake], None]) -> None:
+def _read(lines: Iterable[str], mark: str, stderr: TextIO, on_end: Callable[[Handshake], None]) -> None:
     entry = ""
     for line in lines:
         with contextlib.suppress(OSError):  # a full disk loses lines; a full pipe would stop the whole hub
-            if _HEADER.match(line):
-                entry = line if _BEGINS in line else ""
-            elif entry:
-                entry += line
-            if not entry and not _CHATTER.match(line):
-                stderr.write(line)
-            if _ENDS in entry or len(entry) > _MOST_CHARACTERS:
-                handshake, entry = read_handshake(entry), ""
+            text = line.removesuffix("\n")
+            if header := _HEADER.match(text):
+                entry = text if _BEGINS in text else ""
+            elif entry and (_WITHIN.match(text) or _LAST.match(text)):
+                entry += f"\n{text}"
+            else:
+                entry = ""
+            if _ENDS in entry:
+                handshake, entry = read_handshake(entry, mark), ""
                 if handshake is not None:
                     on_end(handshake)
+            elif not entry and not (_WITHIN.match(text) or (header and text[0] in "IW")):
+                stderr.write(f"stderr: {_escaped(text)}\n")
+
+
+def _escaped(text: str) -> str:
+    """Return a line with whatever would act on a terminal, or on whoever reads the log line by line, spelt out."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from fedsparse.errors import CertificateError, HubUnreachableError, LinkError
+from fedsparse.errors import CertificateError, HandshakeError, HubUnreachableError, NotAdmittedError
 from fedsparse.security.credentials import Credentials, LiveCredentials
 from fedsparse.security.handshakes import VERBOSITY
 from fedsparse.security.identity import Role, identity_of
@@ -78,8 +78,9 @@ def probe(
         proxy: host and port of an HTTP proxy that tunnels to the hub.
 
     Raises:
+        HandshakeError: it ended before the hub had accepted us, and nothing says why.
         HubUnreachableError: nothing answers there (yet).
-        LinkError: names the check that failed, on this side or at the hub.
+        NotAdmittedError: names the check that failed, on this side or at the hub.
     """
     where = f"the hub at {host}:{port}"
     context = _context(credentials)
@@ -93,26 +94,28 @@ def probe(
             # The hub judges our certificate only after its own part is done: its verdict is the first byte.
             # A hub that accepts sends its HTTP/2 SETTINGS.
             if not channel.recv(1):
-                raise LinkError(
+                raise HandshakeError(
                     f"{where} hung up on reading our certificate {credentials.identity.uri}",
                     "Its log names the check that failed: most often the certificate is of another CA or expired",
                 )
     except CertificateError as error:
-        raise LinkError(f"{where}: {error}") from None
+        raise NotAdmittedError(f"{where}: {error}") from None
     except ssl.SSLCertVerificationError as error:
-        raise LinkError(
+        raise NotAdmittedError(
             f"{where}: its certificate is not accepted here: {error.verify_message.rstrip('.')}",
             "Check the hub's address and ca.pem",
         ) from None
     except ssl.SSLError as error:
         reason = (error.reason or str(error)).replace("_", " ").lower()
-        if "alert" not in reason:  # it did not refuse anything: it speaks something else
-            raise LinkError(f"{where} does not speak TLS 1.3: {reason}", "Check the hub's address") from None
-        raise LinkError(f"{where} refused our certificate {credentials.identity.uri}: {reason}") from None
+        if isinstance(error, ssl.SSLEOFError):
+            raise HandshakeError(f"{where} broke off the handshake: {reason}") from None
+        if "alert" not in reason:  # it did not refuse anything: it speaks something else, or a proxy does
+            raise HandshakeError(f"{where} does not speak TLS 1.3: {reason}", "Check the hub's address") from None
+        raise NotAdmittedError(f"{where} refused our certificate {credentials.identity.uri}: {reason}") from None
     except TimeoutError as error:
         raise HubUnreachableError(f"{where} does not answer: {error}") from None
     except OSError as error:
-        raise LinkError(f"{where} broke off the handshake: {error}") from None
+        raise HandshakeError(f"{where} broke off the handshake: {error}") from None
 
 
 def _check_hub(leaf: x509.Certificate, revocations: Revocations | None) -> None:

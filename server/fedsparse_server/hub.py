@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import secrets
 import signal
 import sys
 import threading
@@ -31,9 +32,10 @@ from fedsparse.security import (
     LiveCredentials,
     Revocations,
     Role,
+    mark_option,
     server_credentials,
     watch_handshakes,
-)  # fmt: skip
+)
 from fedsparse.v1 import link_pb2
 from fedsparse_server.bell import follow
 from fedsparse_server.calls import CALLS_AT_ONCE, HEADER_BYTES, Calls, Method, refuse
@@ -106,8 +108,9 @@ class Hub:
     def tell_of_quiet(self) -> None:
         """Log who shook hands and made no call."""
         for address in self._quiet.take():
-            _log.warning(
-                "refused %s: no call within %.0f s of the TLS handshake; what it sent, if anything, was not gRPC",
+            _log.info(
+                "%s made no call within %.0f s of its TLS handshake: a plant that looked at the hub's certificate "
+                "and hung up, or one that speaks no gRPC",
                 address, QUIET_SECONDS,
             )  # fmt: skip
 
@@ -339,8 +342,13 @@ def _refuse_other_bytes(plant: str, request: link_pb2.Update, context: grpc.Serv
     refuse(context, grpc.StatusCode.ALREADY_EXISTS, why)
 
 
-def listen(hub: Hub, settings: config.FederationConfig, credentials: LiveCredentials) -> tuple[grpc.Server, int]:
+def listen(
+    hub: Hub, settings: config.FederationConfig, credentials: LiveCredentials, mark: str
+) -> tuple[grpc.Server, int]:
     """Return a server of ``hub`` that runs, and its port.
+
+    Args:
+        mark: by which its handshakes are known in gRPC's log.
 
     Raises:
         LinkError: the address in the settings is taken, or is not this machine's.
@@ -358,6 +366,7 @@ def listen(hub: Hub, settings: config.FederationConfig, credentials: LiveCredent
             ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.server_handshake_timeout_ms", 20_000),
+            mark_option(mark),
         ],
     )
     methods = {
@@ -377,7 +386,9 @@ def listen(hub: Hub, settings: config.FederationConfig, credentials: LiveCredent
     return server, port
 
 
-def serve(settings: config.FederationConfig, superlink: str, events: EventLog, quiet: QuietClients) -> None:
+def serve(
+    settings: config.FederationConfig, superlink: str, events: EventLog, quiet: QuietClients, mark: str
+) -> None:
     """Serve until SIGTERM."""
     identity, state = settings.hub.identity, settings.state
     credentials = LiveCredentials(identity, Role.HUB, _log.error)
@@ -393,7 +404,7 @@ def serve(settings: config.FederationConfig, superlink: str, events: EventLog, q
     receipts = ReceiptBook(state / "receipts", lambda: credentials.current)
     federation = link_pb2.Federation.FromString((state / "federation.pb").read_bytes())
     hub = Hub(settings, federation, door, sessions, receipts, events, quiet)
-    server, _ = listen(hub, settings, credentials)
+    server, _ = listen(hub, settings, credentials, mark)
     _log.info("listening on %s", settings.hub.listen)
     stop = threading.Event()
     signal.signal(signal.SIGTERM, lambda number, frame: stop.set())
@@ -444,12 +455,13 @@ def _run(settings: config.FederationConfig, superlink: str) -> None:
         else:
             _log.warning("refused %s: %s", handshake.peer, handshake.failure)
 
-    with watch_handshakes(on_handshake) as stderr:
+    mark = secrets.token_hex(16)
+    with watch_handshakes(mark, on_handshake) as stderr:
         logging.basicConfig(
             level=logging.INFO, format="%(asctime)s %(name)s %(message)s", stream=stderr, force=True
         )
         logging.getLogger("httpx").setLevel(logging.WARNING)
-        serve(settings, superlink, EventLog(settings.state / "events.jsonl"), quiet)
+        serve(settings, superlink, EventLog(settings.state / "events.jsonl"), quiet, mark)
 
 
 if __name__ == "__main__":

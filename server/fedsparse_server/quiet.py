@@ -32,7 +32,7 @@ class QuietClients:
         """Note that the handshake of a client (``ServicerContext.peer``) went through."""
         with self._lock:
             if peer not in self._spoke:
-                self._waiting[peer] = self._clock()
+                self._waiting.setdefault(peer, self._clock())  # a port that is used again is not forgiven
 
     def spoke(self, peer: str) -> None:
         """Note that a client made a call."""

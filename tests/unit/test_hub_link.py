@@ -234,7 +234,7 @@ def bench(pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     sessions = Sessions(lambda: FakeNode(superlink), events, tmp_path / "roster.json", grace=GRACE)  # type: ignore[arg-type,return-value]
     monkeypatch.setattr(hub_module, "_POLL_SECONDS", 0.1)
     hub = Hub(loaded, federation(), door, sessions, receipts, events, QuietClients())
-    server, port = listen(hub, loaded, credentials)
+    server, port = listen(hub, loaded, credentials, "mark")
     bench = Bench(tmp_path, pki, superlink, port, receipts, door, sessions, hub)
     yield bench
     superlink.pause.set()
@@ -1212,4 +1212,4 @@ def test_an_address_that_is_taken_is_an_error_with_a_remedy(bench: Bench, pki: P
         QuietClients(),
     )
     with pytest.raises(LinkError, match=rf"cannot listen on 127\.0\.0\.1:{bench.port}.*Free the port"):
-        listen(second, loaded, credentials)
+        listen(second, loaded, credentials, "mark")

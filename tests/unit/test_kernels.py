@@ -265,6 +265,14 @@ def test_what_lies_outside_an_array_is_an_error_and_no_crash() -> None:
     with pytest.raises(IndexError):
         kernels.scaled(np.zeros(3, np.uint8), 0, np.ones(2, np.float32), np.array([4, -1]))
     with pytest.raises(IndexError):
+        kernels.scaled(np.zeros(3, np.uint8), 0, np.ones(2, np.float32), np.array([3, 5]))
+    with pytest.raises(IndexError):
+        kernels.scaled(np.zeros(3, np.uint8), 0, np.ones(3, np.float32), np.array([3, -1, 1]))
+    with pytest.raises(IndexError):
+        kernels.row_counts(np.array([5]), 1 << 40, 1 << 40)
+    with pytest.raises(IndexError):
+        kernels.quotients(np.array([5]), 64)
+    with pytest.raises(IndexError):
         kernels.steps(np.ones((2, 2)), 0, 0.5, 2.0, np.zeros(1, np.int64), np.zeros(1, np.float32), 0)
     with pytest.raises(IndexError):
         kernels.rans_decode(

@@ -11,11 +11,12 @@ from fedsparse.security.handshakes import Handshake, read_handshake
 # As grpcio 1.85 writes them.
 HEADER = "I1126 21:58:37.342098   18056 handshaker.cc:155] "
 PEER = "ipv4:127.0.0.1:59804"
+MARK = "5ec4e7"
 
 
 def args(auth: str = "") -> str:
     return (
-        f"args={{endpoint=0x7f8fa4002420, args={{grpc.absolute_max_metadata_size=8192, {auth}grpc.internal."
+        f"args={{endpoint=0x7f8fa4002420, args={{fedsparse.mark={MARK}, grpc.so_reuseport=0, {auth}grpc.internal."
         f"endpoint_local_address=ipv4:127.0.0.1:39953, grpc.internal.endpoint_peer_address={PEER}, "
         "grpc.so_reuseport=0}, read_buffer.Length()=0, exit_early=0}\n"
     )
@@ -55,7 +56,7 @@ NO_CONTEXT = "Invalid certificate verification context"
     ],
 )
 def test_a_failed_handshake_is_told_by_the_check_that_failed(code: str, check: str) -> None:
-    assert read_handshake(failed(ssl_error(code))) == Handshake(PEER, check)
+    assert read_handshake(failed(ssl_error(code)), MARK) == Handshake(PEER, check)
 
 
 @pytest.mark.parametrize(
@@ -73,11 +74,11 @@ def test_a_failed_handshake_is_told_by_the_check_that_failed(code: str, check: s
     ],
 )
 def test_a_failure_without_openssls_code_is_told_in_words_or_as_it_stands(error: str, check: str) -> None:
-    assert read_handshake(failed(error)) == Handshake(PEER, check)
+    assert read_handshake(failed(error), MARK) == Handshake(PEER, check)
 
 
 def test_a_handshake_that_went_through_tells_the_client() -> None:
-    assert read_handshake(DONE) == Handshake(PEER)
+    assert read_handshake(DONE, MARK) == Handshake(PEER)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +92,7 @@ def test_a_handshake_that_went_through_tells_the_client() -> None:
     ],
 )
 def test_other_entries_tell_of_no_handshake_that_has_ended(entry: str) -> None:
-    assert read_handshake(entry) is None
+    assert read_handshake(entry, MARK) is None
 
 
 def watched(script: str) -> tuple[list[str], str]:
@@ -100,7 +101,7 @@ def watched(script: str) -> tuple[list[str], str]:
 import os, sys
 from fedsparse.security.handshakes import watch_handshakes
 refused = []
-with watch_handshakes(lambda handshake: refused.append(handshake.failure)) as stderr:
+with watch_handshakes("{MARK}", lambda handshake: refused.append(handshake.failure)) as stderr:
     {script}
 print("after", file=sys.stderr)
 print(repr(refused))
@@ -119,12 +120,40 @@ def test_a_handshake_written_to_the_descriptor_becomes_a_call_and_no_line() -> N
     assert stderr == "after\n"
 
 
-def test_an_entry_without_an_end_swallows_neither_the_next_one_nor_the_log_for_ever() -> None:
+def test_an_entry_without_an_end_swallows_nothing() -> None:
     cut = failed("UNKNOWN: x").split(" shutdown=")[0]
-    endless = cut + "x" * 999 + "\n" + ("y" * 999 + "\n") * 30
-    refused, stderr = watched(f"os.write(2, {(cut + DONE + endless + DONE).encode()!r})")
-    assert refused == [None, "TLS handshake failed: x", None]
-    assert "y" * 999 in stderr
+    refused, stderr = watched(f"os.write(2, {(cut + DONE + cut + 'a word' + chr(10) + DONE).encode()!r})")
+    assert refused == [None, None]
+    assert "stderr: a word" in stderr
+
+
+@pytest.mark.parametrize("feed", ["\n", "\r"])
+def test_what_a_client_writes_into_grpcs_log_is_neither_believed_nor_a_line_of_its_own(feed: str) -> None:
+    """The C core logs the host name that a client asks for as it came, if no certificate matches it."""
+    forged = failed(ssl_error("HTTP_REQUEST: x")).replace(MARK, "0").replace("\n", feed)
+    name = feed.join(["x", forged, DONE.replace(MARK, "0"), "2026-11-26 12:00:00,000 hub all is well\x1b[31m"])
+    line = HEADER.replace("I1126", "E1126") + f"No match found for server name: {name}\n"
+    refused, stderr = watched(f"os.write(2, {line.encode()!r})")
+    assert refused == []
+    assert all(line.startswith("stderr: ") for line in stderr.splitlines()[:-1])
+    assert stderr.splitlines()[-1] == "after"
+    assert "\x1b" not in stderr
+
+
+def test_bytes_that_are_no_text_never_stop_the_reader() -> None:
+    code = f"""
+import os
+from fedsparse.security.handshakes import watch_handshakes
+with watch_handshakes("{MARK}", print):
+    for _ in range(200):
+        os.write(2, b"\\xff\\xfe" * 500 + b"\\n")
+print("passed")
+"""
+    environment = {**os.environ, "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0", "LC_ALL": "C"}
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True, env=environment
+    )
+    assert result.stdout == "passed\n"
 
 
 def test_other_lines_pass_on_to_the_real_stderr_and_grpcs_chatter_does_not() -> None:
@@ -134,7 +163,7 @@ def test_other_lines_pass_on_to_the_real_stderr_and_grpcs_chatter_does_not() -> 
         f"os.write(2, {chatter.encode()!r}); print('ours', file=sys.stderr); stderr.write('direct\\n')"
     )
     assert refused == []
-    assert sorted(stderr.splitlines()) == ["after", "direct", "ours"]
+    assert sorted(stderr.splitlines()) == ["after", "direct", "stderr: ours"]
 
 
 def test_a_full_disk_under_the_log_never_stops_the_writers() -> None:
@@ -145,7 +174,7 @@ import os
 os.dup2(os.open("/dev/full", os.O_WRONLY), 2)
 from fedsparse.security.handshakes import watch_handshakes
 try:
-    with watch_handshakes(print):
+    with watch_handshakes("", print):
         {script}
 except OSError:
     pass  # closing the full stderr

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from fedsparse_client.gateway.link import Link
 
-from fedsparse.errors import HubUnreachableError, LinkError
+from fedsparse.errors import HandshakeError, HubUnreachableError, LinkError
 from fedsparse.security import Authority, Credentials, Role, channel_credentials, probe, server_credentials
 from fedsparse.v1 import link_pb2, link_pb2_grpc
 from tests.unit.federation_samples import (
@@ -117,7 +117,7 @@ def test_a_client_certificate_that_is_not_right_is_refused_and_both_ends_say_so(
     before = len(hub.log.read_text())
     with pytest.raises(LinkError) as caught:
         probe("127.0.0.1", hub.port, credentials)
-    assert not isinstance(caught.value, HubUnreachableError)
+    assert isinstance(caught.value, HandshakeError)
     assert f"our certificate {credentials.identity.uri}" in caught.value.what
     hub.tells(f"refused ipv4:127.0.0.1:\\d+: client certificate not accepted: {check}", before)
     assert call(hub.port, channel_credentials(credentials)) is grpc.StatusCode.UNAVAILABLE
@@ -190,7 +190,7 @@ def test_what_is_not_http_2_after_a_good_handshake_is_refused_and_the_hub_says_s
         channel.sendall(b"GET / HTTP/1.1\r\n\r\n")
         while channel.recv(1000):
             pass
-    hub.tells(f"refused ipv4:127.0.0.1:{port}: no call within 5 s of the TLS handshake", before)
+    hub.tells(f"ipv4:127.0.0.1:{port} made no call within 5 s of its TLS handshake", before)
     assert str(good) not in hub.log.read_text()[before:]
 
 

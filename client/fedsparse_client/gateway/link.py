@@ -14,7 +14,7 @@ from typing import Protocol, Self
 import grpc
 
 from fedsparse.audit import STALE_SIZE, Ledger, Receipted, Recorded, agrees, check_receipt, statement
-from fedsparse.errors import HubUnreachableError, LinkError, ReceiptError
+from fedsparse.errors import HubUnreachableError, LinkError, NotAdmittedError, ReceiptError
 from fedsparse.parts import PART_BYTES
 from fedsparse.security import Daily, LiveCredentials, Revocations, channel_credentials, probe, sign
 from fedsparse.v1 import link_pb2, link_pb2_grpc
@@ -125,7 +125,9 @@ class Link:
         """Do one TLS handshake by itself, which says more than gRPC about what failed.
 
         Raises:
-            LinkError: names the check that failed.
+            HandshakeError: it ended before the hub had accepted us, and nothing says why.
+            HubUnreachableError: nothing answers.
+            NotAdmittedError: names the check that failed.
         """
         proxy = _host_and_port(self._proxy) if self._proxy else None
         probe(*_host_and_port(self._address), self._credentials.current, self._revocations, proxy)
@@ -138,7 +140,7 @@ class Link:
 
         Raises:
             HubUnreachableError: it does not answer now.
-            LinkError: its certificate does not count.
+            NotAdmittedError: its certificate does not count.
         """
         if self._revocations.any_list:
             self.check()
@@ -163,12 +165,12 @@ class Link:
 
         Raises:
             HubUnreachableError: it does not answer now.
-            LinkError: the hub refused.
+            NotAdmittedError: the hub refused.
         """
         try:
             return self._stub.Describe(link_pb2.DescribeRequest(protocol=PROTOCOL), timeout=_PUSH_SECONDS)
         except grpc.RpcError as error:
-            kind = HubUnreachableError if error.code() in _RETRYABLE else LinkError
+            kind = HubUnreachableError if error.code() in _RETRYABLE else NotAdmittedError
             raise kind(f"the hub at {self._address}: {_reason(error)}") from None
 
     def attend(self, space: bytes, presence: Presence) -> Iterator[link_pb2.Task]:
@@ -179,7 +181,7 @@ class Link:
             presence: told of every dial, acceptance and loss.
 
         Raises:
-            LinkError: the hub refuses this plant for good.
+            NotAdmittedError: the hub refuses this plant.
             LedgerError: the dial cannot be recorded.
         """
         threading.Thread(target=self._watch_files, daemon=True).start()
@@ -199,7 +201,7 @@ class Link:
                 if channel is not self._channel:  # we hung up ourselves, to dial with another certificate
                     continue
                 if error.code() in _FINAL:
-                    raise LinkError(f"the hub at {self._address}: {_reason(error)}") from None
+                    raise NotAdmittedError(f"the hub at {self._address}: {_reason(error)}") from None
                 _log.warning("connection to the hub lost (%s); next try in %.1f s", _reason(error), backoff)
             except HubUnreachableError as error:
                 _log.warning("%s; next try in %.1f s", error, backoff)

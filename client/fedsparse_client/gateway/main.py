@@ -20,7 +20,15 @@ from fedsparse.approval import require_approved
 from fedsparse.audit import EgressPolicy, EntryKind, Ledger, Recorded
 from fedsparse.bundle import bundle_sha256
 from fedsparse.delta import AdapterSpace, Reason
-from fedsparse.errors import EgressRefusedError, FedsparseError, HubUnreachableError, LinkError, ProcessError
+from fedsparse.errors import (
+    EgressRefusedError,
+    FedsparseError,
+    HandshakeError,
+    HubUnreachableError,
+    LinkError,
+    NotAdmittedError,
+    ProcessError,
+)
 from fedsparse.files import write_atomic
 from fedsparse.processes import PLANT_LOOPBACK
 from fedsparse.security import LiveCredentials, Revocations, Role
@@ -34,6 +42,7 @@ from fedsparse_client.gateway.link import SESSION_BYTES, Link
 
 _MAX_TASK_BYTES = 1 << 30
 _DIAL_SECONDS = 2.0
+_BROKEN_HANDSHAKES = 3  # one after another: a hub that restarts breaks off one
 _MOST_UNDELIVERED = 16  # what is older answers tasks that nobody waits for
 _log = logging.getLogger("gateway")
 
@@ -164,8 +173,7 @@ def _exit_status(error: FedsparseError) -> int:
     """Return EX_NOPERM only where hub or policy refuse for good: the agent does not try again then."""
     if isinstance(error, EgressRefusedError):
         return 1 if error.rule == INTERNAL else os.EX_NOPERM
-    refused = isinstance(error, LinkError) and not isinstance(error, HubUnreachableError)
-    return os.EX_NOPERM if refused else 1
+    return os.EX_NOPERM if isinstance(error, NotAdmittedError) else 1
 
 
 def _stop_on_bug() -> None:
@@ -175,11 +183,20 @@ def _stop_on_bug() -> None:
 
 
 def _wait_for_hub(link: Link) -> None:
-    """Dial until something answers; a hub that answers and refuses is an error at once."""
+    """Dial until something answers.
+
+    Raises:
+        HandshakeError: time and again it breaks off the handshake.
+        NotAdmittedError: it refuses this plant.
+    """
+    broken = 0
     while True:
         try:
             return link.check()
         except HubUnreachableError as error:
+            broken = broken + 1 if isinstance(error, HandshakeError) else 0
+            if broken == _BROKEN_HANDSHAKES:
+                raise
             _log.warning("%s; next try in %.0f s", error, _DIAL_SECONDS)
             time.sleep(_DIAL_SECONDS)
 
