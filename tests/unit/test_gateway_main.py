@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
+import socket
 import sqlite3
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -207,3 +210,29 @@ def test_a_gateway_waits_for_a_hub_that_is_not_there_yet(site: Callable[..., Sit
     process = plant.start()
     plant.tells("does not answer")
     assert process.poll() is None
+
+
+def _break_off(listener: socket.socket, answer: bytes, seen: list[None]) -> None:
+    while True:
+        try:
+            connection, _ = listener.accept()
+        except OSError:
+            return
+        with connection:
+            seen.append(None)
+            connection.recv(1000)
+            connection.sendall(answer)
+
+
+@pytest.mark.parametrize("answer", [b"", b"HTTP/1.1 502 Bad Gateway\r\n\r\n"])
+def test_a_handshake_that_is_broken_off_is_tried_again_and_is_no_verdict_on_the_plant(
+    site: Callable[..., Site], answer: bytes
+) -> None:
+    seen: list[None] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=_break_off, args=(listener, answer, seen), daemon=True).start()
+        status, log = site(listener.getsockname()[1]).ends()
+        listener.shutdown(socket.SHUT_RDWR)
+    assert status == 1
+    assert len(seen) == 3
+    assert re.search("error: the hub at .*(broke off the handshake|does not speak TLS 1.3)", log)
