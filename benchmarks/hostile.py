@@ -40,6 +40,7 @@ FIRST_SEED = 1  # draw 0 was seen, on the same test cells, while the guards were
 DEFAULT, ROBUST = "default", "robust"
 GUARDS = {
     "rule": "trimmed-mean", "strength": 0.34, "weigh_by": "plants", "min_holders": HOSTILE + 1, "max_norm": 3.0,
+    "min_cosine": -0.1,
 }  # fmt: skip
 POLICIES: dict[str, dict[str, Any]] = {DEFAULT: {}, ROBUST: GUARDS}
 

@@ -39,7 +39,7 @@ def taken(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     larger = settings.model_copy(update={"hub": hub})
     monkeypatch.setattr(bench.hub, "_settings", larger)
     payloads: list[bytes] = []
-    monkeypatch.setattr(bench.hub, "_check", lambda payload, task: payloads.append(payload))
+    monkeypatch.setattr(bench.hub, "_check", lambda payload, digest, task: payloads.append(payload))
     return payloads
 
 
