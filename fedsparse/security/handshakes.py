@@ -26,8 +26,8 @@ _ERROR = re.compile(re.escape(_BEGINS) + r"\w+: ([^\n]+)")
 _PEER = re.compile(r"grpc\.internal\.endpoint_peer_address=([^,}\s]+)")
 _SSL = re.compile(r"error:\w+:[\w ]+ routines:\w*:(\w+)(?:: (.*?))?(?:: OK)?$")
 _HEADER = re.compile(r"^[EIW]\d{4} \d\d:\d\d:\d\d\.\d+ +\d+ [\w./]+\.(cc|h):\d+\]")
-_WITHIN = re.compile(r"^(=== Source Location Trace: ===|src/core/[\w./]+:\d+|)$")  # of an entry, or after a header
-_LAST = re.compile(r"^ shutdown=\w+ index=")
+_CHATTER = re.compile(r"^(=== Source Location Trace: ===|src/core/[\w./]+:\d+|)$")
+_MOST_LINES = 8  # of an entry; gRPC writes four
 _CHECKS = {
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": "no client certificate",
     "HTTP_REQUEST": "plain HTTP, not TLS",
@@ -118,22 +118,35 @@ def watch_handshakes(mark: str, on_end: Callable[[Handshake], None]) -> Iterator
 
 
 def _read(lines: Iterable[str], mark: str, stderr: TextIO, on_end: Callable[[Handshake], None]) -> None:
-    entry = ""
+    entry: list[str] = []
     for line in lines:
         with contextlib.suppress(OSError):  # a full disk loses lines; a full pipe would stop the whole hub
             text = line.removesuffix("\n")
-            if header := _HEADER.match(text):
-                entry = text if _BEGINS in text else ""
-            elif entry and (_WITHIN.match(text) or _LAST.match(text)):
-                entry += f"\n{text}"
+            if _HEADER.match(text):
+                _pass_on(entry[1:], stderr)  # an entry without an end: what followed may be somebody else's
+                entry = [text] if _BEGINS in text else []
+                if text[0] == "E":
+                    _pass_on([text], stderr)
+            elif entry:
+                entry.append(text)
             else:
-                entry = ""
-            if _ENDS in entry:
-                handshake, entry = read_handshake(entry, mark), ""
+                _pass_on([text], stderr)
+            if entry and _ENDS in entry[-1]:
+                handshake = read_handshake("\n".join(entry), mark)
+                between, entry = entry[1:-1], []
+                _pass_on(between, stderr)
                 if handshake is not None:
                     on_end(handshake)
-            elif not entry and not (_WITHIN.match(text) or (header and text[0] in "IW")):
-                stderr.write(f"stderr: {_escaped(text)}\n")
+            elif len(entry) > _MOST_LINES:
+                _pass_on(entry[1:], stderr)
+                entry = []
+
+
+def _pass_on(texts: Iterable[str], stderr: TextIO) -> None:
+    """Write what is not the C core's own chatter, told from the lines of the hub's log and harmless to read."""
+    for text in texts:
+        if not _CHATTER.match(text.rstrip()):
+            stderr.write(f"stderr: {_escaped(text)}\n")
 
 
 def _escaped(text: str) -> str:

@@ -23,7 +23,7 @@ def args(auth: str = "") -> str:
 
 
 def failed(error: str) -> str:
-    trace = "=== Source Location Trace: ===\nsrc/core/util/status_helper.cc:68\n"
+    trace = "=== Source Location Trace: === \nsrc/core/util/status_helper.cc:68\n"
     return f"{HEADER}CallNextHandshakerLocked: error={error}\n{trace} shutdown=false index=2, {args()}"
 
 
@@ -124,7 +124,16 @@ def test_an_entry_without_an_end_swallows_nothing() -> None:
     cut = failed("UNKNOWN: x").split(" shutdown=")[0]
     refused, stderr = watched(f"os.write(2, {(cut + DONE + cut + 'a word' + chr(10) + DONE).encode()!r})")
     assert refused == [None, None]
-    assert "stderr: a word" in stderr
+    assert stderr.splitlines() == ["stderr: a word", "after"]
+
+
+def test_an_entry_that_goes_on_for_ever_ends_after_some_lines_which_are_passed_on() -> None:
+    cut = failed("UNKNOWN: x").split(" shutdown=")[0]
+    refused, stderr = watched(
+        f"os.write(2, {(cut + 20 * 'word' + chr(10) + 20 * ('y' + chr(10)) + DONE).encode()!r})"
+    )
+    assert refused == [None]
+    assert stderr.count("stderr: y") == 20
 
 
 @pytest.mark.parametrize("feed", ["\n", "\r"])
