@@ -134,16 +134,22 @@ def _header_bytes(details: grpc.HandlerCallDetails) -> int:
 
 def _first(requests: Iterator[bytes], kind: type[Any], peer: Peer, context: grpc.ServicerContext) -> Any:
     """Wait for the request, but not for ever, and decode it."""
-    return _decoded(_awaited(requests, peer, context) or b"", kind, peer, context)
+    data = _awaited(requests, peer, context, last=False)
+    if (
+        data is None
+    ):  # not an empty request, which is b"": gRPC has refused it, and may not have ended the call yet
+        context.abort(grpc.StatusCode.INVALID_ARGUMENT, "no request came")
+    return _decoded(data, kind, peer, context)
 
 
 def _every(requests: Iterator[bytes], kind: type[Any], peer: Peer, context: grpc.ServicerContext) -> Iterator[Any]:
     """Yield requests as they come; for each the plant has as long as for a single one."""
-    while (data := _awaited(requests, peer, context)) is not None:
+    while (data := _awaited(requests, peer, context, last=True)) is not None:
         yield _decoded(data, kind, peer, context)
 
 
-def _awaited(requests: Iterator[bytes], peer: Peer, context: grpc.ServicerContext) -> bytes | None:
+def _awaited(requests: Iterator[bytes], peer: Peer, context: grpc.ServicerContext, *, last: bool) -> bytes | None:
+    """Return the next request; None where none comes, which is logged unless they may end here (``last``)."""
     where = context.peer()  # of a call that has ended gRPC no longer knows it
     timer = threading.Timer(_REQUEST_SECONDS, _give_up, (peer, context))
     timer.daemon = True
@@ -155,7 +161,7 @@ def _awaited(requests: Iterator[bytes], peer: Peer, context: grpc.ServicerContex
         raise
     finally:
         timer.cancel()
-    if data is None and not context.is_active():
+    if data is None and not (last and context.is_active()):
         _log_cut_off(where, peer)
     return data
 

@@ -769,6 +769,20 @@ def test_what_the_hub_does_not_serve_is_refused_by_name(
     assert f"kiso calls {method!r}, which this hub does not serve" in caplog.text
 
 
+def test_a_call_without_a_request_is_no_empty_request_and_is_logged_by_name(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """So does a request look to the hub that gRPC has refused for its size a moment before."""
+    stub = bench.stub("kiso")
+    push_ = bench.channels[-1].stream_unary("/fedsparse.v1.Link/Push")
+    with pytest.raises(grpc.RpcError) as caught:
+        push_(iter(()), timeout=10)  # type: ignore[arg-type]
+    assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+    assert caught.value.details() == "no request came"
+    assert "no whole request of kiso came" in caplog.text
+    assert stub.Describe(link_pb2.DescribeRequest(protocol=3), timeout=10) == federation()
+
+
 def test_a_malformed_request_is_refused_with_the_name_of_who_sent_it(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
