@@ -39,6 +39,12 @@ class Part:
     weight: float
 
 
+def _scatter(parts: Sequence[Part]) -> kernels.Scatter:
+    return kernels.Scatter(
+        [part.indices for part in parts], [part.values for part in parts], [part.weight for part in parts]
+    )
+
+
 @dataclass(frozen=True)
 class Holders:
     """The updates that name any of some coordinates, one after another.
@@ -46,26 +52,30 @@ class Holders:
     Attributes:
         parts: what each update has of the tensor, in an order of the updates that does not depend on when they
             arrived.
-        spans: where in each part these coordinates are.
+        first: where in each part these coordinates begin, (parts,).
+        last: where they have ended, (parts,).
         start: the first of these coordinates.
         size: how many there are.
         total: weight of all updates in the round, also of those that hold none of these coordinates.
+        scatter: adds the parts to sums; blocks of a tensor share it. None where nothing is shared.
         scratch: room for a pair of sums per coordinate, (size or more, 2), which blocks share: fresh memory would
             cost as much as the sums do. What is in it is of no use to anybody else. None where none is shared.
     """
 
     parts: Sequence[Part]
-    spans: Sequence[slice]
+    first: Indices
+    last: Indices
     start: int
     size: int
     total: float
+    scatter: kernels.Scatter | None = None
     scratch: Vector | None = None
 
     @classmethod
     def of(cls, parts: Sequence[Part], size: int, total: float) -> Holders:
         """Return the holders of a whole tensor; at least one part."""
-        spans = [slice(0, len(part.indices)) for part in parts]
-        return cls(parts, spans, 0, size, total)
+        last = np.array([len(part.indices) for part in parts], np.int64)
+        return cls(parts, np.zeros_like(last), last, 0, size, total)
 
     @classmethod
     def blocks(cls, parts: Sequence[Part], size: int, total: float) -> Iterator[Holders]:
@@ -76,23 +86,24 @@ class Holders:
         held = sum(len(part.indices) for part in parts)
         length = BLOCK if held >= _DENSE * size else size
         edges = np.append(np.arange(0, size, length), size)
-        cuts = np.stack([np.searchsorted(part.indices, edges) for part in parts], axis=1).tolist()
+        cuts = np.stack([np.searchsorted(part.indices, edges) for part in parts], axis=1)
         scratch = (
             np.empty((length, 2)) if length == BLOCK else None
         )  # a long tensor of which little is held has none
+        scatter = _scatter(parts)
         for start, (first, last) in zip(edges[:-1].tolist(), pairwise(cuts), strict=True):
-            if first != last:
-                yield cls(parts, list(map(slice, first, last)), start, min(length, size - start), total, scratch)
+            if np.any(first != last):
+                yield cls(parts, first, last, start, min(length, size - start), total, scatter, scratch)
 
     @cached_property
     def indices(self) -> Indices:
         """Coordinates of the first update, then of the second, and so on, (n,)."""
-        return np.concatenate([part.indices[span] for part, span in zip(self.parts, self.spans, strict=True)])
+        return np.concatenate([part.indices[span] for part, span in self._spans()])
 
     @cached_property
     def values(self) -> NDArray[np.float32]:
         """What the updates have there, (n,)."""
-        return np.concatenate([part.values[span] for part, span in zip(self.parts, self.spans, strict=True)])
+        return np.concatenate([part.values[span] for part, span in self._spans()])
 
     @cached_property
     def owners(self) -> Indices:
@@ -102,7 +113,7 @@ class Holders:
     @cached_property
     def counts(self) -> Indices:
         """How many each update has, (updates,)."""
-        return np.array([span.stop - span.start for span in self.spans], np.int64)
+        return self.last - self.first
 
     @cached_property
     def weights(self) -> Vector:
@@ -166,9 +177,11 @@ class Holders:
         """Return N and D of every coordinate, (size, 2)."""
         sums = np.empty((self.size, 2)) if self.scratch is None else self.scratch[: self.size]
         sums[:] = 0
-        for part, span in zip(self.parts, self.spans, strict=True):
-            kernels.add_weighted(part.indices, part.values, span, part.weight, self.start, sums)
+        (self.scatter or _scatter(self.parts)).add(self.first, self.last, self.start, sums)
         return sums
+
+    def _spans(self) -> Iterator[tuple[Part, slice]]:
+        return zip(self.parts, map(slice, self.first, self.last), strict=True)
 
     @cached_property
     def _sorted(self) -> tuple[Indices, Indices]:

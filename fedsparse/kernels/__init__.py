@@ -15,7 +15,7 @@ except ImportError:
 COMPILED = _loops.__name__.endswith("_compiled")
 """Whether the compiled form runs."""
 
-add_weighted = _loops.add_weighted
+Scatter = _loops.Scatter
 digits = _loops.digits
 gap_quotients = _loops.gap_quotients
 gaps = _loops.gaps
@@ -37,7 +37,7 @@ where_held = _loops.where_held
 
 __all__ = [
     "COMPILED",
-    "add_weighted",
+    "Scatter",
     "digits",
     "gap_quotients",
     "gaps",

@@ -1,4 +1,4 @@
-from fedsparse.kernels.plain import add_weighted as add_weighted
+from fedsparse.kernels.plain import Scatter as Scatter
 from fedsparse.kernels.plain import digits as digits
 from fedsparse.kernels.plain import gap_quotients as gap_quotients
 from fedsparse.kernels.plain import gaps as gaps

@@ -459,23 +459,60 @@ cdef extern from *:
     void _add_pair "fedsparse_add"(double *at, double one, double other) noexcept nogil
 
 
-def add_weighted(
-    const int64_t[::1] indices, const float[::1] values, span, double weight, int64_t start, double[:, ::1] sums
-):
-    cdef Py_ssize_t i, first = span.start, last = span.stop
-    cdef uint64_t place, size = sums.shape[0]
-    if not 0 <= first <= last <= min(indices.shape[0], values.shape[0]) or sums.shape[1] != 2:
-        raise IndexError(f"{first} to {last} of {indices.shape[0]} coordinates and {values.shape[0]} values")
-    with nogil, boundscheck(False):  # all but the place was checked above
-        for i in range(first, last):
-            place = <uint64_t>indices[i] - <uint64_t>start
-            if place >= size:
-                break
-            _add_pair(&sums[place, 0], weight * <double>values[i], weight)
-        else:
-            i = last
-    if i != last:
-        raise IndexError(f"coordinate {indices[i]} is not among {size} from {start} on")
+cdef struct Part:
+    const int64_t *indices
+    const float *values
+    Py_ssize_t count
+    double weight
+
+
+cdef class Scatter:
+    cdef list kept  # the arrays, as long as there are pointers to them
+    cdef object room
+    cdef Part *parts
+    cdef Py_ssize_t many
+
+    def __init__(self, list indices, list values, list weights):
+        cdef const int64_t[::1] places
+        cdef const float[::1] numbers
+        cdef uint8_t[::1] room
+        cdef Py_ssize_t i
+        self.kept, self.many = [], len(weights)
+        if not len(indices) == len(values) == self.many:
+            raise IndexError("every part has coordinates, values and a weight")
+        self.room = np.empty(max(1, self.many) * sizeof(Part), np.uint8)
+        room = self.room
+        self.parts = <Part *>&room[0]
+        for i in range(self.many):
+            places, numbers = indices[i], values[i]
+            if places.shape[0] != numbers.shape[0]:
+                raise IndexError(f"{places.shape[0]} coordinates, {numbers.shape[0]} values")
+            self.kept.append((places, numbers))
+            self.parts[i].count, self.parts[i].weight = places.shape[0], weights[i]
+            self.parts[i].indices = &places[0] if places.shape[0] else NULL
+            self.parts[i].values = &numbers[0] if places.shape[0] else NULL
+
+    def add(self, const int64_t[::1] first, const int64_t[::1] last, int64_t start, double[:, ::1] sums):
+        cdef Py_ssize_t one, i, end
+        cdef uint64_t place, size = sums.shape[0]
+        cdef Part *part
+        cdef bint outside = False
+        if first.shape[0] != self.many or last.shape[0] != self.many or sums.shape[1] != 2:
+            raise IndexError(f"{self.many} parts, {first.shape[0]} and {last.shape[0]} ends")
+        with nogil, boundscheck(False):  # spans are checked below, and so is every place
+            for one in range(self.many):
+                part, end = &self.parts[one], last[one]
+                if not 0 <= first[one] <= end <= part.count:
+                    outside = True
+                    break
+                for i in range(first[one], end):
+                    place = <uint64_t>part.indices[i] - <uint64_t>start
+                    if place >= size:
+                        outside = True
+                        break
+                    _add_pair(&sums[place, 0], part.weight * <double>part.values[i], part.weight)
+        if outside:
+            raise IndexError(f"a part has no such span, or one with coordinates that are not among {size} from {start} on")
 
 
 @cdivision(True)  # where nothing is held a step is NaN, which nobody gets

@@ -198,22 +198,31 @@ def unary(data: Symbols, start: int, count: int) -> tuple[Numbers, int]:
     return found, len(ends)
 
 
-def add_weighted(
-    indices: Numbers, values: NDArray[np.float32], span: slice, weight: float, start: int, sums: Sums
-) -> None:
-    """Add an update's values times its weight, and its weight, to the sums of the coordinates that it holds.
+class Scatter:
+    """Adds updates to sums, stretch after stretch of their coordinates.
 
     Args:
-        indices: of coordinates, distinct, (n,).
-        values: (n,).
-        span: which of them count; they are from ``start`` on.
-        weight: of the update.
-        start: coordinate of the first sum.
-        sums: of the weighted values, and of the weights, (size, 2).
+        indices: of every update the coordinates, strictly increasing, (n,).
+        values: of every update, (n,).
+        weights: of the updates.
     """
-    places = indices[span] - start
-    sums[places, 0] += weight * values[span].astype(np.float64)
-    sums[places, 1] += weight
+
+    def __init__(self, indices: list[Numbers], values: list[NDArray[np.float32]], weights: list[float]) -> None:
+        self._parts = list(zip(indices, values, weights, strict=True))
+
+    def add(self, first: Numbers, last: Numbers, start: int, sums: Sums) -> None:
+        """Add every update's values times its weight, and its weight, one update after another.
+
+        Args:
+            first: of every update the first of its coordinates that counts, (updates,).
+            last: the one after the last, (updates,).
+            start: the coordinate of the first sum, the least that may be added.
+            sums: of the weighted values, and of the weights, (size, 2).
+        """
+        for (indices, values, weight), begin, end in zip(self._parts, first, last, strict=True):
+            places = indices[begin:end] - start
+            sums[places, 0] += weight * values[begin:end].astype(np.float64)
+            sums[places, 1] += weight
 
 
 def steps(

@@ -237,8 +237,13 @@ def test_sums_of_what_is_held(numbers: np.ndarray[Any, Any], weight: float, star
     values = np.random.default_rng(seed).standard_normal(len(indices)).astype(np.float32)
     size = int(indices[-1]) - start + 3
     sums = np.stack([np.linspace(-1, 1, size), (np.arange(size) % 3 == 0) / 3], axis=1)
-    span = slice(0, len(indices) // 2 + 1)
-    added = same("add_weighted", indices, values, span, weight, start, sums)[-1]
+    ends = np.array([0, 1]), np.array([len(indices) // 2 + 1, len(indices)])
+    results = []
+    for form in (kernels, plain):
+        results.append(sums.copy())
+        form.Scatter([indices] * 2, [values] * 2, [weight, 3.0]).add(*ends, start, results[-1])
+    np.testing.assert_array_equal(*results)
+    added = results[0]
     union = same("where_held", added, start)[0]
     for strength in (0.0, 0.3, 1.0):
         results = []
@@ -280,15 +285,9 @@ def test_what_lies_outside_an_array_is_an_error_and_no_crash() -> None:
             np.zeros(4096, np.uint32), np.zeros(9, np.uint8),
         )  # fmt: skip
     with pytest.raises(IndexError):
-        kernels.add_weighted(np.array([1]), np.zeros(1, np.float32), slice(0, 2), 1.0, 0, np.zeros((9, 2)))
-    with pytest.raises(IndexError):
-        kernels.add_weighted(np.array([-1]), np.zeros(1, np.float32), slice(0, 1), 1.0, 0, np.zeros((9, 2)))
-    with pytest.raises(IndexError):
         kernels.row_counts(np.array([5]), 1, 2)
     with pytest.raises(IndexError):
         kernels.row_quotients(np.zeros(2, np.int64), 1, np.array([9]), np.array([1]))
-    with pytest.raises(IndexError):
-        kernels.add_weighted(np.array([1]), np.zeros(1, np.float32), slice(0, 1), 1.0, 2, np.zeros((1, 2)))
     with pytest.raises(IndexError):
         kernels.rans_encode(np.array([7], np.uint8), np.ones(2, np.uint32), np.zeros(2, np.uint32), 1)
     with pytest.raises(ZeroDivisionError):
@@ -297,3 +296,26 @@ def test_what_lies_outside_an_array_is_an_error_and_no_crash() -> None:
         kernels.digits(np.ones(8, np.uint8), 3, 0, 3)
     with pytest.raises(ZeroDivisionError):
         kernels.digits(np.ones(8, np.uint8), 0, 5, 3)
+
+
+@needs_compiled
+def test_sums_outside_their_room_are_an_error_and_no_crash() -> None:
+    def add(indices: list[int], first: list[int], last: list[int], start: int = 0, size: int = 9) -> None:
+        scatter = kernels.Scatter([np.array(indices)], [np.zeros(len(indices), np.float32)], [1.0])
+        scatter.add(np.array(first), np.array(last), start, np.zeros((size, 2)))
+
+    add([1, 8], [0], [2])
+    add([1], [1], [1])
+    for wrong in (
+        ([1], [0], [2]), ([1], [-1], [1]), ([1], [1], [0]), ([9], [0], [1]), ([-1], [0], [1]), ([1], [0, 0], [1])
+    ):  # fmt: skip
+        with pytest.raises(IndexError):
+            add(*wrong)
+    with pytest.raises(IndexError):
+        add([1], [0], [1], start=2)
+    with pytest.raises(IndexError):
+        kernels.Scatter([np.array([1])], [np.zeros(2, np.float32)], [1.0])
+    with pytest.raises(IndexError):
+        kernels.Scatter([np.array([1])], [], [1.0])
+    kernels.Scatter([], [], []).add(np.zeros(0, np.int64), np.zeros(0, np.int64), 0, np.zeros((1, 2)))
+    kernels.Scatter([np.zeros(0, np.int64)], [np.zeros(0, np.float32)], [1.0])
