@@ -25,6 +25,7 @@ from flwr.supercore.inflatable.inflatable_object import (
 )
 from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 
+from fedsparse.delta.wire import field_head
 from fedsparse.errors import DeltaError
 
 _RECORD = "fedsparse"
@@ -113,15 +114,6 @@ def _deflate(item: InflatableObject) -> bytes:
     body = field_head(1, len(entry) + len(piece)) + entry
     head = HEAD_VALUE_DIVIDER.join([ConfigRecord.__qualname__, "", str(len(body) + len(piece))])
     return b"".join([head.encode(), HEAD_BODY_DIVIDER, body, piece])
-
-
-def field_head(number: int, size: int) -> bytes:
-    """Return how protobuf begins a field of so many bytes, which follow as they are."""
-    out = bytearray([number << 3 | 2])
-    while size > 0x7F:
-        out.append(size & 0x7F | 0x80)
-        size >>= 7
-    return bytes([*out, size])
 
 
 def _identify(item: InflatableObject, content: bytes) -> str:

@@ -169,11 +169,8 @@ def _around_delta(update: RoundUpdate) -> tuple[bytes, bytes]:
         reason=round_pb2.Reason.ValueType(update.reason),
         metrics=[round_pb2.Metric(name=name, value=value) for name, value in update.metrics.items()],
     )
-    return (
-        before.SerializeToString(deterministic=True)
-        + field_head(round_pb2.RoundUpdate.DELTA_FIELD_NUMBER, len(update.delta)),
-        after.SerializeToString(deterministic=True),
-    )
+    head = field_head(round_pb2.RoundUpdate.DELTA_FIELD_NUMBER, len(update.delta)) if update.delta else b""
+    return before.SerializeToString(deterministic=True) + head, after.SerializeToString(deterministic=True)
 
 
 def decode_update(data: bytes, *, max_bytes: int) -> RoundUpdate:

@@ -52,8 +52,8 @@ def field(number: int, value: int | bytes) -> bytes:
 
 
 def field_head(number: int, size: int) -> bytes:
-    """Return how a field of so many bytes begins; nothing where there are none."""
-    return varint(number << 3 | _LENGTH) + varint(size) if size else b""
+    """Return how a field of ``size`` bytes begins, which follow as they are."""
+    return varint(number << 3 | _LENGTH) + varint(size)
 
 
 def fields(data: memoryview, kinds: Mapping[int, type]) -> dict[int, Any]:

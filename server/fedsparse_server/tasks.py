@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass
 
-from fedsparse.envelope import field_head
+from fedsparse.delta.wire import field_head
 from fedsparse.parts import PART_BYTES, parts
 from fedsparse.v1 import link_pb2
 from fedsparse_server.superlink import PulledTask
