@@ -5,7 +5,8 @@ from __future__ import annotations
 import fcntl
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,21 +27,24 @@ from fedsparse.files import write_atomic
 from fedsparse.v1 import ledger_pb2, link_pb2, round_pb2
 
 _DOOR = object()
-_ERASABLE = (EntryKind.UPDATE, EntryKind.REASON, EntryKind.REFUSED)
+_LEAVING = (EntryKind.UPDATE, EntryKind.REASON)
+_ERASABLE = (*_LEAVING, EntryKind.REFUSED)
 
 
 @dataclass(frozen=True)
 class Recorded:
-    """A payload that the ledger holds; only :class:`Ledger` makes one, and only it can be sent.
+    """A payload that the ledger holds; only :class:`Ledger` makes one, and only one that leaves can be sent.
 
     Attributes:
         payload: the exact bytes.
+        kind: the entry's.
         task_id: of the task that it answers; empty where it answers none.
         sequence: the entry's place, from 1.
         entry_hash: the entry's hash, 32 bytes.
     """
 
     payload: bytes
+    kind: EntryKind
     task_id: str
     sequence: int
     entry_hash: bytes
@@ -49,6 +53,11 @@ class Recorded:
     def __post_init__(self) -> None:
         if self.door is not _DOOR:
             raise TypeError("only a Ledger records a payload")
+
+    @property
+    def leaves(self) -> bool:
+        """Whether it was recorded to leave; not where it was refused, or is a note of the ledger's own."""
+        return self.kind in _LEAVING
 
 
 class Ledger:
@@ -134,19 +143,46 @@ class Ledger:
         Raises:
             LedgerError: it could not be recorded; then it must not leave.
         """
+        return self._append(payload, lambda: (draft, self._keep(payload)))
+
+    def append_judged(self, payload: bytes, judge: Callable[[], EntryDraft]) -> Recorded:
+        """Record ``payload`` as ``judge`` says, and write it to disk meanwhile: judging takes about as long.
+
+        Args:
+            judge: decides, in this thread, what the entry says. It must not append.
+
+        Raises:
+            LedgerError: it could not be recorded, or judged; then it must not leave.
+        """
+        with ThreadPoolExecutor(1, "payload") as pool:
+
+            def judge_meanwhile() -> tuple[EntryDraft, bytes]:
+                kept = pool.submit(self._keep, payload)
+                try:
+                    draft = judge()
+                finally:
+                    wait([kept])  # nobody tidies up under a write
+                return draft, kept.result()
+
+            return self._append(payload, judge_meanwhile)
+
+    def _append(self, payload: bytes, prepare: Callable[[], tuple[EntryDraft, bytes]]) -> Recorded:
+        """Record a payload of which ``prepare`` gives what the entry says and, once it is kept, the digest."""
         with self._guard:
             if self._uncertain:
                 self._recover()
             self._uncertain = True  # from here on there may be a payload that no entry names
             try:
-                return self._record(draft, payload)
+                return self._record(*prepare(), payload)
             except LedgerError:
                 with suppress(LedgerError, DecodeError):  # what cannot be mended now is before the next entry
                     self._recover()
                 raise
 
-    def _record(self, draft: EntryDraft, payload: bytes) -> Recorded:
-        digest = self._payloads.put(payload) if payload else merkle.EMPTY_ROOT  # SHA-256 of nothing
+    def _keep(self, payload: bytes) -> bytes:
+        return self._payloads.put(payload) if payload else merkle.EMPTY_ROOT  # SHA-256 of nothing
+
+    def _record(self, draft: EntryDraft, digest: bytes, payload: bytes) -> Recorded:
         entry = self._entry(draft, payload, digest)
         hashed = merkle.leaf_hash(entry)
         nodes = list(merkle.completed(self._node, self._size, hashed))
@@ -159,7 +195,7 @@ class Ledger:
         note = sign_checkpoint(Checkpoint(self.origin, self._size + 1, root), self._key)
         self._table.insert(self._size + 1, entry, hashed, nodes, note)
         self._advance(hashed, fresh)
-        return Recorded(payload, draft.task_id, self._size, hashed, _DOOR)
+        return Recorded(payload, draft.kind, draft.task_id, self._size, hashed, _DOOR)
 
     def append_note(self, kind: EntryKind, content: Message | bytes, policy_sha256: bytes = b"") -> int:
         """Record something about the ledger itself, which does not leave; return the entry's place.
@@ -192,8 +228,7 @@ class Ledger:
         """
         with self._guard:
             have = self._table.receipted()
-        left = (EntryKind.UPDATE, EntryKind.REASON)
-        waiting = [entry for entry in self.entries() if int(entry.kind) in left and entry.sequence not in have]
+        waiting = [entry for entry in self.entries() if int(entry.kind) in _LEAVING and entry.sequence not in have]
         found = []
         for entry in waiting[-most:]:
             with suppress(LedgerError):
@@ -318,7 +353,7 @@ class Ledger:
     def _recorded(self, entry: ledger_pb2.LedgerEntry) -> Recorded:
         payload = self._payloads.get(entry.payload_sha256)
         hashed = merkle.leaf_hash(entry.SerializeToString(deterministic=True))
-        return Recorded(payload, entry.task_id, entry.sequence, hashed, _DOOR)
+        return Recorded(payload, EntryKind(entry.kind), entry.task_id, entry.sequence, hashed, _DOOR)
 
     def _load(self) -> None:
         """Read where the ledger ends, and check that its last checkpoint is of just that.

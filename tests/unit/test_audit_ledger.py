@@ -8,7 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import replace
 from hashlib import sha256
@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from fedsparse.audit import (
     Checkpoint,
+    EntryDraft,
     EntryKind,
     Ledger,
     Recorded,
@@ -38,6 +39,7 @@ from fedsparse.audit.payloads import is_mark
 from fedsparse.delta import AdapterSpace
 from fedsparse.errors import LedgerError
 from fedsparse.v1 import ledger_pb2, link_pb2
+from tests.unit.federation_samples import eventually
 from tests.unit.samples import (
     LEFT,
     OWNERLESS,
@@ -256,7 +258,7 @@ def test_what_a_crash_left_half_written_does_no_harm(ledger: Ledger, folder: Pat
 
 def test_nobody_makes_a_recorded_payload_by_hand(ledger: Ledger) -> None:
     with pytest.raises(TypeError, match="only a Ledger"):
-        Recorded(b"secret", "task", 1, bytes(32), object())
+        Recorded(b"secret", EntryKind.UPDATE, "task", 1, bytes(32), object())
     with pytest.raises(TypeError, match="only a Ledger"):
         replace(record(ledger), door=None)
 
@@ -712,6 +714,69 @@ def test_what_a_kill_between_payload_and_entry_left_goes_when_the_ledger_is_open
         assert payload_files(folder) == []
         record(ledger)
     assert [path.name for path in payload_files(folder)] == [digest]
+
+
+def judged(ledger: Ledger, judge: Callable[[], EntryDraft], payload: bytes = REASON_PAYLOAD) -> Recorded:
+    return ledger.append_judged(payload, judge)
+
+
+def test_a_payload_comes_to_disk_while_it_is_judged(ledger: Ledger, folder: Path) -> None:
+    def judge() -> EntryDraft:
+        eventually(lambda: payload_files(folder), "the payload is there")
+        assert verify_ledger(folder, None).left_over == (sha256(REASON_PAYLOAD).hexdigest(),)
+        return draft_of(REASON_PAYLOAD, "task", EntryKind.REASON)
+
+    recorded = judged(ledger, judge)
+    assert (recorded.sequence, recorded.kind, recorded.payload) == (1, EntryKind.REASON, REASON_PAYLOAD)
+    assert record(ledger).sequence == 2
+    verdict = verify_ledger(folder, None)
+    assert (verdict.problems, verdict.left_over) == ((OWNERLESS,), ())
+
+
+def test_what_was_judged_empty_keeps_no_file(ledger: Ledger, folder: Path) -> None:
+    assert judged(ledger, lambda: replace(call_draft(EntryKind.REFUSED), rule="malformed"), b"").sequence == 1
+    assert payload_files(folder) == []
+    assert verify_ledger(folder, None).problems == (OWNERLESS,)
+
+
+@pytest.mark.parametrize("error", [LedgerError("no more"), RuntimeError("no more")])
+def test_a_payload_that_could_not_be_judged_leaves_nothing(ledger: Ledger, folder: Path, error: Exception) -> None:
+    def judge() -> EntryDraft:
+        raise error
+
+    with pytest.raises(type(error), match="no more"):
+        judged(ledger, judge, update())
+    assert record(ledger).sequence == 1
+    assert [path.name for path in payload_files(folder)] == [sha256(REASON_PAYLOAD).hexdigest()]
+
+
+def test_a_payload_that_was_judged_and_not_kept_is_not_recorded(
+    ledger: Ledger, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", no_space)
+        with pytest.raises(LedgerError, match="No space left"):
+            judged(ledger, lambda: draft_of(REASON_PAYLOAD, "task", EntryKind.REASON))
+    assert (ledger.size, payload_files(folder)) == (0, [])
+    assert record(ledger).sequence == 1
+
+
+def test_what_a_kill_while_judging_left_goes_when_the_ledger_is_opened(folder: Path) -> None:
+    program = (
+        "import os, signal, sys, time\n"
+        "from tests.unit.test_audit_ledger import Ledger, Path, PEER, REASON_PAYLOAD, eventually, payload_files\n"
+        "folder = Path(sys.argv[1])\n"
+        "def judge():\n"
+        "    eventually(lambda: payload_files(folder), 'the payload')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "Ledger(folder, PEER, 'ise').append_judged(REASON_PAYLOAD, judge)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(folder)], check=False, timeout=60)
+    assert done.returncode == -signal.SIGKILL
+    assert len(payload_files(folder)) == 1
+    with Ledger(folder, PEER, "ise") as ledger:
+        assert payload_files(folder) == []
+        assert record(ledger).sequence == 1
 
 
 def test_a_second_writer_that_is_refused_deletes_nothing(ledger: Ledger, folder: Path) -> None:

@@ -297,6 +297,14 @@ def test_a_push_is_tried_again_with_the_same_bytes_while_the_hub_is_away(
     }
 
 
+def test_what_was_not_recorded_to_leave_is_never_sent(dial: Dial, ledger: Ledger) -> None:
+    hub = ScriptedHub()
+    refused = ledger.append(EntryDraft(EntryKind.REFUSED, "hub:1", b"", task_id="task", rule="norm"), b"payload")
+    with pytest.raises(LinkError, match="entry 1 is REFUSED: it must not leave"):
+        dial(hub).push(refused, ledger)
+    assert hub.heard == []
+
+
 def updates(hub: ScriptedHub) -> list[link_pb2.Update]:
     return [heard for heard in hub.heard if isinstance(heard, link_pb2.Update)]
 
@@ -409,4 +417,4 @@ def test_a_push_on_a_link_that_was_closed_says_so(dial: Dial, recorded: Recorded
 
 def test_nothing_can_be_pushed_that_no_ledger_recorded() -> None:
     with pytest.raises(TypeError, match="only a Ledger records"):
-        Recorded(b"payload", "task", 1, bytes(32), object())
+        Recorded(b"payload", EntryKind.UPDATE, "task", 1, bytes(32), object())

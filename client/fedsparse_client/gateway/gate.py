@@ -100,14 +100,14 @@ class Gate:
                 self._record_refused(about, b"", EgressRefusedError("bytes", "more bytes than the desk takes in"))
             if answer.reason is not Reason.NONE:
                 return self._record_reason(about, RoundUpdate.refusal(task.round, task.version, answer.reason))
-            try:
-                draft = self._judged(lambda: self._inspect(answer, task, space))
-            except EgressRefusedError as error:
-                self._record_refused(about, answer.payload, error)
+            recorded = self._ledger.append_judged(
+                answer.payload, lambda: self._verdict(answer, task, space, about)
+            )
+            if recorded.kind is EntryKind.REFUSED:
                 refusal = RoundUpdate.refusal(task.round, task.version, Reason.REFUSED_BY_GATE)
                 return self._record_reason(about, refusal)
-            _log.info("round %d: %s of %d bytes may leave", task.round, draft.kind.name, len(answer.payload))
-            return self._ledger.append(draft, answer.payload)
+            _log.info("round %d: %s of %d bytes may leave", task.round, recorded.kind.name, len(answer.payload))
+            return recorded
 
     def file_receipt(self, recorded: Recorded, receipt: link_pb2.Receipt) -> None:
         """File the hub's signed word beside the ledger entry it is for."""
@@ -130,6 +130,13 @@ class Gate:
         except Exception as error:
             _log.exception("judging failed on an error that nobody foresaw")
             raise EgressRefusedError(INTERNAL, "the gate could not judge it") from error
+
+    def _verdict(self, answer: Answer, task: RoundTask, space: AdapterSpace, about: EntryDraft) -> EntryDraft:
+        """Return what the ledger says of an answer: what leaves, or that it is refused."""
+        try:
+            return self._judged(lambda: self._inspect(answer, task, space))
+        except EgressRefusedError as error:
+            return self._refused(about, error)
 
     def _inspect(self, answer: Answer, task: RoundTask, space: AdapterSpace) -> EntryDraft:
         """Decode strictly, check that it answers this very task, ask the policy, and say what leaves.
@@ -191,8 +198,11 @@ class Gate:
         return self._ledger.append(draft, payload)
 
     def _record_refused(self, about: EntryDraft, payload: bytes, error: EgressRefusedError) -> None:
+        self._ledger.append(self._refused(about, error), payload)
+
+    def _refused(self, about: EntryDraft, error: EgressRefusedError) -> EntryDraft:
         _log.warning("refused by rule %s: %s", error.rule, error)
-        self._ledger.append(replace(about, kind=EntryKind.REFUSED, rule=error.rule), payload)
+        return replace(about, kind=EntryKind.REFUSED, rule=error.rule)
 
     def _draft(self, kind: EntryKind, **facts: Any) -> EntryDraft:
         return EntryDraft(kind=kind, peer=self._peer, policy_sha256=self._policy.sha256, **facts)

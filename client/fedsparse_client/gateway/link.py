@@ -273,8 +273,10 @@ class Link:
         Raises:
             ReceiptError: it was sent, but the receipt for it is wrong.
             LedgerError: the hub has seen this ledger longer than it is.
-            LinkError: the hub refused it, or this gateway is stopping.
+            LinkError: the hub refused it, it was not recorded to leave, or this gateway is stopping.
         """
+        if not recorded.leaves:
+            raise LinkError(f"entry {recorded.sequence} is {recorded.kind.name}: it must not leave")
         witnessed = ledger.witnessed
         backoff = _FIRST_BACKOFF_SECONDS
         while not self._stop.is_set():
