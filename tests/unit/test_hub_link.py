@@ -24,15 +24,16 @@ import numpy as np
 import pytest
 from fedsparse_client.gateway.link import Link
 from fedsparse_server import calls as calls_module
-from fedsparse_server import hub as hub_module
+from fedsparse_server import service as service_module
 from fedsparse_server import sessions as sessions_module
 from fedsparse_server import superlink as superlink_module
 from fedsparse_server.bell import follow, ring
 from fedsparse_server.calls import HEADER_BYTES
-from fedsparse_server.hub import Hub, listen
+from fedsparse_server.hub import listen
 from fedsparse_server.peers import CALLS_A_MINUTE, Door
 from fedsparse_server.quiet import QuietClients
 from fedsparse_server.receipts import ReceiptBook
+from fedsparse_server.service import Hub
 from fedsparse_server.sessions import MAX_STREAMS, Sessions
 from fedsparse_server.superlink import PulledTask, Shelf, SuperLinkNode
 from flwr.app.message import make_message
@@ -232,7 +233,7 @@ def bench(pki: Pki, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator
     revoked = Revocations(tmp_path / "crl.pem", lambda: credentials.current.roots)
     door = Door(loaded.hub.plants, lambda: credentials.current.roots, revoked)
     sessions = Sessions(lambda: FakeNode(superlink), events, tmp_path / "roster.json", grace=GRACE)  # type: ignore[arg-type,return-value]
-    monkeypatch.setattr(hub_module, "_POLL_SECONDS", 0.1)
+    monkeypatch.setattr(service_module, "_POLL_SECONDS", 0.1)
     hub = Hub(loaded, federation(), door, sessions, receipts, events, QuietClients())
     server, port = listen(hub, loaded, credentials, "mark")
     bench = Bench(tmp_path, pki, superlink, port, receipts, door, sessions, hub)
@@ -637,7 +638,7 @@ def test_a_malformed_session_is_refused(bench: Bench, request_: link_pb2.AttendR
 
 
 def test_a_bell_brings_a_task_at_once(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(hub_module, "_POLL_SECONDS", 3600.0)
+    monkeypatch.setattr(service_module, "_POLL_SECONDS", 3600.0)
     stream, node = bench.attend(bench.stub("kiso"))
     stream.initial_metadata()
     node.waiting.put(pulled_task())
