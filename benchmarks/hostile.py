@@ -39,8 +39,7 @@ FIRST_SEED = 1  # draw 0 was seen, on the same test cells, while the guards were
 
 DEFAULT, ROBUST = "default", "robust"
 GUARDS = {
-    "rule": "trimmed-mean", "strength": 0.34, "weigh_by": "plants", "min_holders": HOSTILE + 1, "max_norm": 3.0,
-    "min_cosine": -0.1,
+    "weigh_by": "plants", "norm_bound": 1.0, "max_norm": 3.0, "min_cosine": -0.1,
 }  # fmt: skip
 POLICIES: dict[str, dict[str, Any]] = {DEFAULT: {}, ROBUST: GUARDS}
 
@@ -58,7 +57,7 @@ class Job:
     hostile: int = HOSTILE
     image_size: int = IMAGE_SIZE
     image_share: float = IMAGE_SHARE
-    version: int = 2  # of the code that decides results, which no other field tells
+    version: int = 3  # of the code that decides results, which no other field tells
     alpha: float = ALPHA
     rounds: int = ROUNDS
 

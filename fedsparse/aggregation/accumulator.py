@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import heapq
 import os
-import statistics
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from io import BufferedReader, BytesIO, RawIOBase
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 
 from fedsparse.aggregation.admission import Admitted
 from fedsparse.aggregation.agreement import Agreement
+from fedsparse.aggregation.bounds import bounded, factors
 from fedsparse.aggregation.holders import Holders, Part
 from fedsparse.aggregation.merging import merge_tensor
 from fedsparse.aggregation.policy import Policy
@@ -205,21 +205,28 @@ class Accumulator:
         """Yield the step tensor by tensor, in the order of the space; see :meth:`result`."""
         updates = self._ordered()
         weights = [policy.weighing(kept.samples) for kept in updates]
-        bounded = _scales([kept.norm for kept in updates], policy.norm_bound)
-        scales = [scale * kept.factor for scale, kept in zip(bounded, updates, strict=True)]
+        whole = factors([kept.norm for kept in updates], policy.norm_bound)
+        scales = [scale * kept.factor for scale, kept in zip(whole, updates, strict=True)]
         total = sum(weights)
+
+        def by_tensor() -> Iterator[tuple[int, list[Part]]]:
+            for position, parts, names in self._by_tensor(updates, weights, scales):
+                yield position, bounded(parts, names, policy.norm_bound)
+
         rule = policy.rule
         if isinstance(rule, ShrunkByData):
-            rule = self._fitted(rule, updates, weights, scales)
-        for position, parts, _ in self._by_tensor(updates, weights, scales):
+            rule = self._fitted(rule, by_tensor(), weights)
+        for position, parts in by_tensor():
             size = self._space.tensors[position].size
             moved, by = merge_tensor(rule, policy.min_holders, parts, size, total)
             if len(moved):
                 yield TensorDelta(position, moved, by)
 
-    def _fitted(self, rule: ShrunkByData, updates: list[_Kept], weights: list[float], scales: list[float]) -> Rule:
+    def _fitted(
+        self, rule: ShrunkByData, by_tensor: Iterator[tuple[int, list[Part]]], weights: list[float]
+    ) -> Rule:
         agreement, total = Agreement(), sum(weights)
-        for position, parts, _ in self._by_tensor(updates, weights, scales):
+        for position, parts in by_tensor:
             for holders in Holders.blocks(parts, self._space.tensors[position].size, total):
                 agreement.add(holders)
         return rule.of(agreement, total**2 / sum(weight**2 for weight in weights))
@@ -252,12 +259,3 @@ class Accumulator:
                 f"the update belongs to the adapter space {space.fingerprint.hex()[:16]}, "
                 f"here the space is {self._space.fingerprint.hex()[:16]}"
             )
-
-
-def _scales(norms: list[float], bound: float | None) -> list[float]:
-    """Return the factor of each update."""
-    if bound is None:
-        return [1.0] * len(norms)
-    positive = [norm for norm in norms if norm > 0]  # who changes nothing has no say in what is much
-    most = bound * statistics.median(positive or [0.0])
-    return [1.0 if norm <= most else most / norm for norm in norms]

@@ -105,8 +105,9 @@ class AggregationSettings(Settings):
             takes in every round what follows from how far the holders agree.
         weigh_by: "samples", as many as a plant claims behind its update, or "plants", all alike.
         max_samples: a plant's claim counts up to so many.
-        norm_bound: an update whose norm is more than so many times the median of the round's is scaled down to it;
-            of fewer than three updates there is no telling which is too large.
+        norm_bound: an update whose norm is more than so many times the median of the round's is scaled down to it,
+            and so is what it says of a tensor beside what the others say of that; of fewer than three there is no
+            telling which is too large.
         min_holders: coordinates that fewer updates hold do not move.
         max_norm: an update whose norm is more than so many times the median of the round's is left out. Limits act
             from four updates on, and leave out fewer than half, the worst first.

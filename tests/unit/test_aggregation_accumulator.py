@@ -139,6 +139,27 @@ def test_an_update_of_a_large_norm_is_scaled_down_to_the_bound() -> None:
     assert accumulator.result(Policy(holders_mean, norm_bound=1000.0)) == accumulator.result(Policy(holders_mean))
 
 
+def test_a_norm_that_is_all_put_on_one_tensor_is_scaled_down_there() -> None:
+    """All four updates are of the same length."""
+    accumulator = Accumulator(SPACE)
+    for value in (3.0, 3.0, 3.0):
+        accumulator.add(admitted(delta({0: {0: 4.0}, 1: {0: value}})))
+    accumulator.add(admitted(delta({1: {0: -5.0}})))
+    assert accumulator.result(Policy(holders_mean)) == delta({0: {0: 4.0}, 1: {0: 1.0}})
+    assert accumulator.result(Policy(holders_mean, norm_bound=1.0)) == delta({0: {0: 4.0}, 1: {0: 1.5}})
+    by_data = accumulator.result(Policy(rule_named("shrunk", "auto"), norm_bound=1.0))
+    assert [float(tensor.values[0]) for tensor in by_data.tensors][1] <= 1.5
+
+
+def test_of_two_updates_none_is_too_long() -> None:
+    accumulator = Accumulator(SPACE)
+    for value in (1.0, 9.0):
+        accumulator.add(admitted(delta({0: {0: value}})))
+    assert accumulator.result(Policy(holders_mean, norm_bound=1.0)) == delta({0: {0: 5.0}})
+    accumulator.add(admitted(delta({1: {0: 1.0}})))  # a third one, and still but two hold tensor 0
+    assert accumulator.result(Policy(holders_mean, norm_bound=1.0)) == delta({0: {0: 1.0}, 1: {0: 1.0}})
+
+
 def test_coordinates_of_too_few_holders_do_not_move() -> None:
     assert both().result(Policy(holders_mean, min_holders=2)) == delta({0: {2: 7.0}})
     assert both().result(Policy(holders_mean, min_holders=3)) == delta({})
