@@ -9,7 +9,7 @@ BIN := $(VENV)/bin
 help: ## say what can be made
 	@grep -E '^[a-z-]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 16
 
-KERNELS := hatch_build.py fedsparse/kernels/_compiled.pyx
+KERNELS := hatch_build.py fedsparse/kernels/_compiled.pyx fedsparse/kernels/_wide.h
 
 $(VENV)/.installed: pyproject.toml constraints.txt $(KERNELS)
 	$(PYTHON) -m venv $(VENV)

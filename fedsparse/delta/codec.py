@@ -235,8 +235,9 @@ def _read_segments(
             raise DeltaError("a segment goes on after it is full")
         closed, last = sum(counts) >= SEGMENT, parts[-1][0]
         found_values = values.read(written, counts, coding, known_canonical=known_canonical)
+        make = TensorDelta._decoded if awaited is None else TensorDelta  # a known support's arrays are not our own
         for (position, where), read in zip(parts, found_values, strict=True):
-            yield TensorDelta(position, where, read)
+            yield make(position, where, read)
         segment = _next_segment(found)
     if awaited is not None and next(awaited, None) is not None:
         raise DeltaError("values of the known support are missing")

@@ -86,7 +86,7 @@ def _rice_plan(coding: IndexCoding, head: bytes, indices: Indices) -> Plan:
 
 
 def read(coding: int, data: memoryview, count: int, shape: Shape, *, known_canonical: bool = False) -> Indices:
-    """Read what the shortest plan of a support of ``count`` coordinates wrote, (count,).
+    """Read what the shortest plan of a support of ``count`` coordinates wrote, (count,), strictly increasing.
 
     Args:
         coding: that it is said to be in.
@@ -104,6 +104,9 @@ def read(coding: int, data: memoryview, count: int, shape: Shape, *, known_canon
     indices = _read(coding, np.frombuffer(data, np.uint8), count, shape, size)
     if len(indices) != count:
         raise DeltaError(f"{len(indices)} coordinates are there, {count} are announced")
+    # Gaps, none below 0, were added up to less than the size; whatever else is added up is looked at.
+    if coding != IndexCoding.GAPS and not kernels.increasing(indices):
+        raise DeltaError("indices must be strictly increasing from 0 on")
     indices.flags.writeable = False  # so that nobody needs a copy to be safe from changes
     if known_canonical:
         return indices

@@ -2,8 +2,9 @@
 """The inner loops in C: what plain.py does, to the bit.
 
 Every index is checked against its array's bounds; where that is switched off, before the loop the lengths are, from
-which its indices follow. Arrays come in as they are, contiguous and of the stated type; what is allocated is as long as the result. Nothing
-here decides what is valid: that is the callers' part, as it is with plain.py.
+which its indices follow. Arrays come in as they are, contiguous and of the stated type; what is allocated is as
+long as the result. Nothing here decides what is valid: that is the callers' part, as it is with plain.py. _wide.h
+has two of the loops once more, for processors with AVX2.
 """
 
 import sys
@@ -18,19 +19,55 @@ if sys.byteorder != "little":
 
 cdef uint32_t LOWEST = 1 << 16  # of a rANS state
 cdef int64_t MOST_COORDINATES = <int64_t>1 << 62
-cdef uint32_t EXPONENT = 0x7F800000, SIGN = <uint32_t>1 << 31  # of a float
+cdef Py_ssize_t MOST_WIDE = 1 << 29  # bytes whose bits have places below 2^32
+cdef uint32_t EXPONENT = 0x7F800000, SIGN = <uint32_t>1 << 31, MAGNITUDE = 0x7FFFFFFF  # of a float
 cdef uint64_t[256] SPREAD  # bit i of a byte, as the lowest bit of byte i
+cdef uint64_t[256] ONES  # the places of a byte's ones, one after another in a byte each
+
+cdef extern from "_wide.h":
+    bint _wide "fedsparse_wide"() noexcept nogil
+    Py_ssize_t _rans_wide "fedsparse_rans"(
+        uint32_t *states, Py_ssize_t width, const uint16_t *words, Py_ssize_t there, Py_ssize_t *used,
+        const uint32_t *packed, const uint64_t *spread, uint8_t *symbols,
+    ) noexcept nogil
+    Py_ssize_t _ones_wide "fedsparse_ones"(
+        const uint8_t *data, Py_ssize_t length, Py_ssize_t *octet, uint8_t *bits, const uint64_t *ones,
+        uint32_t *places, Py_ssize_t ready,
+    ) noexcept nogil
+    void _coordinates_wide "fedsparse_coordinates"(
+        const uint64_t *planes, int k, const uint32_t *places, int64_t skipped, int64_t first, int64_t *result
+    ) noexcept nogil
+
+cdef bint WIDE = _wide()
 
 
-cdef void _spread() noexcept:
-    cdef int octet, bit
+cdef void _fill() noexcept:
+    cdef int octet, bit, there
     for octet in range(256):
-        SPREAD[octet] = 0
+        SPREAD[octet] = ONES[octet] = there = 0
         for bit in range(8):
             SPREAD[octet] |= (<uint64_t>((octet >> bit) & 1)) << (8 * bit)
+            if octet >> bit & 1:
+                ONES[octet] |= <uint64_t>bit << (8 * there)
+                there += 1
 
 
-_spread()
+_fill()
+
+
+cdef int64_t _few(const uint8_t *symbols, Py_ssize_t count, int alphabet, int64_t *result) noexcept nogil:
+    """Count by comparing many symbols at once with each of a few, and return how many are among these."""
+    cdef Py_ssize_t at, i
+    cdef int64_t there = 0
+    cdef uint8_t symbol, some
+    for at in range(0, count, 240):  # no more than a byte can count
+        for symbol in range(alphabet):
+            some = 0
+            for i in range(at, min(at + 240, count)):
+                some += symbols[i] == symbol
+            result[symbol] += some
+            there += some
+    return there
 
 
 def histogram(const uint8_t[::1] symbols, int alphabet):
@@ -39,6 +76,11 @@ def histogram(const uint8_t[::1] symbols, int alphabet):
     cdef int symbol
     found = np.zeros(alphabet, np.int64)
     cdef int64_t[::1] result = found
+    if alphabet < 8 and symbols.shape[0]:
+        among = _few(&symbols[0], symbols.shape[0], alphabet, &result[0])
+        if among != symbols.shape[0]:
+            raise IndexError(f"{symbols.shape[0] - among} symbols are not below {alphabet}")
+        return found
     with nogil:
         for i in range(1024):
             counts[i] = 0
@@ -91,7 +133,7 @@ def rans_decode(
     const uint32_t[::1] plus,
     uint8_t[::1] symbols,
 ):
-    cdef Py_ssize_t lanes = states.shape[0], count = symbols.shape[0], at = 0, lane, width, used = 0
+    cdef Py_ssize_t lanes = states.shape[0], count = symbols.shape[0], at = 0, lane, done, width, used = 0
     cdef Py_ssize_t there = words.shape[0]
     cdef uint32_t[4096] packed  # symbol, slot less start, frequency: 8, 12 and 12 bits
     cdef uint32_t x, low, entry
@@ -104,8 +146,11 @@ def rans_decode(
             packed[lane] = symbol_at[lane] | (plus[lane] & 0xFFF) << 8 | times[lane] << 20
         while at < count:
             width = min(lanes, count - at)
+            done = 0
+            if WIDE:
+                done = _rans_wide(&states[0], width, &words[0], there, &used, packed, SPREAD, &symbols[at])
             if width < there - used:  # a word for each is there: no branch is needed, which would often be wrong
-                for lane in range(width):
+                for lane in range(done, width):
                     x = states[lane]
                     entry = packed[x & 0xFFF]
                     symbols[at + lane] = entry & 0xFF
@@ -114,7 +159,7 @@ def rans_decode(
                     states[lane] = x << (low << 4) | (words[used] & (0 - low))
                     used += low
             else:
-                for lane in range(width):
+                for lane in range(done, width):
                     x = states[lane]
                     entry = packed[x & 0xFFF]
                     symbols[at + lane] = entry & 0xFF
@@ -157,26 +202,29 @@ def digits(const uint8_t[::1] octets, int base, int many, Py_ssize_t count):
 
 def scaled(const uint8_t[::1] symbols, int zero, const float[::1] scales, const int64_t[::1] sizes):
     cdef Py_ssize_t block, i, at = 0, end
-    cdef int integer, peak
+    cdef uint8_t highest, lowest
     cdef float scale
-    values, peaks = np.empty(symbols.shape[0], np.float32), np.empty(sizes.shape[0], np.int64)
+    values, peaks = np.empty(symbols.shape[0], np.float32), np.zeros(sizes.shape[0], np.int64)
     cdef float[::1] value = values
     cdef int64_t[::1] largest = peaks
     if sizes.shape[0] > scales.shape[0]:
         raise IndexError(f"{sizes.shape[0]} blocks, {scales.shape[0]} scales")
     with nogil:
         for block in range(sizes.shape[0]):
-            peak, scale = 0, scales[block]
+            scale = scales[block]
             if not 0 <= sizes[block] <= symbols.shape[0] - at:
                 break
             end = at + sizes[block]
             with boundscheck(False):
                 for i in range(at, end):
-                    integer = symbols[i] - zero
-                    value[i] = <float>integer * scale
-                    peak = max(peak, integer if integer >= 0 else -integer)
+                    value[i] = <float>(symbols[i] - zero) * scale
+                highest, lowest = 0, 255
+                for i in range(at, end):
+                    highest = max(highest, symbols[i])
+                    lowest = min(lowest, symbols[i])
+            if end > at:
+                largest[block] = max(abs(highest - zero), abs(lowest - zero))
             at = end
-            largest[block] = peak
         else:
             block = sizes.shape[0]
     if block != sizes.shape[0] or at != symbols.shape[0]:
@@ -184,12 +232,39 @@ def scaled(const uint8_t[::1] symbols, int zero, const float[::1] scales, const 
     return values, peaks
 
 
+cdef inline uint64_t _square(uint32_t bits, uint32_t exponent) noexcept nogil:
+    """Return the square of a float's significand, an integer of 24 bits."""
+    cdef uint64_t significand = (bits & 0x7FFFFF) | <uint32_t>(exponent > 0) << 23
+    return significand * significand
+
+
+cdef Py_ssize_t _add_alike(const uint32_t *pattern, Py_ssize_t count, uint64_t *sums) noexcept nogil:
+    """Add the squares of blocks of zeros and one magnitude, as ternary ones are; return where that ends."""
+    cdef Py_ssize_t at = 0, end, i
+    cdef uint32_t bits, one = 0, many, other
+    while at < count:
+        end = min(at + 128, count)
+        for i in range(at, end):
+            one = pattern[i] & MAGNITUDE
+            if one:
+                break
+        many = other = 0
+        for i in range(at, end):
+            bits = pattern[i] & MAGNITUDE
+            many += bits == one
+            other |= bits if bits != one else 0
+        if other:
+            break
+        sums[one >> 23] += many * _square(one, one >> 23)
+        at = end
+    return at
+
+
 def squares(const float[::1] values):
     cdef uint64_t[4][256] sums  # four each: neighbours of one exponent need not wait for each other
-    cdef Py_ssize_t i, start, stop, count = values.shape[0]
+    cdef Py_ssize_t i, start, stop, at, count = values.shape[0]
     cdef int j
     cdef uint32_t bits, exponent
-    cdef uint64_t square
     cdef const uint32_t[::1] pattern = np.asarray(values).view(np.uint32)
     high, low = np.zeros(256, np.int64), np.zeros(256, np.int64)
     cdef int64_t[::1] upper = high
@@ -200,17 +275,16 @@ def squares(const float[::1] values):
                 for i in range(256):
                     sums[j][i] = 0
             stop = min(start + (1 << 16), count)
-            for i in range(start, stop - 3, 4):
+            at = start + _add_alike(&pattern[start], stop - start, sums[0])
+            for i in range(at, stop - 3, 4):
                 for j in range(4):
                     bits = pattern[i + j]
                     exponent = bits >> 23 & 0xFF
-                    square = (bits & 0x7FFFFF) | <uint32_t>(exponent > 0) << 23
-                    sums[j][exponent] += square * square
-            for i in range(start + ((stop - start) & ~<Py_ssize_t>3), stop):
+                    sums[j][exponent] += _square(bits, exponent)
+            for i in range(at + ((stop - at) & ~<Py_ssize_t>3), stop):
                 bits = pattern[i]
                 exponent = bits >> 23 & 0xFF
-                square = (bits & 0x7FFFFF) | <uint32_t>(exponent > 0) << 23
-                sums[0][exponent] += square * square
+                sums[0][exponent] += _square(bits, exponent)
             for j in range(4):
                 for i in range(256):
                     upper[i] += sums[j][i] >> 24
@@ -307,17 +381,26 @@ def row_counts(const int64_t[::1] indices, Py_ssize_t height, int64_t columns):
 def row_quotients(
     const int64_t[::1] indices, int64_t columns, const int64_t[::1] counts, const int64_t[::1] widths
 ):
-    cdef Py_ssize_t row, i, at = 0
-    cdef int64_t last, width
+    cdef Py_ssize_t row, i, at = 0, end
+    cdef int64_t width
     cdef uint64_t total = 0
     with nogil:
         for row in range(counts.shape[0]):
-            last = row * columns - 1
             width = widths[row] & 63
-            for i in range(at, at + counts[row]):
-                total += <uint64_t>(indices[i] - last - 1) >> width
-                last = indices[i]
-            at += counts[row]
+            if not 0 <= counts[row] <= indices.shape[0] - at:
+                break
+            if counts[row] == 0:
+                continue
+            end = at + counts[row]
+            total += <uint64_t>(indices[at] - row * columns) >> width
+            with boundscheck(False):
+                for i in range(at + 1, end):
+                    total += (<uint64_t>indices[i] - <uint64_t>indices[i - 1] - 1) >> width
+            at = end
+        else:
+            row = counts.shape[0]
+    if row != counts.shape[0]:
+        raise IndexError(f"the rows have more than {indices.shape[0]} coordinates together")
     return total
 
 
@@ -400,8 +483,35 @@ cdef Py_ssize_t _rest(const uint8_t *data, Py_ssize_t length, Py_ssize_t octet, 
     return there
 
 
+cdef Py_ssize_t _blocks(
+    const uint8_t *data, Py_ssize_t length, int k, Py_ssize_t count, int64_t *last, int64_t *result
+) noexcept nogil:
+    """Read coordinates in whole blocks of 64, with 8 planes at most, and return how many they are.
+
+    Quotients begin after place ``last``, which becomes that of the last one read.
+    """
+    cdef Py_ssize_t octet = (last[0] + 1) >> 3, at = 0, ready = 0, i
+    cdef uint8_t bits = data[octet] & 0xFF << (last[0] + 1 & 7)
+    cdef uint32_t[72] places
+    cdef uint64_t[8] planes
+    cdef int64_t first = 0
+    while count - at >= 64:
+        ready = _ones_wide(data, length, &octet, &bits, ONES, places, ready)
+        if ready < 64:
+            break
+        for i in range(k):
+            planes[i] = _bits_at(data, length, i * count + at)
+        _coordinates_wide(planes, k, places, last[0] + 1, first, result + at)
+        last[0], first = places[63], result[at + 63] + 1
+        ready -= 64
+        for i in range(ready):
+            places[i] = places[64 + i]
+        at += 64
+    return at
+
+
 def rice_decode(const uint8_t[::1] data, int k, Py_ssize_t count, bint cumulative):
-    cdef Py_ssize_t length = data.shape[0], i, at, width, octet, there = 0, start
+    cdef Py_ssize_t length = data.shape[0], i, at, width, octet, there = 0
     cdef uint64_t[64] found
     cdef uint64_t[8] plane
     cdef uint64_t bits, eight, number, total = 0
@@ -413,12 +523,15 @@ def rice_decode(const uint8_t[::1] data, int k, Py_ssize_t count, bint cumulativ
     cdef int64_t[::1] result = numbers
     cdef const uint8_t *octets = &data[0]
     with nogil, boundscheck(False):  # the planes are within the data, as was checked above, and so is every result
-        start = count * k
-        octet, last = start >> 3, start - 1
-        bits = _bits_at(octets, length, 8 * octet) & ~<uint64_t>0 << (start & 7)
+        last = count * k - 1
+        if WIDE and cumulative and k <= 8 and length < MOST_WIDE:
+            there = _blocks(octets, length, k, count, &last, &result[0])
+            total = result[there - 1] + 1 if there else 0
+        octet = (last + 1) >> 3
+        bits = _bits_at(octets, length, 8 * octet) & ~<uint64_t>0 << (last + 1 & 7)
         for i in range(64):
             found[i] = 0
-        for at in range(0, count, 64):
+        for at in range(there, count, 64):
             width = min(64, count - at)
             there += (i := _quotients(octets, length, &octet, &bits, &last, found, width))
             if i < width:
@@ -542,11 +655,11 @@ def steps(
 
 def increasing(const int64_t[::1] indices):
     cdef Py_ssize_t i, count = indices.shape[0]
-    cdef bint wrong = count > 0 and indices[0] < 0
-    with nogil, boundscheck(False):
+    cdef int64_t negative = indices[0] if count else 0
+    with nogil, boundscheck(False):  # a gap's sign is wrong only where that of a coordinate tells as well
         for i in range(1, count):
-            wrong |= indices[i] <= indices[i - 1]
-    return not wrong
+            negative |= indices[i] | (indices[i] - indices[i - 1] - 1)
+    return negative >= 0
 
 
 def unusual(const float[::1] values):

@@ -332,3 +332,11 @@ def test_a_coordinate_beyond_2_to_the_32_comes_back() -> None:
         form = written(support, shape)
         assert len(form[1]) < 20
         assert read(form, len(support), shape) == support
+
+
+def test_coordinates_that_do_not_increase_are_refused_whatever_made_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    coding, data = written(in_rows([1, 3], 7), (9, 7))
+    assert coding is IndexCoding.ROWS
+    monkeypatch.setattr(indices.rows, "from_rows", lambda rows, columns: np.full(len(rows) * columns, 5))
+    with pytest.raises(DeltaError, match="strictly increasing"):
+        indices.read(coding, memoryview(data), 14, (9, 7))

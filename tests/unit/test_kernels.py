@@ -75,11 +75,12 @@ def gaps_of(largest: int) -> st.SearchStrategy[Any]:
 @given(hnp.arrays(np.uint8, st.integers(1, 3000), elements=st.integers(0, 15)))
 def test_histogram(symbols: np.ndarray[Any, Any]) -> None:
     assert same("histogram", symbols, 16)[0].sum() == len(symbols)
+    assert same("histogram", symbols % 3, 3)[0].sum() == len(symbols)
 
 
 @needs_compiled
 @settings(deadline=None)
-@given(hnp.arrays(np.uint8, st.integers(2, 2000), elements=st.integers(0, 15)), st.integers(1, 9))
+@given(hnp.arrays(np.uint8, st.integers(2, 2000), elements=st.integers(0, 15)), st.integers(1, 40))
 def test_what_rans_encodes_is_decoded(symbols: np.ndarray[Any, Any], lanes: int) -> None:
     frequency = frequencies(np.append(symbols, [0, 1]), 16)
     words, states = same("rans_encode", symbols, frequency, starts(frequency), lanes)[:2]
@@ -92,7 +93,7 @@ def test_what_rans_encodes_is_decoded(symbols: np.ndarray[Any, Any], lanes: int)
 
 @needs_compiled
 @given(
-    hnp.arrays(np.uint32, st.integers(1, 9), elements=st.integers(1 << 16, (1 << 32) - 1)),
+    hnp.arrays(np.uint32, st.integers(1, 40), elements=st.integers(1 << 16, (1 << 32) - 1)),
     hnp.arrays(np.uint16, st.integers(0, 200)),
     st.integers(1, 500),
     st.integers(0, 99),
@@ -110,6 +111,23 @@ def test_rans_decodes_any_words_alike(
 
 
 @needs_compiled
+def test_rans_codes_of_many_states_that_end_anywhere_are_decoded_alike() -> None:
+    draw = np.random.default_rng(3)
+    symbols = draw.geometric(0.4, 3000).clip(0, 15).astype(np.uint8)
+    frequency = frequencies(symbols, 16)
+    for lanes in (7, 8, 23, 64):
+        words, states = kernels.rans_encode(symbols, frequency, starts(frequency), lanes)
+        for end in (*range(20), *draw.integers(0, len(words), 50), *range(len(words) - 20, len(words) + 1)):
+            found = []
+            for form in (kernels, plain):
+                own, decoded = states.copy(), np.zeros_like(symbols)
+                used = form.rans_decode(own, words[:end].copy(), *tables(frequency), decoded)
+                found.append((used, decoded.tolist() if used >= 0 else []))
+            assert found[0] == found[1]
+            assert found[0][0] == (len(words) if end == len(words) else -1)
+
+
+@needs_compiled
 @given(
     hnp.arrays(
         np.float32, st.integers(0, 300), elements=st.floats(width=32, allow_nan=False, allow_infinity=False)
@@ -124,6 +142,19 @@ def test_squares_of_more_values_than_are_summed_at_once() -> None:
     draw = np.random.default_rng(8)
     same("squares", (draw.standard_normal(200_001) * 10.0 ** draw.integers(-40, 30, 200_001)).astype(np.float32))
     same("squares", np.full(70_000, np.nextafter(np.float32(2), np.float32(0))))
+
+
+@needs_compiled
+@given(
+    hnp.arrays(np.float32, st.integers(1, 600), elements=st.sampled_from([-1.0, 0.0, 1.0])),
+    hnp.arrays(np.float32, 5, elements=st.floats(0, 2.0**100, width=32)),
+    st.integers(0, 599),
+)
+def test_squares_of_three_values(signs: np.ndarray[Any, Any], scales: np.ndarray[Any, Any], other: int) -> None:
+    values = signs * np.repeat(scales, 128)[: len(signs)]
+    same("squares", values)
+    values[other % len(values)] = 0.3
+    same("squares", values)
 
 
 @needs_compiled
@@ -174,7 +205,7 @@ def test_unary_of_any_bytes(data: np.ndarray[Any, Any], start: int, count: int) 
 
 
 @needs_compiled
-@given(hnp.arrays(np.uint8, st.integers(1, 120)), st.integers(0, 40), st.data())
+@given(hnp.arrays(np.uint8, st.integers(1, 300)), st.integers(0, 40), st.data())
 def test_rice_codes_of_any_bytes(data: np.ndarray[Any, Any], k: int, draw: st.DataObject) -> None:
     count = draw.draw(st.integers(1, max(1, 8 * len(data) // (k + 1))))
     if count * (k + 1) > 8 * len(data):
@@ -198,7 +229,24 @@ def test_what_is_rice_coded_is_decoded(numbers: np.ndarray[Any, Any], k: int) ->
 
 
 @needs_compiled
-@given(hnp.arrays(np.int64, st.integers(0, 40), elements=st.integers(-2, 60)))
+@pytest.mark.parametrize("k", range(10))
+def test_rice_codes_of_many_numbers_that_end_anywhere_are_decoded_alike(k: int) -> None:
+    draw = np.random.default_rng(k)
+    numbers = (draw.exponential(1.4 * 2**k, 1000) * 50.0 ** (draw.random(1000) < 0.01)).astype(np.int64)
+    code = np.frombuffer(rice.encode(numbers, k), np.uint8)
+    least = -(-1000 * (k + 1) // 8)
+    for end in (least, *draw.integers(least, len(code), 50), *range(len(code) - 20, len(code) + 1)):
+        for data in (code[:end], np.append(code[:end], np.uint8(0)), np.append(code[:end], np.uint8(9))):
+            found = []
+            for form in (kernels, plain):
+                read, there = form.rice_decode(data, k, 1000, True)
+                found.append((there, read.tolist() if there >= 1000 else []))
+            assert found[0] == found[1]
+    assert found[0][1] == (np.cumsum(numbers + 1) - 1).tolist()
+
+
+@needs_compiled
+@given(hnp.arrays(np.int64, st.integers(0, 40), elements=st.integers(-2, 60) | st.just(2**63 - 1)))
 def test_increasing(indices: np.ndarray[Any, Any]) -> None:
     for candidate in (indices, np.unique(indices)):
         right = all(a < b for a, b in zip([-1, *candidate.tolist()], candidate.tolist(), strict=False))
@@ -288,6 +336,14 @@ def test_what_lies_outside_an_array_is_an_error_and_no_crash() -> None:
         kernels.row_counts(np.array([5]), 1, 2)
     with pytest.raises(IndexError):
         kernels.row_quotients(np.zeros(2, np.int64), 1, np.array([9]), np.array([1]))
+    with pytest.raises(IndexError):
+        kernels.row_quotients(np.zeros(2, np.int64), 1, np.array([1, -1]), np.array([1, 1]))
+    with pytest.raises(IndexError):
+        kernels.row_quotients(np.zeros(2, np.int64), 1, np.array([1, 1]), np.array([1]))
+    with pytest.raises(IndexError):
+        kernels.histogram(np.array([3], np.uint8), 3)
+    with pytest.raises(IndexError):
+        kernels.histogram(np.array([16], np.uint8), 16)
     with pytest.raises(IndexError):
         kernels.rans_encode(np.array([7], np.uint8), np.ones(2, np.uint32), np.zeros(2, np.uint32), 1)
     with pytest.raises(ZeroDivisionError):
