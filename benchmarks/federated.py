@@ -2,7 +2,8 @@
 
 Every arm has the same plants, rounds and local training (loss, passes, falling rates, head). Each chooses among
 learning rates by itself, on another draw, without the samples that are tested on in the end; but holders' mean and
-shared mask take the default's. FLASC's server adds the mean, as the others do. Accuracy is the mean over the last
+shared mask take that of the default without momentum. FLASC's server adds the mean, as the others do, and none of
+them has momentum but the default. Accuracy is the mean over the last
 rounds, because it jumps from round to round where plants differ. Finished jobs are kept in --archive: an
 interrupted run goes on where it stopped, one after a change of the code begins anew; --seeds 1 gives a first
 picture.
@@ -52,6 +53,7 @@ class Arm:
 
     Attributes:
         rule: changes to ``[aggregation]``.
+        plain: the server takes what is merged, whatever it does by default.
         rate_of: the arm whose learning rate it takes, its own by default.
     """
 
@@ -59,6 +61,7 @@ class Arm:
     method: Method
     family: Family
     rule: tuple[tuple[str, Any], ...] = ()
+    plain: bool = True
     rate_of: str = ""
 
     @property
@@ -67,12 +70,14 @@ class Arm:
         return self.rate_of or self.name
 
 
-DEFAULT = Arm("fedsparse (default)", "merged", "sparse")
+DEFAULT = Arm("fedsparse (default)", "merged", "sparse", plain=False)
+PLAIN = Arm("the same without momentum", "merged", "sparse")
 ARMS = (
     DEFAULT,
-    Arm("holders' mean", "merged", "sparse", (("rule", "holders-mean"),), DEFAULT.name),
+    PLAIN,
+    Arm("holders' mean", "merged", "sparse", (("rule", "holders-mean"),), rate_of=PLAIN.name),
     Arm("zero-fill", "merged", "sparse", (("rule", "zero-fill"),)),
-    Arm("shared mask", "voted", "sparse", (("rule", "holders-mean"),), DEFAULT.name),
+    Arm("shared mask", "voted", "sparse", (("rule", "holders-mean"),), rate_of=PLAIN.name),
     Arm("FLASC", "flasc", "lora"),
     Arm("FedAvg, LoRA", "averaged", "lora"),
     Arm("FedAvg, all adapted weights", "averaged", "dense"),
@@ -194,7 +199,8 @@ def job_of(arm: Arm, problem: Name, data: str, rate: float, **where: Any) -> Job
     """Return the job of an arm; what does not matter to it is left out, so that it is done once."""
     merges = arm.method in ("merged", "voted")
     rule = config.AggregationSettings(**dict(arm.rule)).model_dump() if merges else {}
-    server = config.ServerSettings().model_dump() if merges else {}
+    steps = config.ServerSettings() if arm.plain else config.server_defaults("delta", TASKS[problem])
+    server = steps.model_dump() if merges else {}
     if arm.method == "central":
         where |= {"plants": PLANTS[0], "alpha": ALPHAS[-1]}  # all the samples, whoever has them
     adapter: dict[str, Any] = {"kind": "lora" if arm.family == "lora" else "delta"}
@@ -269,7 +275,7 @@ def main() -> None:
         "rates_to_choose_from": RATES,
         "rates": [[*key, rate] for key, rate in rates.items()],
         "default": config.AggregationSettings().model_dump(),
-        "server": config.ServerSettings().model_dump(),
+        "server": {name: config.server_defaults("delta", task).model_dump() for name, task in TASKS.items()},
         "wall_seconds": round(time.monotonic() - started, 1),
     }
     report(results, [arm.name for arm in ARMS], LAST, settings)
