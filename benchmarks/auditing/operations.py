@@ -15,8 +15,9 @@ from fedsparse.errors import LedgerError
 from tests.unit.samples import REASON_PAYLOAD, delta, draft_of, update
 
 PLANT = "ise"
-APPEND, EMPTYING, RECEIPT, ERASE = (
+APPEND, JUDGED, EMPTYING, RECEIPT, ERASE = (
     "an update recorded",
+    "an update written by a thread of its own while it is judged, and recorded",
     "an update recorded, after which SQLite empties its log",
     "a receipt filed",
     "a payload erased",
@@ -35,6 +36,8 @@ def prepare(name: str, ledger: Ledger, folder: Path) -> Callable[[], Recorded | 
     if name == EMPTYING:
         ledger._table._database.execute("PRAGMA wal_autocheckpoint=1")
     payload = update(delta({0: {3: 2.5}}), round=6)
+    if name == JUDGED:
+        return partial(ledger.append_judged, payload, lambda: draft_of(payload, "task-e"))
     return partial(ledger.append, draft_of(payload, "task-e"), payload)
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 MARK = "sched_yield"
 """The call by which the process says that what counts is over."""
 _WAITING = ("rt_sigtimedwait", "restart_syscall")
-_CALL = re.compile(r"^(?:\d+ +)?(\w+)\((.*)$")
+_CALL = re.compile(r"^(\d+) +(\w+)\((.*)$")
 _ATTACHED = "attached"
 
 
@@ -22,10 +22,12 @@ class Call:
     """One system call of a trace.
 
     Attributes:
+        thread: who made it.
         name: e.g. "openat".
         said: arguments and result, file descriptors with their paths.
     """
 
+    thread: int
     name: str
     said: str
 
@@ -46,15 +48,15 @@ def why_not() -> str | None:
 
 @contextmanager
 def traced(pid: int, log: Path, inject: str | None = None) -> Iterator[None]:
-    """Trace a process from now on until it ends; on leaving, the log is complete.
+    """Trace a process, with the threads that it starts, until it ends; on leaving, the log is complete.
 
     Args:
-        inject: what strace's -e inject= takes.
+        inject: what strace's -e inject= takes; a call's number counts by thread.
 
     Raises:
         RuntimeError: it cannot be traced.
     """
-    words = ["strace", "-p", str(pid), "-y", "-s", "64", "-o", str(log)]
+    words = ["strace", "-f", "-p", str(pid), "-y", "-s", "64", "-o", str(log)]
     with subprocess.Popen(
         [*words, *(() if inject is None else ("-e", f"inject={inject}"))], stderr=subprocess.PIPE, text=True
     ) as tracer:
@@ -75,17 +77,17 @@ def read_calls(log: Path) -> list[Call]:
     for line in log.read_text(errors="replace").splitlines():
         if (match := _CALL.match(line)) is None:
             continue
-        if match[1] == MARK:
+        if match[2] == MARK:
             return found
-        if match[1] in _WAITING:  # for the start; whether it is seen depends on the moment
+        if match[2] in _WAITING:  # for the start; whether it is seen depends on the moment
             continue
-        found.append(Call(match[1], match[2]))
+        found.append(Call(int(match[1]), match[2], match[3]))
     return found
 
 
 def ending(log: Path) -> str:
     """Return how the process ended, e.g. "exited with 0" or "killed by SIGKILL"."""
-    found = re.findall(r"^\+\+\+ (.*) \+\+\+$", log.read_text(errors="replace"), re.MULTILINE)
+    found = re.findall(r"^\d+ +\+\+\+ (.*) \+\+\+$", log.read_text(errors="replace"), re.MULTILINE)
     return found[-1] if found else "nobody saw it end"
 
 

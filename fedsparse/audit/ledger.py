@@ -157,7 +157,10 @@ class Ledger:
         with ThreadPoolExecutor(1, "payload") as pool:
 
             def judge_meanwhile() -> tuple[EntryDraft, bytes]:
-                kept = pool.submit(self._keep, payload)
+                try:
+                    kept = pool.submit(self._keep, payload)
+                except RuntimeError as error:
+                    raise LedgerError(f"the ledger cannot write while judging: {error}", "Free memory") from error
                 try:
                     draft = judge()
                 finally:

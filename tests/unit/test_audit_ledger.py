@@ -721,9 +721,11 @@ def judged(ledger: Ledger, judge: Callable[[], EntryDraft], payload: bytes = REA
 
 
 def test_a_payload_comes_to_disk_while_it_is_judged(ledger: Ledger, folder: Path) -> None:
+    name = sha256(REASON_PAYLOAD).hexdigest()
+
     def judge() -> EntryDraft:
-        eventually(lambda: payload_files(folder), "the payload is there")
-        assert verify_ledger(folder, None).left_over == (sha256(REASON_PAYLOAD).hexdigest(),)
+        eventually((folder / "payloads" / name).exists, "the payload is there")
+        assert verify_ledger(folder, None).left_over == (name,)
         return draft_of(REASON_PAYLOAD, "task", EntryKind.REASON)
 
     recorded = judged(ledger, judge)
@@ -761,13 +763,27 @@ def test_a_payload_that_was_judged_and_not_kept_is_not_recorded(
     assert record(ledger).sequence == 1
 
 
+def test_where_no_thread_can_be_had_nothing_is_recorded(
+    ledger: Ledger, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(threading.Thread, "start", refused)
+        with pytest.raises(LedgerError, match="cannot write while judging: can't start new thread"):
+            judged(ledger, lambda: draft_of(REASON_PAYLOAD, "task", EntryKind.REASON))
+    assert (ledger.size, payload_files(folder)) == (0, [])
+    assert record(ledger).sequence == 1
+
+
 def test_what_a_kill_while_judging_left_goes_when_the_ledger_is_opened(folder: Path) -> None:
     program = (
         "import os, signal, sys, time\n"
-        "from tests.unit.test_audit_ledger import Ledger, Path, PEER, REASON_PAYLOAD, eventually, payload_files\n"
+        "from tests.unit.test_audit_ledger import Ledger, Path, PEER, REASON_PAYLOAD, eventually, sha256\n"
         "folder = Path(sys.argv[1])\n"
         "def judge():\n"
-        "    eventually(lambda: payload_files(folder), 'the payload')\n"
+        "    eventually((folder / 'payloads' / sha256(REASON_PAYLOAD).hexdigest()).exists, 'the payload')\n"
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "Ledger(folder, PEER, 'ise').append_judged(REASON_PAYLOAD, judge)\n"
     )
