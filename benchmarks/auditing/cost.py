@@ -1,4 +1,8 @@
-"""What the gate costs: an update of a megabyte judged and recorded, and a long ledger verified, on one core."""
+"""What the gate costs: an update of a megabyte judged and recorded, and a long ledger verified, on one core.
+
+A machine that others use as well is slower for seconds at a time. So there are several turns, seconds apart; what
+is claimed is of the quietest, and the median of all stands beside it.
+"""
 
 from __future__ import annotations
 
@@ -40,11 +44,12 @@ from fedsparse.delta import (
 )
 from fedsparse.v1 import link_pb2
 
-SEED, REPEATS, ENTRIES = 7, 25, 100_000
+SEED, TURNS, REPEATS, ENTRIES = 7, 10, 15, 100_000
 _TRAINING = TrainingSettings(
     density=1.0, epochs=1, batch_size=8, learning_rate=1e-3, head_learning_rate=1e-3, seed=SEED
 )
 _SIDE, _MOST_BYTES = 4096, 1 << 24
+_PAUSE_SECONDS = 2.0
 _VALUES = {  # so many that an update has about a megabyte
     ValueCoding.FP32: 230_000,
     ValueCoding.BF16: 380_000,
@@ -60,7 +65,7 @@ def run(folder: Path) -> Part:
         rows, claims = _gate(folder)
         speed = measure(ENTRIES)
     rows += [dict(row) for row in speed.rows]
-    settings = {"seed": SEED, "repeats": REPEATS, "entries": ENTRIES, "cores": 1}
+    settings = {"seed": SEED, "turns": TURNS, "repeats": REPEATS, "entries": ENTRIES, "cores": 1}
     return Part("cost", settings, rows, [*claims, *speed.claims])
 
 
@@ -77,28 +82,34 @@ def _one_core() -> Iterator[None]:
 
 def _gate(folder: Path) -> tuple[list[dict[str, Any]], list[Claim]]:
     space = AdapterSpace(bytes(range(32)), tuple(TensorSpec(name, (_SIDE, _SIDE)) for name in ("a", "b")))
+    updates = {coding: _updates(space, coding, count) for coding, count in _VALUES.items()}
+    turns: dict[ValueCoding, list[tuple[float, float]]] = {coding: [] for coding in updates}
+    for turn in range(TURNS):
+        for coding, (payloads, task) in updates.items():
+            with Ledger(folder / f"{coding.name.lower()}-{turn}", bytes(32), "kiso") as ledger:
+                ledger.set_space(space)
+                gate = Gate(EgressPolicy(_policy()), ledger, "hub.example:9443")
+                decisions = (gate.decide(Answer(task, one), space) for one in payloads)
+                whole = _median(partial(next, decisions))
+            turns[coding].append((whole, _median(partial(_inspect, payloads[0], space))))
+        time.sleep(_PAUSE_SECONDS)
     rows, claims = [], []
-    for coding, count in _VALUES.items():
-        payloads, task = _updates(space, coding, count)
-        payload = payloads[0]
-        with Ledger(folder / coding.name.lower(), bytes(32), "kiso") as ledger:
-            ledger.set_space(space)
-            gate = Gate(EgressPolicy(_policy()), ledger, "hub.example:9443")
-            decisions = (gate.decide(Answer(task, one), space) for one in payloads)
-            whole = _median(partial(next, decisions))
-        inspected = _median(partial(_inspect, payload, space))
+    for coding, (payloads, _) in updates.items():
+        size = len(payloads[0])
+        quietest, inspected = min(turns[coding])
         rows.append(
             {
                 "values as": coding.name.lower(),
-                "bytes": len(payload),
-                "values": count,
+                "bytes": size,
+                "values": _VALUES[coding],
                 "decoded strictly, ms": inspected * 1e3,
-                "judged and recorded, ms": whole * 1e3,
-                "MB/s": len(payload) / whole / 1e6,
+                "judged and recorded, ms": quietest * 1e3,
+                "the same, median of all turns, ms": statistics.median(whole for whole, _ in turns[coding]) * 1e3,
+                "MB/s": size / quietest / 1e6,
             }
         )
-        claims.append(_time_claim(coding, whole, len(payload)))
-        claims.append(_rate_claim(coding, len(payload) / whole / 1e6))
+        claims.append(_time_claim(coding, quietest, size))
+        claims.append(_rate_claim(coding, size / quietest / 1e6))
     return rows, claims
 
 
@@ -140,9 +151,11 @@ def _median(step: Callable[[], object]) -> float:
 
 def _time_claim(coding: ValueCoding, seconds: float, size: int) -> Claim:
     per_megabyte = seconds * 1e3 / (size / 1e6)
-    name = f"gate, per megabyte of an update in {coding.name.lower()}: decoded, judged, recorded"
+    name = f"gate, per megabyte in {coding.name.lower()}: decoded, judged, recorded, in the quietest turn"
     return Claim(name, per_megabyte, "≤ 10", "ms", per_megabyte <= 10)
 
 
 def _rate_claim(coding: ValueCoding, rate: float) -> Claim:
-    return Claim(f"gate, inspected in {coding.name.lower()}", rate, "≥ 100", "MB/s", rate >= 100)
+    return Claim(
+        f"gate, inspected in {coding.name.lower()}, in the quietest turn", rate, "≥ 100", "MB/s", rate >= 100
+    )
