@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
@@ -20,19 +20,28 @@ Result = Mapping[str, Any]
 Row = dict[str, Any]
 
 
-def report(results: Sequence[Result], arms: Sequence[str], last: int, settings: Mapping[str, Any]) -> None:
+def report(
+    results: Sequence[Result],
+    arms: Sequence[str],
+    last: int,
+    settings: Mapping[str, Any],
+    variants: Collection[str] = (),
+) -> None:
     """Print the tables, write results/federated.json and results/federated.svg.
 
     Args:
         results: one per arm, problem, plants, alpha and seed, with what was found.
         arms: their order; the first is the default.
         last: rounds whose accuracies are averaged.
+        variants: arms that are told, and that nothing is claimed against.
     """
     rows = _rows(results, last)
     for problem in sorted({row["problem"] for row in rows}):
         _print(problem, [row for row in rows if row["problem"] == problem], arms)
-    write_plot(rows, arms, RESULTS / "federated.svg")
-    write_report("federated", settings, rows, _claims(results, arms, last))
+    rivals = [arm for arm in arms if arm not in variants]
+    write_plot([row for row in rows if row["arm"] in rivals], rivals, RESULTS / "federated.svg")
+    compared = [one for one in results if one["arm"] in rivals]
+    write_report("federated", settings, rows, _claims(compared, rivals, last))
 
 
 def _score(result: Result, last: int) -> float:
@@ -84,7 +93,9 @@ def _print(problem: str, rows: Sequence[Row], arms: Sequence[str]) -> None:
         "arm", *(f"{plants} plants, α {alpha:g}" for plants, alpha in columns), "up", "down", title=title
     )
     for arm in arms:
-        here = [by[arm, *column] for column in columns]
+        here = [by[arm, *column] for column in columns if (arm, *column) in by]
+        if not here:
+            continue
         cells = [_cell(row) for row in here]
         table.add_row(arm, *cells, *(_bytes(here, key) for key in ("bytes_up", "bytes_down")))
     Console(highlight=False, width=150).print(table)

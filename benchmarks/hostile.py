@@ -1,9 +1,8 @@
 """Federations in which two of ten plants are hostile: what is left of the accuracy, as by default and with guards.
 
-Solar cells at a small size, plants unlike by class and cell type. The guards demand one holder more than there are
-hostile plants, whose number an operator has to assume. What is lost is told against the better of both settings
-among honest plants; how far the patch turns defective cells sound, against the same settings among honest plants.
-Finished jobs are kept below --work.
+Solar cells at a small size, plants unlike by class and cell type. What is lost is told against the better of both
+settings among honest plants; how far the patch turns defective cells sound, against the same settings among honest
+plants. Finished jobs are kept below --work.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ from fedsparse.training import Evaluator
 PLANTS, HOSTILE, ALPHA, ROUNDS, LAST = 10, 2, 0.5, 10, 3
 IMAGE_SIZE, IMAGE_SHARE, LEAST, RATE = 64, 0.3, 4, 3e-2
 MOST_LOST = 2.0  # points
-FIRST_SEED = 1  # draw 0 was seen, on the same test cells, while the guards were chosen
+FIRST_SEED = 1  # draws 0 and 10 were seen, on the same test cells, while the guards were chosen
 
 DEFAULT, ROBUST = "default", "robust"
 GUARDS = {

@@ -124,6 +124,8 @@ def run(folder: Path) -> Part:
     disk = full_disk.try_out(folder / "disk")
     notes += [
         *disk.notes,
+        "Where a thread of its own writes, a fault strikes at its place in either thread; calls for memory and "
+        "locks, whose number is up to chance there, are not struck.",
         "A kill ends the process, not the machine: that what was written survives a loss of power is shown by the "
         "order of calls alone (written, synced, then forwarded), on a disk that keeps what it says it has synced.",
     ]

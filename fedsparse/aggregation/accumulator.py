@@ -205,13 +205,14 @@ class Accumulator:
         """Yield the step tensor by tensor, in the order of the space; see :meth:`result`."""
         updates = self._ordered()
         weights = [policy.weighing(kept.samples) for kept in updates]
-        whole = factors([kept.norm for kept in updates], policy.norm_bound)
-        scales = [scale * kept.factor for scale, kept in zip(whole, updates, strict=True)]
+        scales = factors([kept.norm for kept in updates], policy.norm_bound)
         total = sum(weights)
 
         def by_tensor() -> Iterator[tuple[int, list[Part]]]:
             for position, parts, names in self._by_tensor(updates, weights, scales):
-                yield position, bounded(parts, names, policy.norm_bound)
+                held = bounded(parts, len(updates), policy.norm_bound)
+                late = (updates[name].factor for name in names)
+                yield position, [part.times(factor) for part, factor in zip(held, late, strict=True)]
 
         rule = policy.rule
         if isinstance(rule, ShrunkByData):
@@ -242,8 +243,7 @@ class Accumulator:
                 if parts:
                     yield position, parts, names
                 position, parts, names = tensor.tensor, [], []
-            values = tensor.values if scales[number] == 1 else tensor.values * np.float32(scales[number])
-            parts.append(Part(tensor.indices, values, weights[number]))
+            parts.append(Part(tensor.indices, tensor.values, weights[number]).times(scales[number]))
             names.append(number)
         if parts:
             yield position, parts, names

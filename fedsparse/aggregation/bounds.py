@@ -7,11 +7,8 @@ out.
 
 from __future__ import annotations
 
-import math
 import statistics
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import replace
 
 import numpy as np
 
@@ -34,23 +31,18 @@ def factors(norms: Sequence[float], bound: float | None) -> list[float]:
     return [1.0 if norm <= most else most / norm for norm in norms]
 
 
-def bounded(parts: Sequence[Part], names: Sequence[int], bound: float | None) -> list[Part]:
-    """Return the parts of a tensor, each update's scaled down as a whole where it is too long.
+def bounded(parts: Sequence[Part], updates: int, bound: float | None) -> list[Part]:
+    """Return the updates' parts of a tensor, the longer ones scaled down if most of the updates hold it.
+
+    Of a tensor that few hold, a few that lie could set the median, and take what others say away: more than two
+    thirds must hold it, of whom those are not the half as long as they are less than a third of all.
 
     Args:
-        parts: of the updates; one update may have several.
-        names: whose each part is.
+        parts: one of each update that holds the tensor.
+        updates: how many there are in the round.
         bound: as for :func:`factors`.
     """
-    if bound is None:
+    if bound is None or 3 * len(parts) <= 2 * updates:
         return list(parts)
-    squares = defaultdict[int, float](float)
-    for part, name in zip(parts, names, strict=True):
-        squares[name] += float(np.square(part.values, dtype=np.float64).sum())
-    found = factors([math.sqrt(square) for square in squares.values()], bound)
-    by_name = dict(zip(squares, found, strict=True))
-    return [_scaled(part, by_name[name]) for part, name in zip(parts, names, strict=True)]
-
-
-def _scaled(part: Part, factor: float) -> Part:
-    return part if factor == 1 else replace(part, values=part.values * np.float32(factor))
+    norms = [float(np.square(part.values, dtype=np.float64).sum() ** 0.5) for part in parts]
+    return [part.times(factor) for part, factor in zip(parts, factors(norms, bound), strict=True)]

@@ -37,7 +37,7 @@ class Policy:
         rule: from a coordinate's holders to its step.
         weighing: from claimed samples to weight.
         norm_bound: an update whose norm is larger than so many times the median of the round's is scaled down to
-            that, and so is its part of a tensor beside the others' parts; None leaves all as they are. See
+            that, and so is its part of a tensor that most hold; from three on; None leaves all as they are. See
             :mod:`fedsparse.aggregation.bounds`.
         min_holders: coordinates that fewer updates hold do not move.
         limits: updates that look otherwise are left out; see :meth:`Accumulator.reviewed`.

@@ -88,6 +88,7 @@ class Ledger:
         self._peer_fingerprint = peer_fingerprint
         self._guard = threading.RLock()
         self._uncertain = False
+        self._judging = False
         try:
             (folder / "payloads").mkdir(parents=True, exist_ok=True)
             (folder / "spaces").mkdir(exist_ok=True)
@@ -154,16 +155,18 @@ class Ledger:
         Raises:
             LedgerError: it could not be recorded, or judged; then it must not leave.
         """
-        with ThreadPoolExecutor(1, "payload") as pool:
+        with self._guard, ThreadPoolExecutor(1, "payload") as pool:
 
             def judge_meanwhile() -> tuple[EntryDraft, bytes]:
                 try:
                     kept = pool.submit(self._keep, payload)
                 except RuntimeError as error:
-                    raise LedgerError(f"the ledger cannot write while judging: {error}", "Free memory") from error
+                    raise LedgerError(f"the ledger cannot write while judging: {error}") from error
+                self._judging = True
                 try:
                     draft = judge()
                 finally:
+                    self._judging = False
                     wait([kept])  # nobody tidies up under a write
                 return draft, kept.result()
 
@@ -172,6 +175,8 @@ class Ledger:
     def _append(self, payload: bytes, prepare: Callable[[], tuple[EntryDraft, bytes]]) -> Recorded:
         """Record a payload of which ``prepare`` gives what the entry says and, once it is kept, the digest."""
         with self._guard:
+            if self._judging:
+                raise LedgerError("nothing can be recorded while a payload is judged")
             if self._uncertain:
                 self._recover()
             self._uncertain = True  # from here on there may be a payload that no entry names

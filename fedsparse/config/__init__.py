@@ -20,7 +20,6 @@ from fedsparse.config.federation import (
     RuleName,
     ServerSettings,
     TrainingDefaults,
-    server_defaults,
     training_defaults,
 )
 from fedsparse.config.identity import IdentitySettings
@@ -97,7 +96,6 @@ __all__ = [
     "from_options",
     "load",
     "require_source",
-    "server_defaults",
     "training_defaults",
     "zone_of",
 ]

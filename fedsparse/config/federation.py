@@ -106,8 +106,8 @@ class AggregationSettings(Settings):
         weigh_by: "samples", as many as a plant claims behind its update, or "plants", all alike.
         max_samples: a plant's claim counts up to so many.
         norm_bound: an update whose norm is more than so many times the median of the round's is scaled down to it,
-            and so is what it says of a tensor beside what the others say of that; of fewer than three there is no
-            telling which is too large.
+            and so is what it says of a tensor that more than two thirds of the updates hold, beside what those
+            say; of fewer than three there is no telling which is too large.
         min_holders: coordinates that fewer updates hold do not move.
         max_norm: an update whose norm is more than so many times the median of the round's is left out. Limits act
             from four updates on, and leave out fewer than half, the worst first.
@@ -157,11 +157,10 @@ class ServerSettings(Settings):
 
     Attributes:
         optimiser: "none" takes what is merged; "momentum" (FedAvgM), "adam" and "yogi" (FedAdam, FedYogi) keep
-            moments of the coordinates that rounds name; by default "momentum" for delta on texts, else "none".
+            moments of the coordinates that rounds name.
         learning_rate: what the optimiser's step is multiplied by. Momentum adds steps up, to 1 / (1 - beta1) of
             them: 1 - beta1 makes up for it; adam and yogi need a small one, such as 1e-2.
-        beta1: how much of the first moment stays from round to round; by default 0.9, and 0.7 where momentum is
-            the default.
+        beta1: how much of the first moment stays from round to round.
         beta2: the same of the second, for adam and yogi.
         tau: keeps their steps from growing where the second moment is small.
         value_coding: how a step's values are written, for all plants alike, by default "ternary" for delta and
@@ -273,19 +272,6 @@ def _by(kind: str, task: str) -> dict[str, Any]:
     return {"density": DENSITY_BY_KIND[kind], **_BY_KIND[kind], **_BY_TASK[task], **more}
 
 
-def server_defaults(kind: str, task: str) -> ServerSettings:
-    """Return how the server steps where federation.toml does not say; arguments: see :func:`training_defaults`."""
-    return ServerSettings(**_server_by(kind, task))
-
-
-# Over texts plants take few steps a round, and momentum makes up for it; on images it changes nothing (README,
-# "What happens when plants differ").
-def _server_by(kind: str, task: str) -> dict[str, Any]:
-    if kind != "delta":
-        return {"value_coding": "int8"}
-    return {"optimiser": "momentum", "beta1": 0.7} if task == "text-classification" else {}
-
-
 def with_training(raw: Any, table: str, key: str) -> Any:
     """Fill in of ``training`` and ``server`` what suits the adapter's kind and the task, unless it is given.
 
@@ -298,11 +284,9 @@ def with_training(raw: Any, table: str, key: str) -> Any:
         return raw
     kind = _told(raw.get("adapter"), "kind", "delta")
     task = _told(raw.get(table), key, "image-classification")
-    server = _server_by(kind, task)
-    if _told(raw.get("server"), "optimiser", ""):
-        server.pop("beta1", None)  # which suits another optimiser
+    coding = {} if kind == "delta" else {"value_coding": "int8"}
     return {**raw, "training": _over(_by(kind, task), raw.get("training")),
-            "server": _over(server, raw.get("server"))}  # fmt: skip
+            "server": _over(coding, raw.get("server"))}  # fmt: skip
 
 
 def _over(defaults: dict[str, Any], given: Any) -> Any:

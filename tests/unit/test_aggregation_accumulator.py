@@ -151,6 +151,24 @@ def test_a_norm_that_is_all_put_on_one_tensor_is_scaled_down_there() -> None:
     assert [float(tensor.values[0]) for tensor in by_data.tensors][1] <= 1.5
 
 
+def test_two_that_lie_do_not_take_away_what_a_lone_honest_one_says_of_a_tensor() -> None:
+    accumulator = Accumulator(SPACE)
+    accumulator.add(admitted(delta({0: {0: 1.0}, 1: {0: 1.0}})))
+    for number in range(1, 8):
+        accumulator.add(admitted(delta({0: {number: 1.5}})))
+    for little in (1e-30, 2e-30):
+        accumulator.add(admitted(delta({0: {9: 1.5}, 1: {0: little}})))
+    _, moved = accumulator.result(Policy(zero_fill, by_plant, norm_bound=1.0)).tensors
+    assert moved.values.tolist() == pytest.approx([0.1])
+
+
+def test_a_late_update_is_judged_as_it_is_and_counts_in_part() -> None:
+    accumulator = Accumulator(SPACE)
+    for index, factor in ((0, 1.0), (1, 0.5), (2, 0.25)):
+        accumulator.add(admitted(delta({0: {index: 4.0}})), factor)
+    assert accumulator.result(Policy(holders_mean, norm_bound=1.0)) == delta({0: {0: 4.0, 1: 2.0, 2: 1.0}})
+
+
 def test_of_two_updates_none_is_too_long() -> None:
     accumulator = Accumulator(SPACE)
     for value in (1.0, 9.0):

@@ -763,6 +763,17 @@ def test_a_payload_that_was_judged_and_not_kept_is_not_recorded(
     assert record(ledger).sequence == 1
 
 
+def test_who_judges_records_nothing(ledger: Ledger, folder: Path) -> None:
+    def judge() -> EntryDraft:
+        record(ledger)
+        raise AssertionError("it was recorded")
+
+    with pytest.raises(LedgerError, match="while a payload is judged"):
+        judged(ledger, judge, update())
+    assert (ledger.size, payload_files(folder)) == (0, [])
+    assert record(ledger).sequence == 1
+
+
 def test_where_no_thread_can_be_had_nothing_is_recorded(
     ledger: Ledger, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

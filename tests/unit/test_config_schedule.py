@@ -42,29 +42,3 @@ def test_a_rule_to_compare_must_fit_its_strength(strength: object) -> None:
     told = {"data": {"path": "x"}, "aggregation": {"strength": strength}, "plants": {"rules": ["trimmed-mean"]}}
     with pytest.raises(ValidationError, match=r"plants\.rules names trimmed-mean"):
         config.SimulateConfig.model_validate(told)
-
-
-@pytest.mark.parametrize(
-    ("kind", "task", "optimiser", "beta1"),
-    [
-        ("delta", "text-classification", "momentum", 0.7),
-        ("delta", "image-classification", "none", 0.9),
-        ("lora", "text-classification", "none", 0.9),
-    ],
-)
-def test_the_server_steps_as_suits_the_task_and_the_kind(
-    kind: str, task: str, optimiser: str, beta1: float
-) -> None:
-    assert config.server_defaults(kind, task).model_dump() == stepped(kind, task, {})
-    assert (stepped(kind, task, {})["optimiser"], stepped(kind, task, {})["beta1"]) == (optimiser, beta1)
-    assert stepped(kind, task, {"beta1": 0.2})["beta1"] == 0.2
-
-
-def test_another_optimiser_than_the_default_one_has_its_own_moments() -> None:
-    found = stepped("delta", "text-classification", {"optimiser": "adam"})
-    assert (found["optimiser"], found["beta1"]) == ("adam", 0.9)
-
-
-def stepped(kind: str, task: str, server: dict[str, object]) -> dict[str, object]:
-    raw = {"data": {"path": "x"}, "task": {"kind": task}, "adapter": {"kind": kind}, "server": server}
-    return config.SimulateConfig.model_validate(raw).server.model_dump()

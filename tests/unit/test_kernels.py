@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import os
 import shutil
+import subprocess
+import sys
 import sysconfig
 from pathlib import Path
 from typing import Any
@@ -29,6 +32,17 @@ needs_compiled = pytest.mark.skipif(
 @pytest.mark.skipif(not _COMPILER, reason="there is no C compiler, or no Python headers")
 def test_where_there_is_a_compiler_the_loops_are_compiled() -> None:
     assert kernels.COMPILED
+
+
+@needs_compiled
+def test_processors_without_avx2_get_the_same() -> None:
+    """All of this file once more, with the form for them."""
+    if os.environ.get("FEDSPARSE_SCALAR"):
+        return
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", __file__]
+    given = {**os.environ, "FEDSPARSE_SCALAR": "1"}
+    done = subprocess.run(command, env=given, capture_output=True, text=True, check=False, timeout=600)
+    assert done.returncode == 0, done.stdout[-2000:]
 
 
 def test_both_forms_have_the_same_functions() -> None:
