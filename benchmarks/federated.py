@@ -1,13 +1,13 @@
 """Federations whose plants differ: fedsparse's default beside what else one might do, from unlike to alike plants.
 
 Every arm has the same plants, rounds and local training (loss, passes, falling rates, head). Each chooses among
-learning rates by itself, on another draw, without the samples that are tested on in the end; but holders' mean and
-shared mask take the default's. FLASC's server adds the mean, as the others do. Accuracy is the mean over the last
-rounds, because it jumps from round to round where plants differ. Finished jobs are kept in --archive: an
-interrupted run goes on where it stopped, one after a change of the code begins anew. Where a change was shown to
-leave results as they are, to the bit and on one machine, they were carried over: the archive says of each from
-which commit. Another processor rounds otherwise, and a history then differs in its third digit. --seeds 1 gives a
-first picture.
+learning rates by itself, on another draw, without the samples that are tested on in the end; but holders' mean
+and shared mask take that of the default without momentum. FLASC's server adds the mean, as the others do;
+momentum, over texts, is the default's alone. Accuracy is the mean over the last rounds, because it jumps from
+round to round where plants differ. Finished jobs are kept in --archive: an interrupted run goes on where it
+stopped, one after a change of the code begins anew. Where a change was shown to leave results as they are, to
+the bit and on one machine, they were carried over: the archive says of each from which commit. Another
+processor rounds otherwise, and a history then differs in its third digit. --seeds 1 gives a first picture.
 """
 
 from __future__ import annotations
@@ -55,8 +55,7 @@ class Arm:
 
     Attributes:
         rule: changes to ``[aggregation]``.
-        server: changes to ``[server]``.
-        only: the problem that it is tried on; all without it.
+        plain: the server takes what is merged, also where it has momentum by default.
         rate_of: the arm whose learning rate it takes, its own by default.
     """
 
@@ -64,8 +63,7 @@ class Arm:
     method: Method
     family: Family
     rule: tuple[tuple[str, Any], ...] = ()
-    server: tuple[tuple[str, Any], ...] = ()
-    only: Name | None = None
+    plain: bool = True
     rate_of: str = ""
 
     @property
@@ -74,21 +72,14 @@ class Arm:
         return self.rate_of or self.name
 
 
-DEFAULT = Arm("fedsparse (default)", "merged", "sparse")
-MOMENTUM = Arm(
-    "the default with server momentum",
-    "merged",
-    "sparse",
-    (),
-    (("optimiser", "momentum"), ("beta1", 0.7)),
-    "texts",
-)
+DEFAULT = Arm("fedsparse (default)", "merged", "sparse", plain=False)
+PLAIN = Arm("the same without momentum", "merged", "sparse")
 ARMS = (
     DEFAULT,
-    MOMENTUM,
-    Arm("holders' mean", "merged", "sparse", (("rule", "holders-mean"),), rate_of=DEFAULT.name),
+    PLAIN,
+    Arm("holders' mean", "merged", "sparse", (("rule", "holders-mean"),), rate_of=PLAIN.name),
     Arm("zero-fill", "merged", "sparse", (("rule", "zero-fill"),)),
-    Arm("shared mask", "voted", "sparse", (("rule", "holders-mean"),), rate_of=DEFAULT.name),
+    Arm("shared mask", "voted", "sparse", (("rule", "holders-mean"),), rate_of=PLAIN.name),
     Arm("FLASC", "flasc", "lora"),
     Arm("FedAvg, LoRA", "averaged", "lora"),
     Arm("FedAvg, all adapted weights", "averaged", "dense"),
@@ -210,7 +201,8 @@ def job_of(arm: Arm, problem: Name, data: str, rate: float, **where: Any) -> Job
     """Return the job of an arm; what does not matter to it is left out, so that it is done once."""
     merges = arm.method in ("merged", "voted")
     rule = config.AggregationSettings(**dict(arm.rule)).model_dump() if merges else {}
-    server = config.ServerSettings(**dict(arm.server)).model_dump() if merges else {}
+    steps = config.ServerSettings() if arm.plain else config.server_defaults("delta", TASKS[problem])
+    server = steps.model_dump() if merges else {}
     if arm.method == "central":
         where |= {"plants": PLANTS[0], "alpha": ALPHAS[-1]}  # all the samples, whoever has them
     adapter: dict[str, Any] = {"kind": "lora" if arm.family == "lora" else "delta"}
@@ -265,7 +257,6 @@ def main() -> None:
         for plants in PLANTS
         for alpha in ALPHAS
         for arm in ARMS
-        if arm.only in (None, name)
     }  # fmt: skip
     unique = {_key(job): job for job in wanted.values()}
     found = {_key(one): one for one in go(list(unique.values()))}
@@ -286,13 +277,13 @@ def main() -> None:
         "rates_to_choose_from": RATES,
         "rates": [[*key, rate] for key, rate in rates.items()],
         "default": config.AggregationSettings().model_dump(),
-        "server": config.ServerSettings().model_dump(),
+        "server": {name: config.server_defaults("delta", task).model_dump() for name, task in TASKS.items()},
         "jobs_carried_over_by_commit": dict(
             Counter(one["from_commit"] for one in found.values() if "from_commit" in one)
         ),
         "wall_seconds": round(time.monotonic() - started, 1),
     }
-    report(results, [arm.name for arm in ARMS], LAST, settings, variants={MOMENTUM.name})
+    report(results, [arm.name for arm in ARMS], LAST, settings, variants={PLAIN.name})
 
 
 def _tune(data: dict[Name, str], go: Any) -> dict[tuple[Name, str], float]:
@@ -302,7 +293,7 @@ def _tune(data: dict[Name, str], go: Any) -> dict[tuple[Name, str], float]:
         (name, arm.name, rate, alpha): job_of(arm, name, data[name], rate, alpha=alpha, **where)
         for name in data
         for arm in ARMS
-        if arm.tuned == arm.name and arm.only in (None, name)
+        if arm.tuned == arm.name
         for rate in RATES[arm.family][name]
         for alpha in TUNING_ALPHAS
     }

@@ -20,6 +20,7 @@ from fedsparse.config.federation import (
     RuleName,
     ServerSettings,
     TrainingDefaults,
+    server_defaults,
     training_defaults,
 )
 from fedsparse.config.identity import IdentitySettings
@@ -96,6 +97,7 @@ __all__ = [
     "from_options",
     "load",
     "require_source",
+    "server_defaults",
     "training_defaults",
     "zone_of",
 ]

@@ -157,10 +157,11 @@ class ServerSettings(Settings):
 
     Attributes:
         optimiser: "none" takes what is merged; "momentum" (FedAvgM), "adam" and "yogi" (FedAdam, FedYogi) keep
-            moments of the coordinates that rounds name.
+            moments of the coordinates that rounds name; by default "momentum" for delta on texts, else "none".
         learning_rate: what the optimiser's step is multiplied by. Momentum adds steps up, to 1 / (1 - beta1) of
             them: 1 - beta1 makes up for it; adam and yogi need a small one, such as 1e-2.
-        beta1: how much of the first moment stays from round to round.
+        beta1: how much of the first moment stays from round to round; by default 0.9, for momentum of delta on
+            texts 0.7.
         beta2: the same of the second, for adam and yogi.
         tau: keeps their steps from growing where the second moment is small.
         value_coding: how a step's values are written, for all plants alike, by default "ternary" for delta and
@@ -272,6 +273,22 @@ def _by(kind: str, task: str) -> dict[str, Any]:
     return {"density": DENSITY_BY_KIND[kind], **_BY_KIND[kind], **_BY_TASK[task], **more}
 
 
+def server_defaults(kind: str, task: str) -> ServerSettings:
+    """Return how the server steps where federation.toml does not say; arguments: see :func:`training_defaults`."""
+    return ServerSettings(**_server_by(kind, task, {}))
+
+
+# Over texts plants take few steps a round, and momentum makes up for some of that; images do not need it (README,
+# "What happens when plants differ").
+def _server_by(kind: str, task: str, given: Any) -> dict[str, Any]:
+    if kind != "delta":
+        return {"value_coding": "int8"}
+    if task != "text-classification":
+        return {}
+    optimiser = _told(given, "optimiser", "momentum")
+    return {"optimiser": optimiser, "beta1": 0.7} if optimiser == "momentum" else {}
+
+
 def with_training(raw: Any, table: str, key: str) -> Any:
     """Fill in of ``training`` and ``server`` what suits the adapter's kind and the task, unless it is given.
 
@@ -284,9 +301,9 @@ def with_training(raw: Any, table: str, key: str) -> Any:
         return raw
     kind = _told(raw.get("adapter"), "kind", "delta")
     task = _told(raw.get(table), key, "image-classification")
-    coding = {} if kind == "delta" else {"value_coding": "int8"}
+    server = raw.get("server")
     return {**raw, "training": _over(_by(kind, task), raw.get("training")),
-            "server": _over(coding, raw.get("server"))}  # fmt: skip
+            "server": _over(_server_by(kind, task, server), server)}  # fmt: skip
 
 
 def _over(defaults: dict[str, Any], given: Any) -> Any:

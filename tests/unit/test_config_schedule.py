@@ -42,3 +42,24 @@ def test_a_rule_to_compare_must_fit_its_strength(strength: object) -> None:
     told = {"data": {"path": "x"}, "aggregation": {"strength": strength}, "plants": {"rules": ["trimmed-mean"]}}
     with pytest.raises(ValidationError, match=r"plants\.rules names trimmed-mean"):
         config.SimulateConfig.model_validate(told)
+
+
+@pytest.mark.parametrize(
+    ("kind", "task", "given", "optimiser", "beta1"),
+    [
+        ("delta", "text-classification", {}, "momentum", 0.7),
+        ("delta", "text-classification", {"optimiser": "momentum"}, "momentum", 0.7),
+        ("delta", "text-classification", {"beta1": 0.2}, "momentum", 0.2),
+        ("delta", "text-classification", {"optimiser": "adam"}, "adam", 0.9),
+        ("delta", "image-classification", {}, "none", 0.9),
+        ("lora", "text-classification", {}, "none", 0.9),
+    ],
+)
+def test_the_server_steps_as_suits_the_task_and_the_kind_unless_it_is_said(
+    kind: str, task: str, given: dict[str, object], optimiser: str, beta1: float
+) -> None:
+    raw = {"data": {"path": "x"}, "task": {"kind": task}, "adapter": {"kind": kind}, "server": given}
+    found = config.SimulateConfig.model_validate(raw).server
+    assert (found.optimiser, found.beta1) == (optimiser, beta1)
+    if not given:
+        assert found == config.server_defaults(kind, task)
