@@ -66,6 +66,7 @@ DECODING: Mapping[str, str] = {
         "テンソル {0}：添字 {1} と値 {2} が同じ長さ（1 以上）のベクトルではない"
     ),
     "tensor {}: indices must be strictly increasing from 0 on": "テンソル {0}：添字が 0 以上で単調増加ではない",
+    "indices must be strictly increasing from 0 on": "添字が 0 以上で単調増加ではない",
     "tensor {}: a value is NaN or infinite": "テンソル {0}：値が NaN または無限大である",
     "tensor {}: a value has no exact form as {}": "テンソル {0}：値を {1} で正確に表せない",
     "Quantise first": "先に量子化すること",
