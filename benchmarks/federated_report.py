@@ -93,9 +93,7 @@ def _print(problem: str, rows: Sequence[Row], arms: Sequence[str]) -> None:
         "arm", *(f"{plants} plants, α {alpha:g}" for plants, alpha in columns), "up", "down", title=title
     )
     for arm in arms:
-        here = [by[arm, *column] for column in columns if (arm, *column) in by]
-        if not here:
-            continue
+        here = [by[arm, *column] for column in columns]
         cells = [_cell(row) for row in here]
         table.add_row(arm, *cells, *(_bytes(here, key) for key in ("bytes_up", "bytes_down")))
     Console(highlight=False, width=150).print(table)

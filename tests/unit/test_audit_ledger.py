@@ -698,6 +698,11 @@ def test_a_payload_that_was_put_in_place_and_not_synced_is_deleted(
     assert payload_files(folder) == []
 
 
+def ending(program: str, folder: Path) -> int:
+    """Run a program on the ledger in ``folder``, in a process of its own, and return how it exited."""
+    return subprocess.run([sys.executable, "-c", program, str(folder)], check=False, timeout=60).returncode
+
+
 def test_what_a_kill_between_payload_and_entry_left_goes_when_the_ledger_is_opened(folder: Path) -> None:
     """The database refuses the entry as the process is killed, in truth and at the very call."""
     program = (
@@ -707,8 +712,7 @@ def test_what_a_kill_between_payload_and_entry_left_goes_when_the_ledger_is_open
         "ledger._table.insert = lambda *row: os.kill(os.getpid(), signal.SIGKILL)\n"
         "record(ledger)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program, str(folder)], check=False, timeout=60)
-    assert done.returncode == -signal.SIGKILL
+    assert ending(program, folder) == -signal.SIGKILL
     digest = sha256(REASON_PAYLOAD).hexdigest()
     with Ledger(folder, PEER, "ise") as ledger:
         assert payload_files(folder) == []
@@ -798,8 +802,7 @@ def test_what_a_kill_while_judging_left_goes_when_the_ledger_is_opened(folder: P
         "    os.kill(os.getpid(), signal.SIGKILL)\n"
         "Ledger(folder, PEER, 'ise').append_judged(REASON_PAYLOAD, judge)\n"
     )
-    done = subprocess.run([sys.executable, "-c", program, str(folder)], check=False, timeout=60)
-    assert done.returncode == -signal.SIGKILL
+    assert ending(program, folder) == -signal.SIGKILL
     assert len(payload_files(folder)) == 1
     with Ledger(folder, PEER, "ise") as ledger:
         assert payload_files(folder) == []
