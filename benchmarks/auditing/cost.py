@@ -1,7 +1,7 @@
 """What the gate costs: an update of a megabyte judged and recorded, and a long ledger verified, on one core.
 
-A machine that others use as well is slower for seconds at a time. So there are several turns, seconds apart; what
-is claimed is of the quietest, and the median of all stands beside it.
+A machine that others use as well is slower for seconds at a time. So there are several turns, seconds apart; both
+the quietest and the median of all are claimed.
 """
 
 from __future__ import annotations
@@ -97,6 +97,7 @@ def _gate(folder: Path) -> tuple[list[dict[str, Any]], list[Claim]]:
     for coding, (payloads, _) in updates.items():
         size = len(payloads[0])
         quietest, inspected = min(turns[coding])
+        usual = statistics.median(whole for whole, _ in turns[coding])
         rows.append(
             {
                 "values as": coding.name.lower(),
@@ -104,12 +105,13 @@ def _gate(folder: Path) -> tuple[list[dict[str, Any]], list[Claim]]:
                 "values": _VALUES[coding],
                 "decoded strictly, ms": inspected * 1e3,
                 "judged and recorded, ms": quietest * 1e3,
-                "the same, median of all turns, ms": statistics.median(whole for whole, _ in turns[coding]) * 1e3,
+                "the same, median of all turns, ms": usual * 1e3,
                 "MB/s": size / quietest / 1e6,
             }
         )
-        claims.append(_time_claim(coding, quietest, size))
-        claims.append(_rate_claim(coding, size / quietest / 1e6))
+        for when, whole in (("in the quietest turn", quietest), ("median of all turns", usual)):
+            claims.append(_time_claim(coding, whole, size, when))
+            claims.append(_rate_claim(coding, size / whole / 1e6, when))
     return rows, claims
 
 
@@ -149,13 +151,11 @@ def _median(step: Callable[[], object]) -> float:
     return statistics.median(times)
 
 
-def _time_claim(coding: ValueCoding, seconds: float, size: int) -> Claim:
+def _time_claim(coding: ValueCoding, seconds: float, size: int, when: str) -> Claim:
     per_megabyte = seconds * 1e3 / (size / 1e6)
-    name = f"gate, per megabyte in {coding.name.lower()}: decoded, judged, recorded, in the quietest turn"
+    name = f"gate, per megabyte in {coding.name.lower()}: decoded, judged, recorded, {when}"
     return Claim(name, per_megabyte, "≤ 10", "ms", per_megabyte <= 10)
 
 
-def _rate_claim(coding: ValueCoding, rate: float) -> Claim:
-    return Claim(
-        f"gate, inspected in {coding.name.lower()}, in the quietest turn", rate, "≥ 100", "MB/s", rate >= 100
-    )
+def _rate_claim(coding: ValueCoding, rate: float, when: str) -> Claim:
+    return Claim(f"gate, inspected in {coding.name.lower()}, {when}", rate, "≥ 100", "MB/s", rate >= 100)
