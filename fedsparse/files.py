@@ -12,6 +12,7 @@ from typing import IO
 from fedsparse.errors import ConfigError, ProcessError
 
 _BLOCK = 4096
+_PART = 1 << 20
 _SOCKET_PATH_BYTES = 107  # sun_path of unix(7), less its final zero
 
 
@@ -34,6 +35,24 @@ def write_atomic(path: Path, data: bytes, mode: int = 0o644) -> None:
         scratch.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)
+
+
+def read_at_most(path: Path, most: int) -> bytes:
+    """Return a file's bytes; it may be a stranger's, and claim any size.
+
+    Raises:
+        OSError: it cannot be read, or has more than ``most`` bytes, which are not read then.
+    """
+    too_many = OSError(errno.EFBIG, f"it has more than {most:,} bytes")
+    with path.open("rb") as file:
+        if os.fstat(file.fileno()).st_size > most:
+            raise too_many
+        data = bytearray()
+        while part := file.read(_PART):  # a pipe or device has no size
+            data += part
+            if len(data) > most:
+                raise too_many
+    return bytes(data)
 
 
 def append_line(path: Path, line: bytes) -> None:

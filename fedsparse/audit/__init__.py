@@ -9,7 +9,17 @@ from fedsparse.audit.notes import Checkpoint, check_cosignature, check_note, cos
 from fedsparse.audit.opening import CLOCK_UNKNOWN, make_opening
 from fedsparse.audit.payloads import read_payload_key
 from fedsparse.audit.policy import EgressPolicy
-from fedsparse.audit.receipt import Receipted, agrees, check_receipt, read_receipts, receipt_line, sign_receipt
+from fedsparse.audit.receipt import (
+    HubRecord,
+    Receipted,
+    agrees,
+    check_receipt,
+    read_receipts,
+    read_record,
+    receipt_line,
+    sign_receipt,
+)
+from fedsparse.audit.record import Comparison, compare_receipts
 from fedsparse.audit.verify import LEFT, Verdict, parse_entry, verify_evidence, verify_ledger
 from fedsparse.audit.views import compare_views
 from fedsparse.audit.witness import STALE_SIZE, Seen, StaleCheckpointError, check_checkpoint
@@ -19,10 +29,12 @@ __all__ = [
     "LEFT",
     "STALE_SIZE",
     "Checkpoint",
+    "Comparison",
     "EgressPolicy",
     "EntryDraft",
     "EntryKind",
     "Evidence",
+    "HubRecord",
     "Ledger",
     "Receipted",
     "Recorded",
@@ -35,6 +47,7 @@ __all__ = [
     "check_cosignature",
     "check_note",
     "check_receipt",
+    "compare_receipts",
     "compare_views",
     "cosign",
     "describe_delta",
@@ -47,6 +60,7 @@ __all__ = [
     "read_folder",
     "read_payload_key",
     "read_receipts",
+    "read_record",
     "receipt_line",
     "sign_receipt",
     "statement",

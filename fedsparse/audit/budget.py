@@ -41,7 +41,7 @@ class Message:
         sequence: of its entry.
         kind: UPDATE, REASON, DESCRIBE or ATTEND.
         round: 0 for a call that belongs to none.
-        bytes: of its content: a payload's exact size, a call's largest.
+        bytes: of its content: a payload's exact size; a call's largest, unless a ledger gives it a payload.
         samples: training images behind it, as it says itself.
         time_unix_ms: when it was recorded.
     """
@@ -136,7 +136,7 @@ def messages_in(entries: Iterable[ledger_pb2.LedgerEntry | None]) -> tuple[Messa
             entry.sequence,
             EntryKind(entry.kind),
             entry.round if int(entry.kind) in _CARRIERS else 0,
-            _CALLS.get(entry.kind, entry.payload_bytes),
+            max(_CALLS.get(entry.kind, 0), entry.payload_bytes),
             entry.samples,
             entry.time_unix_ms,
         )

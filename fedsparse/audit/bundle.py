@@ -17,7 +17,7 @@ from fedsparse.audit.payloads import check_digest
 from fedsparse.audit.said import erasures, needed, space_in
 from fedsparse.audit.verify import parse_entry
 from fedsparse.errors import LedgerError
-from fedsparse.files import write_atomic
+from fedsparse.files import read_at_most, write_atomic
 
 _ENTRIES, _RECEIPTS, _CHECKPOINT = "entries", "receipts", "checkpoint"
 _PAYLOADS, _SPACES, _JSON = "payloads/", "spaces/", ".json"
@@ -25,6 +25,7 @@ _PAYLOAD = re.compile(f"{_PAYLOADS}[0-9a-f]{{64}}")
 _OF_A_SPACE = (EntryKind.UPDATE, EntryKind.REASON, EntryKind.REFUSED)
 _LENGTH = struct.Struct(">Q")
 _MODE = 0o600
+_MOST_BYTES = 1 << 32
 
 
 def write_bundle(path: Path, evidence: Evidence) -> None:
@@ -33,10 +34,16 @@ def write_bundle(path: Path, evidence: Evidence) -> None:
     Raises:
         LedgerError: it cannot be written.
     """
+    data = _pack(_members(evidence))
+    if len(data) > _MOST_BYTES:
+        raise LedgerError(
+            f"the bundle {path} would have {len(data):,} bytes, at most {_MOST_BYTES:,} are read again",
+            "Hand over a copy of the ledger's folder",
+        )
     try:
-        write_atomic(path, _pack(_members(evidence)), _MODE)
+        write_atomic(path, data, _MODE)
     except OSError as error:
-        raise LedgerError(f"the bundle {path} cannot be written: {error}") from error
+        raise LedgerError(f"the bundle {path} cannot be written: {error.strerror}") from error
 
 
 def read_bundle(path: Path) -> Evidence:
@@ -49,7 +56,7 @@ def read_bundle(path: Path) -> Evidence:
         LedgerError: it is no bundle.
     """
     try:
-        data = path.read_bytes()
+        data = read_at_most(path, _MOST_BYTES)
     except OSError as error:
         raise LedgerError(f"the bundle {path} cannot be read: {error.strerror}") from None
     return parse_bundle(data)
@@ -115,11 +122,13 @@ def _unpack(data: bytes) -> dict[str, bytes]:
     try:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:") as archive:
             for info in archive:
-                file = archive.extractfile(info) if info.isreg() else None
+                # A sparse one may claim any size, also as a plain one with an extended header.
+                plain = info.type in (tarfile.REGTYPE, tarfile.AREGTYPE) and not info.issparse()
+                file = archive.extractfile(info) if plain and 0 <= info.size <= len(data) else None
                 if file is None or info.name in members:
-                    raise LedgerError(f"the bundle has a member {info.name!r:.80} that is no file, or twice")
+                    raise LedgerError(f"the bundle has a member {info.name!r:.80} that is no plain file, or twice")
                 members[info.name] = file.read()
-    except (tarfile.TarError, ValueError, OverflowError, EOFError) as error:
+    except (tarfile.TarError, ValueError, OverflowError, EOFError, RecursionError) as error:
         where = f"after its member {[*members][-1]!r:.80}" if members else "at its beginning"
         raise LedgerError(f"this is no evidence bundle: {error}, {where}") from None
     return members

@@ -10,6 +10,10 @@ from pathlib import Path
 from fedsparse.audit.payloads import Payloads, is_mark
 from fedsparse.delta import AdapterSpace
 from fedsparse.errors import FedsparseError, LedgerError
+from fedsparse.files import read_at_most
+
+_MOST_BYTES = 16 << 20
+"""Of the description of an adapter space."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,11 @@ def read_folder(folder: Path, payload_key: bytes | None = None) -> Evidence:
         LedgerError: there is no readable ledger.
     """
     path = folder / "ledger.db"
-    if not path.exists():
+    try:
+        present = path.exists()
+    except OSError as error:
+        raise LedgerError(f"the ledger {folder} cannot be read: {error.strerror}") from None
+    if not present:
         raise LedgerError(f"{folder} holds no ledger", "Name a folder with a ledger.db")
     files = _payload_files(folder / "payloads")  # before the entries: a payload is there before its entry
     try:
@@ -81,7 +89,10 @@ def read_folder(folder: Path, payload_key: bytes | None = None) -> Evidence:
         finally:
             database.close()
     except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter from a damaged schema
-        raise LedgerError(f"the ledger {folder} cannot be read: {error}", "Copy it to a writable disk") from None
+        raise LedgerError(
+            f"the ledger {folder} cannot be read: {error}",
+            "Take the whole folder, ledger.db-wal included, and put it on a disk that can be written to",
+        ) from None
     for row in (*rows, *notes, *receipts):
         if not isinstance(row[0], int) or not all(isinstance(cell, bytes) for cell in row[1:]):
             raise LedgerError(f"the ledger {folder} holds a row that no fedsparse wrote, at {row[0]!r}")
@@ -91,11 +102,18 @@ def read_folder(folder: Path, payload_key: bytes | None = None) -> Evidence:
         tuple(Row(*row) for row in rows),
         notes[0][1] if notes else b"",
         dict(receipts),
-        read_spaces({path.name: path.read_bytes() for path in sorted((folder / "spaces").glob("*.json"))}),
+        read_spaces(_space_files(folder / "spaces")),
         Payloads(folder / "payloads", payload_key).get,
         {(level, place): node for level, place, node in nodes},
         files=files,
     )
+
+
+def _space_files(folder: Path) -> dict[str, bytes]:
+    try:
+        return {path.name: read_at_most(path, _MOST_BYTES) for path in sorted(folder.glob("*.json"))}
+    except OSError as error:
+        raise LedgerError(f"an adapter space in {folder} cannot be read: {error.strerror}") from None
 
 
 def _payload_files(folder: Path) -> tuple[str, ...]:
@@ -116,6 +134,8 @@ def read_spaces(files: Mapping[str, bytes]) -> dict[bytes, AdapterSpace]:
     """
     spaces = {}
     for name, data in files.items():
+        if len(data) > _MOST_BYTES:  # as JSON, it takes many times its size to read
+            raise LedgerError(f"{name} has {len(data):,} bytes, more than {_MOST_BYTES:,}: it is no adapter space")
         try:
             space = AdapterSpace.from_json(data)
         except FedsparseError as error:

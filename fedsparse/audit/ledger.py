@@ -228,6 +228,10 @@ class Ledger:
         """
         return self._payloads.get(digest)
 
+    def has_payload(self, digest: bytes) -> bool:
+        """Tell whether a payload is kept under ``digest``."""
+        return self._payloads.has(digest)
+
     def undelivered(self, most: int) -> list[Recorded]:
         """Return what was recorded to leave and has no receipt, oldest first: it may or may not have arrived.
 

@@ -46,6 +46,15 @@ def root(nodes: Nodes, size: int) -> bytes:
     return _subtree(nodes, 0, size) if size else EMPTY_ROOT
 
 
+def tree_over(leaves: Iterable[bytes]) -> dict[tuple[int, int], bytes]:
+    """Return the hashes of all complete subtrees over leaves of these hashes, by level and index."""
+    tree: dict[tuple[int, int], bytes] = {}
+    for size, leaf in enumerate(leaves):
+        for level, index, digest in completed(lambda *place: tree[place], size, leaf):
+            tree[level, index] = digest
+    return tree
+
+
 def roots_at(leaves: Iterable[bytes], sizes: Container[int]) -> dict[int, bytes]:
     """Return the roots over the first so many leaves, for those ``sizes`` that there are.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Container
@@ -13,11 +14,12 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from fedsparse.errors import LedgerError
-from fedsparse.files import sync_folder, write_atomic
+from fedsparse.files import read_at_most, sync_folder, write_atomic
 
 KEY_BYTES = 32
 _NONCE_BYTES = 12
 _PRIVATE = 0o600
+_MOST_BYTES = 1 << 32
 _MARK = re.compile(r"\.pending-([0-9a-f]{64})")
 
 
@@ -66,8 +68,10 @@ class Payloads:
             LedgerError: there are none, or other ones; the message ends the sentence "its payload ...".
         """
         try:
-            data = self._path(digest).read_bytes()
-        except OSError:
+            data = read_at_most(self._path(digest), _MOST_BYTES)
+        except OSError as error:
+            if error.errno == errno.EFBIG:  # larger than any that was ever recorded
+                raise LedgerError("was altered") from None
             raise LedgerError("is gone") from None
         if self._cipher is not None:
             try:

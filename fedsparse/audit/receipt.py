@@ -16,8 +16,12 @@ from google.protobuf.message import DecodeError
 
 from fedsparse.audit.notes import Checkpoint, check_cosignature, cosign, public_bytes
 from fedsparse.errors import CertificateError, LedgerError
+from fedsparse.files import read_at_most
 from fedsparse.security import Credentials, Revocations, Role, is_lowest, sign, verify
 from fedsparse.v1 import link_pb2
+
+_MOST_BYTES = 1 << 30  # of a hub's record: half a million receipts
+_MOST_BYTES_OF_A_LINE = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -149,20 +153,46 @@ def receipt_line(receipt: link_pb2.Receipt) -> bytes:
     return json.dumps(fields).encode() + b"\n"
 
 
-def read_receipts(path: Path) -> list[link_pb2.Receipt]:
-    """Read what a hub kept of one plant; a last line cut short by a crash was never handed out.
+@dataclass(frozen=True)
+class HubRecord:
+    """What a hub kept of one plant.
+
+    Attributes:
+        receipts: in their order.
+        cut: whether something stands after the last whole line: a crash, or a copy, cut it short.
+    """
+
+    receipts: tuple[link_pb2.Receipt, ...]
+    cut: bool
+
+
+def read_record(path: Path) -> HubRecord:
+    """Read what a hub kept of one plant; a last line cut short by a crash was never handed out, and is left out.
 
     Raises:
         LedgerError: another line is no receipt, or the file cannot be read.
     """
     try:
-        data = path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        return [
-            link_pb2.Receipt.FromString(base64.b64decode(json.loads(line)["receipt"], validate=True))
-            for line in whole.splitlines()
-        ]
-    except (OSError, ValueError, KeyError, TypeError, DecodeError) as error:
+        data = read_at_most(path, _MOST_BYTES)
+    except OSError as error:
+        raise LedgerError(f"the receipts in {path} cannot be read: {error.strerror}") from None
+    *lines, rest = data.split(b"\n")
+    receipts = tuple(_parse_line(line, f"line {number} of {path}") for number, line in enumerate(lines, start=1))
+    return HubRecord(receipts, cut=rest != b"")
+
+
+def _parse_line(line: bytes, where: str) -> link_pb2.Receipt:
+    try:
+        if len(line) > _MOST_BYTES_OF_A_LINE:
+            raise ValueError
+        return link_pb2.Receipt.FromString(base64.b64decode(json.loads(line)["receipt"], validate=True))
+    except (ValueError, KeyError, TypeError, RecursionError, DecodeError):
         raise LedgerError(
-            f"the receipts in {path} are unreadable: {error!r}", "Restore the file from a backup"
-        ) from error
+            f"{where} is unreadable: it is no receipt as a hub keeps it",
+            "Copy the hub's state/receipts/NAME.jsonl again, or restore it from a backup",
+        ) from None
+
+
+def read_receipts(path: Path) -> list[link_pb2.Receipt]:
+    """Return the receipts in a hub's record, as :func:`read_record` reads it."""
+    return [*read_record(path).receipts]

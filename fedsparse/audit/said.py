@@ -15,6 +15,8 @@ from fedsparse.v1 import ledger_pb2
 _UNLIMITED = 1 << 40
 _DIGEST_BYTES = 32
 _NOTHING = bytes.fromhex("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855")  # SHA-256 of no bytes
+_UPDATES = frozenset((EntryKind.UPDATE, EntryKind.REASON))
+_WITHOUT_PAYLOAD = frozenset((EntryKind.DESCRIBE, EntryKind.ATTEND))
 _NOTES: Mapping[int, type[Message]] = {
     EntryKind.OPENED: ledger_pb2.Opening,
     EntryKind.ROUTE: ledger_pb2.RouteCount,
@@ -77,7 +79,11 @@ def check_payload(
     if not entry.payload_bytes:
         if entry.payload_sha256 != _NOTHING:
             yield "has no payload, but the digest of one"
+        if int(entry.kind) in _UPDATES:
+            yield "has no payload, though something left"
         return
+    if int(entry.kind) in _WITHOUT_PAYLOAD:
+        yield "has a payload, which no call has"
     try:
         payload = evidence.payload(entry.payload_sha256)
     except LedgerError as error:
@@ -86,7 +92,7 @@ def check_payload(
         return
     if len(payload) != entry.payload_bytes:
         yield f"its payload has {len(payload)} bytes, not {entry.payload_bytes}"
-    elif int(entry.kind) in (EntryKind.UPDATE, EntryKind.REASON):
+    elif int(entry.kind) in _UPDATES:
         yield from _check_update(entry, payload, evidence.spaces, used)
     elif int(entry.kind) == EntryKind.REFUSED:
         used.add(space_in(payload))

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 _SHA256 = "2.16.840.1.101.3.4.2.1"
 _MOST_BYTES = 1 << 20
 _COARSE_MS = 2000
-_INSTALL = "pip install 'fedsparse[timestamp]'"
+_INSTALL = "Install it: pip install rfc3161-client"
 
 
 class Doubt(Enum):
     """Why a time-stamp is not verified."""
 
-    NO_LIBRARY = "the library that reads time-stamps is not installed: pip install 'fedsparse[timestamp]'"
+    NO_LIBRARY = "the library that reads time-stamps is not installed: pip install rfc3161-client"
     NO_ROOTS = (
         "the root certificates of the time-stamp's authority were not given, so its signature was not checked"
     )

@@ -25,6 +25,7 @@ LEFT = frozenset(map(int, (EntryKind.UPDATE, EntryKind.REASON)))
 """Kinds of entries about something that left in answer to a task, for which the hub gives a receipt."""
 _KINDS = frozenset(map(int, EntryKind))
 _MOST_NAMED = 1 << 20  # a forged receipt may bear any number
+_NEVER = 253_402_300_800_000  # ms from 1970 to the year 10000, which no calendar here writes
 
 
 @dataclass(frozen=True)
@@ -38,7 +39,11 @@ class Verdict:
         receipts: receipts filed.
         erased: payloads that were deleted, and recorded to be.
         missing_receipts: sequences of what left without a receipt; the last one may still be under way.
-        witnessed: size of the largest checkpoint that the hub has cosigned; what comes later nobody else has seen.
+        witnessed: size of the largest checkpoint of this ledger that the hub has cosigned, by receipts, filed or
+            in the hub's record, in which nothing is wrong; what comes later nobody else has seen. Without the CA
+            certificate it is the receipts' own word.
+        unconfirmed: sequences of what left for which the hub's record, where one is given, has no receipt: it does
+            not reach so far, or is not whole.
         unfiled: numbers below the last receipt's that no filed one has: the hub gave them for something that this
             ledger does not have, or they were lost on their way.
         unread: policies that this release does not read as one, each naming its entry: what they let through
@@ -55,6 +60,7 @@ class Verdict:
     erased: int
     missing_receipts: tuple[int, ...]
     witnessed: int
+    unconfirmed: tuple[int, ...]
     unfiled: tuple[int, ...]
     unread: tuple[str, ...]
     left_over: tuple[str, ...]
@@ -139,9 +145,10 @@ def verify_evidence(
     if evidence.nodes is not None:
         problems += _check_nodes(evidence.nodes, leaves)
     problems += _check_history([*map(_body_of, evidence.receipts.values()), *(r.body for r in kept)], roots)
-    problems += _check_filed(evidence.receipts, sent, roots, authority)
+    judge = _Judge(sent, roots, authority)
+    problems += _check_filed(evidence.receipts, judge)
     if hub_receipts is not None:
-        problems += _check_hub_receipts(kept, evidence.receipts, sent, roots, authority)
+        problems += _check_hub_receipts(kept, evidence.receipts, judge)
     return Verdict(
         entries=len(evidence.rows),
         updates=kinds[EntryKind.UPDATE],
@@ -149,7 +156,8 @@ def verify_evidence(
         receipts=len(evidence.receipts),
         erased=len(erased),
         missing_receipts=tuple(sorted(set(sent) - set(evidence.receipts))),
-        witnessed=max((_size_in(one) for one in evidence.receipts.values()), default=0),
+        witnessed=judge.witnessed,
+        unconfirmed=() if hub_receipts is None else _unconfirmed(kept, sent),
         unfiled=_unfiled(evidence.receipts),
         unread=tuple(unread_policies(entries, evidence.payload)),
         left_over=left_over(evidence, entries, erased),
@@ -180,6 +188,8 @@ def _check_place(expected: int, row: Row, entry: ledger_pb2.LedgerEntry | None, 
         yield f"says that it is entry {entry.sequence}"
     if entry.kind not in _KINDS:
         yield f"is of the unknown kind {entry.kind}"
+    if not 0 <= entry.time_unix_ms < _NEVER:
+        yield "is dated at no possible time"
 
 
 def _check_checkpoint(note: bytes, roots: Roots, size: int) -> Iterator[str]:
@@ -233,17 +243,35 @@ def _check_history(bodies: Iterable[link_pb2.ReceiptBody | None], roots: Roots) 
         seen = body.checkpoint_size
 
 
-def _check_filed(
-    receipts: Mapping[int, bytes], sent: Mapping[int, Receipted], roots: Roots, authority: bytes | None
-) -> Iterator[str]:
+class _Judge:
+    """Checks receipts one by one, and remembers how far those in which nothing is wrong have witnessed the ledger.
+
+    Attributes:
+        sent: what left, by entry.
+        witnessed: size of the largest checkpoint that they cosign.
+    """
+
+    def __init__(self, sent: Mapping[int, Receipted], roots: Roots, authority: bytes | None) -> None:
+        self.sent, self._roots, self._authority = sent, roots, authority
+        self.witnessed = 0
+
+    def check(self, data: bytes, sequence: int) -> list[str]:
+        """Return what is wrong with the receipt for an entry that left, as :func:`check_receipt` says it."""
+        found = list(check_receipt(data, self.sent[sequence], self._authority, self._roots))
+        body = _body_of(data)
+        if not found and body is not None and agrees(body, self._roots):
+            self.witnessed = max(self.witnessed, body.checkpoint_size)
+        return found
+
+
+def _check_filed(receipts: Mapping[int, bytes], judge: _Judge) -> Iterator[str]:
     """Check the receipts that the plant has filed; the hub numbers them without gaps."""
     numbers: dict[int, int] = {}
     for sequence, receipt in sorted(receipts.items()):
-        if sequence not in sent:
+        if sequence not in judge.sent:
             yield f"entry {sequence}: its receipt is for nothing that left"
             continue
-        found = list(check_receipt(receipt, sent[sequence], authority, roots))
-        yield from (f"entry {sequence}: its receipt {problem}" for problem in found)
+        yield from (f"entry {sequence}: its receipt {problem}" for problem in judge.check(receipt, sequence))
         number = _number_in(receipt)
         if number in numbers:
             yield f"entry {sequence}: its receipt has the number {number}, as that of entry {numbers[number]}"
@@ -251,14 +279,10 @@ def _check_filed(
 
 
 def _check_hub_receipts(
-    receipts: Iterable[link_pb2.Receipt],
-    filed: Mapping[int, bytes],
-    sent: Mapping[int, Receipted],
-    roots: Roots,
-    authority: bytes | None,
+    receipts: Sequence[link_pb2.Receipt], filed: Mapping[int, bytes], judge: _Judge
 ) -> Iterator[str]:
     """Compare with the hub's own record: a log by itself cannot show that nothing is missing from its end."""
-    by_entry = {expected.ledger_hash: sequence for sequence, expected in sent.items()}
+    by_entry = {expected.ledger_hash: sequence for sequence, expected in judge.sent.items()}
     for number, receipt in enumerate(receipts, start=1):
         where = f"the hub's receipt {number}"
         if receipt.body.sequence != number:
@@ -273,7 +297,19 @@ def _check_hub_receipts(
         data = receipt.SerializeToString(deterministic=True)
         if filed.get(sequence, data) != data:
             yield f"entry {sequence}: its receipt is not, byte for byte, {where}"
-        yield from (f"{where} {problem}" for problem in check_receipt(data, sent[sequence], authority, roots))
+        yield from (f"{where} {problem}" for problem in judge.check(data, sequence))
+    for sequence in _unconfirmed(receipts, judge.sent):
+        if sequence in filed and not judge.check(filed[sequence], sequence):
+            number = _number_in(filed[sequence])
+            yield (
+                f"entry {sequence}: its receipt has the number {number}, and the hub's record has none for it: "
+                "the record is older than this receipt, or not whole"
+            )
+
+
+def _unconfirmed(receipts: Iterable[link_pb2.Receipt], sent: Mapping[int, Receipted]) -> tuple[int, ...]:
+    confirmed = {receipt.body.ledger_hash for receipt in receipts}
+    return tuple(sequence for sequence, one in sent.items() if one.ledger_hash not in confirmed)
 
 
 def _unfiled(receipts: Mapping[int, bytes]) -> tuple[int, ...]:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 from rich.console import Console
 
 from fedsparse.cli.audit_policy import policy
 from fedsparse.cli.audit_timestamp import timestamp
+
+if TYPE_CHECKING:  # what it needs would be loaded for every command
+    from fedsparse.audit.conservation import Finding
+
+_CANNOT_TELL = 3
+"""Exit status where a verdict is neither verified nor contradicted; 2 is a usage error's."""
 
 audit = typer.Typer(no_args_is_help=True, help="What left a site, and whether its record still holds.")
 audit.add_typer(policy, name="policy")
@@ -47,19 +53,41 @@ def _show(
     payload_key: PayloadKeyOption = None,
 ) -> None:
     """Show one entry, decoding the exact bytes that left: tensors, distributions, metrics."""
-    from fedsparse.cli.audit_evidence import show
+    from fedsparse.cli.audit_show import show
 
     show(ledger, entry, payload_key, Console())
 
 
 @audit.command("prove")
 def _prove(
-    ledger: EvidenceArgument, entry: Annotated[int, typer.Argument(min=1, help="Number of the entry.")]
+    ledger: EvidenceArgument,
+    entry: Annotated[int, typer.Argument(min=1, help="Number of the entry.")],
+    payload_key: PayloadKeyOption = None,
 ) -> None:
-    """Print the proof (RFC 6962) that one entry is in the ledger, as JSON: for somebody who may see no other."""
-    from fedsparse.cli.audit_evidence import prove
+    """Print the proof (RFC 6962) that one entry is in the ledger, as JSON: for somebody who may see no other.
 
-    prove(ledger, entry, Console())
+    With the ledger's key, the plant's certificate, the hub's receipt, if there is one, and how to check it; `audit
+    check-proof` does, anywhere. Where the entries do not lead to the checkpoint there is no proof.
+    """
+    from fedsparse.cli.audit_proof import prove
+
+    prove(ledger, entry, payload_key, Console())
+
+
+@audit.command("check-proof")
+def _check_proof(
+    proof: Annotated[Path, typer.Argument(help="What `audit prove` printed.")],
+    authority: Annotated[
+        Path | None, typer.Option("--ca", help="The federation's CA certificate, to check whose ledger it is.")
+    ] = None,
+) -> None:
+    """Check the proof that an entry is in a plant's ledger, with nothing else of that ledger.
+
+    Ends with 0 where it is proved, 1 where not, 3 without --ca: then it may be anybody's ledger.
+    """
+    from fedsparse.cli.audit_proof import check
+
+    _end(check(proof, authority, Console()))
 
 
 @audit.command("compare")
@@ -71,11 +99,17 @@ def _compare(
             help="The hub's record of this plant, state/receipts/NAME.jsonl; or another view of the ledger."
         ),
     ],
+    payload_key: PayloadKeyOption = None,
 ) -> None:
-    """Compare what a plant says it sent with what the hub says it received, or with what it told somebody else."""
-    from fedsparse.cli.audit_evidence import compare
+    """Compare what a plant says it sent with what the hub says it received, or with what it told somebody else.
 
-    if not compare(ledger, other, Console()):
+    Whatever both tell is compared: entries, payloads, tasks, receipts and their numbers, the ledger's name and
+    key, roots and sizes of checkpoints. Who signed is not, nor whose ledger it is: for that there is `audit
+    verify` with --ca and --hub-receipts.
+    """
+    from fedsparse.cli.audit_compare import compare
+
+    if not compare(ledger, other, payload_key, Console()):
         raise typer.Exit(1)
 
 
@@ -83,7 +117,8 @@ def _compare(
 def _verify(
     ledger: EvidenceArgument,
     authority: Annotated[
-        Path | None, typer.Option("--ca", help="The federation's CA certificate, to check receipts.")
+        Path | None,
+        typer.Option("--ca", help="The federation's CA certificate, to check whose ledger it is and who signed."),
     ] = None,
     hub_receipts: Annotated[
         Path | None,
@@ -93,13 +128,23 @@ def _verify(
     timestamps: TimestampOption = None,
     tsa_roots: TsaRootsOption = None,
 ) -> None:
-    """Check a ledger: tree, checkpoint, payloads, what entries say of them, policies, and the hub's receipts."""
+    """Check a ledger: tree, checkpoint, payloads, what entries say of them, policies, and the hub's receipts.
+
+    Ends with 0 where it is verified, 1 where something contradicts it or could not be read, 3 where nobody can
+    tell: without --ca it may be anybody's, and one without entries shows nothing.
+    """
     from fedsparse.cli.audit_stamps import Tokens
     from fedsparse.cli.audit_verify import Given, verify_all
 
     given = Given(ledger, authority, hub_receipts, payload_key, Tokens(timestamps or (), tsa_roots))
-    if not verify_all(given, Console()):
-        raise typer.Exit(1)
+    _end(verify_all(given, Console()))
+
+
+def _end(found: Finding) -> None:
+    from fedsparse.audit import conservation
+
+    if found is not conservation.Finding.VERIFIED:
+        raise typer.Exit(1 if found is conservation.Finding.CONTRADICTED else _CANNOT_TELL)
 
 
 CaOption = Annotated[
@@ -131,14 +176,16 @@ def _report(
     timestamps: TimestampOption = None,
     tsa_roots: TsaRootsOption = None,
 ) -> None:
-    """Write one page about what left a site: verdict, bits per training image, three-way comparison, policies."""
+    """Write one page about what left a site: verdict, bits per training image, three-way comparison, policies.
+
+    Ends as `audit verify` does.
+    """
     from fedsparse.cli.audit_report import Options, write_report
     from fedsparse.cli.audit_stamps import Tokens
 
     tokens = Tokens(timestamps or (), tsa_roots)
     options = Options(ledger, authority, hub_receipts, payload_key, site_facts, timing_ms, tokens)
-    if not write_report(options, lang, out, Console()):
-        raise typer.Exit(1)
+    _end(write_report(options, lang, out, Console()))
 
 
 @audit.command("explain")
@@ -149,8 +196,10 @@ def _explain(
     lang: LangOption = "en",
     payload_key: PayloadKeyOption = None,
 ) -> None:
-    """Say in a dozen sentences what left a site, and what is known about it."""
+    """Say in a dozen sentences what left a site, and what is known about it.
+
+    Ends as `audit verify` does.
+    """
     from fedsparse.cli.audit_report import Options, print_explanation
 
-    if not print_explanation(Options(ledger, authority, hub_receipts, payload_key), lang, Console()):
-        raise typer.Exit(1)
+    _end(print_explanation(Options(ledger, authority, hub_receipts, payload_key), lang, Console()))

@@ -10,8 +10,11 @@ import typer
 from rich.console import Console
 
 from fedsparse import config
+from fedsparse.cli.figures import printable
 from fedsparse.errors import ConfigError
+from fedsparse.files import read_at_most
 
+_MOST_BYTES = 4 << 20
 policy = typer.Typer(no_args_is_help=True, help="What may leave a site: egress.toml, checked and put into words.")
 
 _WHAT = (
@@ -97,7 +100,7 @@ def read_policy(path: Path) -> config.EgressSettings:
     from fedsparse.audit.policy import parse_policy
 
     try:
-        data = path.read_bytes()
+        data = read_at_most(path, _MOST_BYTES)
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}", "Name an existing egress.toml") from None
     if data.startswith(b"{"):  # canonical; TOML cannot begin so
@@ -110,9 +113,10 @@ def read_policy(path: Path) -> config.EgressSettings:
 def _is_site(data: bytes) -> bool:
     try:
         return "site" in tomllib.loads(data.decode())
-    except ValueError:  # told of by whoever reads it as settings
+    except (ValueError, RecursionError):  # told of by whoever reads it as settings
         return False
 
 
 def _print(line: str) -> None:
-    Console().print(line, markup=False, highlight=False, soft_wrap=True)
+    """Print a line that may hold a stranger's words: of a policy, or of messages in a ledger."""
+    Console().print(printable(line), markup=False, highlight=False, soft_wrap=True)

@@ -7,13 +7,14 @@ from pathlib import Path
 
 from rich.console import Console
 
-from fedsparse.audit import read_receipts
+from fedsparse.audit import read_record
 from fedsparse.audit.conservation import Finding
 from fedsparse.audit.report import Gathered, Lang, Pair, Sources, explain, gather, read_facts, render
 from fedsparse.audit.report.verdicts import headline
 from fedsparse.cli.audit_evidence import open_evidence
 from fedsparse.cli.audit_stamps import Tokens, read_stamps
-from fedsparse.errors import CertificateError, LedgerError
+from fedsparse.cli.authority import read_authority
+from fedsparse.errors import LedgerError
 from fedsparse.files import write_atomic
 
 
@@ -40,8 +41,8 @@ class Options:
     tokens: Tokens = field(default_factory=Tokens)
 
 
-def write_report(options: Options, lang: str, out: Path, console: Console) -> bool:
-    """Write the page, and print the verdict; return whether nothing is contradicted."""
+def write_report(options: Options, lang: str, out: Path, console: Console) -> Finding:
+    """Write the page; print the verdict, and return it."""
     found, language = _gather(options), Lang(lang)
     try:
         write_atomic(out, render(found, language).encode(errors="replace"))
@@ -50,15 +51,15 @@ def write_report(options: Options, lang: str, out: Path, console: Console) -> bo
     head = headline(found)
     _say(head.sentence, language, console)
     console.print(str(out), markup=False, highlight=False, soft_wrap=True)
-    return head.finding is not Finding.CONTRADICTED
+    return head.finding
 
 
-def print_explanation(options: Options, lang: str, console: Console) -> bool:
-    """Print the sentences; return whether nothing is contradicted."""
+def print_explanation(options: Options, lang: str, console: Console) -> Finding:
+    """Print the sentences; return the verdict."""
     found = _gather(options)
     for sentence in explain(found):
         _say(sentence, Lang(lang), console)
-    return headline(found).finding is not Finding.CONTRADICTED
+    return headline(found).finding
 
 
 def _say(sentence: Pair, lang: Lang, console: Console) -> None:
@@ -67,21 +68,24 @@ def _say(sentence: Pair, lang: Lang, console: Console) -> None:
 
 
 def _gather(options: Options) -> Gathered:
-    authority = None
-    if options.authority is not None:
-        try:
-            authority = options.authority.read_bytes()
-        except OSError as error:
-            raise CertificateError(
-                f"cannot read the CA certificate {options.authority}: {error.strerror}"
-            ) from None
-    kept = None if options.hub_receipts is None else read_receipts(options.hub_receipts)
+    authority = None if options.authority is None else read_authority(options.authority)
+    record = None if options.hub_receipts is None else read_record(options.hub_receipts)
     facts = None if options.site_facts is None else read_facts(options.site_facts)
     sources = Sources(
-        options.ledger.name,
-        "" if options.authority is None else options.authority.name,
-        "" if options.hub_receipts is None else options.hub_receipts.name,
+        ledger=options.ledger.name,
+        authority=_name(options.authority),
+        hub_receipts=_name(options.hub_receipts),
+        hub_cut=record is not None and record.cut,
+        stamps=tuple(path.name for path in options.tokens.replies),
+        stamp_roots=_name(options.tokens.roots),
+        payload_key=_name(options.payload_key),
+        site_facts=_name(options.site_facts),
     )
     evidence = open_evidence(options.ledger, options.payload_key)
     stamps = read_stamps(options.tokens, evidence)
+    kept = None if record is None else record.receipts
     return gather(evidence, sources, authority, kept, facts, options.timing_ms, stamps)
+
+
+def _name(path: Path | None) -> str:
+    return "" if path is None else path.name

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from fedsparse.audit import Evidence
 from fedsparse.audit.timestamp import Stamp, check_timestamp, make_request
-from fedsparse.cli.audit_evidence import open_evidence
+from fedsparse.cli.audit_evidence import open_evidence, require_new
 from fedsparse.errors import LedgerError
 from fedsparse.files import write_atomic
 
@@ -34,8 +34,7 @@ def write_request(ledger: Path, out: Path, console: Console) -> None:
     Raises:
         LedgerError: there is no checkpoint of its entries, or the file cannot be written.
     """
-    if out.exists():
-        raise LedgerError(f"{out} is there already", "Name a new file")
+    require_new(out, "Name a new file")
     data, size = make_request(open_evidence(ledger))
     try:
         write_atomic(out, data)

@@ -39,16 +39,16 @@ class Given:
     tokens: Tokens = field(default_factory=Tokens)
 
 
-def verify_all(given: Given, console: Console) -> bool:
-    """Print every verdict; return whether nothing is contradicted, and every time-stamp could be read."""
-    good = verify(given.ledger, given.authority, given.hub_receipts, given.payload_key, console)
+def verify_all(given: Given, console: Console) -> Finding:
+    """Print every verdict; return the ledger's, or that a time-stamp contradicts it or could not be read."""
+    found = verify(given.ledger, given.authority, given.hub_receipts, given.payload_key, console)
     evidence = open_evidence(given.ledger, given.payload_key)
     for one in unread_policies((parse_entry(row.entry) for row in evidence.rows), evidence.payload):
         _say(console, f"policy: cannot tell: {one}", "yellow")
     stamps = read_stamps(given.tokens, evidence)
     for stamp in stamps:
         _say(console, f"time-stamp {stamp_sentence(stamp).en}", _STYLES[stamp.finding])
-    return good and not any(_refused(stamp) for stamp in stamps)
+    return Finding.CONTRADICTED if any(_refused(stamp) for stamp in stamps) else found
 
 
 def _refused(stamp: Stamp) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -10,68 +10,105 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from fedsparse.audit import read_receipts, verify_evidence
-from fedsparse.cli.audit_evidence import open_evidence
-from fedsparse.cli.figures import printable
-from fedsparse.errors import CertificateError
+from fedsparse.audit import HubRecord, Verdict, read_record, verify_evidence
+from fedsparse.audit.conservation import Finding
+from fedsparse.audit.report.words import plural, when
+from fedsparse.cli.audit_evidence import open_evidence, say
+from fedsparse.cli.authority import read_authority
 from fedsparse.registry import Registry
 
 _NAMED_AT_MOST = 10
 _NAME_SHOWN = 16
+_EMPTY = "the ledger has no entries"
+_UNCHECKED = (
+    "the ledger fits together and is signed by its own key, but whose it is, and who signed its receipts, was not "
+    "checked: name the federation's CA certificate with --ca"
+)
 
 
 def verify(
     ledger: Path, authority: Path | None, hub_receipts: Path | None, payload_key: Path | None, console: Console
-) -> bool:
-    """Print a ledger's verdict; return whether it verifies."""
-    pem = None
-    if authority is not None:
-        try:
-            pem = authority.read_bytes()
-        except OSError as error:
-            raise CertificateError(f"cannot read the CA certificate {authority}: {error.strerror}") from None
-    kept = None if hub_receipts is None else read_receipts(hub_receipts)
-    verdict = verify_evidence(open_evidence(ledger, payload_key), pem, kept)
-    console.print(
-        f"{verdict.entries} entries: {verdict.updates} updates left, {verdict.refusals} were refused, "
-        f"{verdict.receipts} receipts filed",
-        highlight=False,
+) -> Finding:
+    """Print a ledger's verdict, and return it; without the CA's certificate nobody can tell whose ledger it is."""
+    pem = None if authority is None else read_authority(authority)
+    record = None if hub_receipts is None else read_record(hub_receipts)
+    verdict = verify_evidence(open_evidence(ledger, payload_key), pem, None if record is None else record.receipts)
+    say(
+        console,
+        f"{plural(verdict.entries, 'entry')}: {plural(verdict.updates, 'update')} left, "
+        f"{verdict.refusals:,} refused, {plural(verdict.receipts, 'receipt')} filed",
     )
-    console.print(
-        f"the hub has witnessed the first {verdict.witnessed} entries"
-        + (f"; {verdict.erased} payloads were deleted, as recorded" if verdict.erased else ""),
-        highlight=False,
-    )
-    if verdict.unfiled:
-        console.print(
-            f"the hub's receipts {_some(verdict.unfiled)} are not filed here: lost on their way, or for another "
-            "ledger of this plant",
-            highlight=False,
-        )
-    if verdict.missing_receipts:
-        console.print(
-            f"no receipt for {_some(verdict.missing_receipts)}: under way, never delivered, or the hub's word was "
-            "lost; the hub's own record tells",
-            highlight=False,
-        )
+    say(console, _witnessed(verdict, checked=pem is not None))
+    for line in _compared(verdict, record):
+        say(console, line)
     if verdict.left_over:
-        names = [printable(name[:_NAME_SHOWN]) for name in verdict.left_over]
-        console.print(
+        names = [name[:_NAME_SHOWN] for name in verdict.left_over]
+        say(
+            console,
             f"{_some(names)} in payloads/ belong to no entry: one may be of an entry being written; what a "
             "crash left, the gateway deletes when it starts; what stays then is of entries that are gone (was an "
             "older ledger.db put back?), or is yours to delete",
-            style="yellow",
-            markup=False,
-            highlight=False,
+            "yellow",
         )
-    if pem is None:
-        console.print("signatures of receipts not checked: name the federation's CA certificate with --ca")
-    if hub_receipts is None:
-        console.print("not compared with the hub's record, which alone shows missing entries: --hub-receipts")
     for problem in verdict.problems:
-        console.print(f"  {printable(problem)}", style="red", markup=False, highlight=False)
-    console.print("verified" if verdict.verified else "CONTRADICTED", style="bold")
-    return verdict.verified
+        say(console, f"  {problem}", "red")
+    return _verdict(verdict, console, checked=pem is not None)
+
+
+def _witnessed(verdict: Verdict, *, checked: bool) -> str:
+    first = plural(verdict.witnessed, "entry")
+    told = f"the hub has witnessed the first {first}"
+    if not verdict.witnessed:
+        told = "no receipt shows that the hub has witnessed any of it"
+    elif not checked:
+        told = f"receipts name the first {first} as witnessed by the hub, which was not checked"
+    if verdict.erased:
+        told += f"; {plural(verdict.erased, 'payload')} deleted, as recorded"
+    return told
+
+
+def _compared(verdict: Verdict, record: HubRecord | None) -> Iterator[str]:
+    """Yield how far receipts reach, filed ones and those of the hub's record: either may have been cut short."""
+    if verdict.unfiled:
+        yield (
+            f"the hub's receipts {_some(verdict.unfiled)} are not filed here: lost on their way, or for another "
+            "ledger of this plant"
+        )
+    missing = verdict.missing_receipts
+    if record is None:
+        if missing:
+            yield (
+                f"no receipt for {_some(missing)}: under way, never delivered, or the hub's word was lost; the "
+                "hub's own record tells"
+            )
+        yield "not compared with the hub's record, which alone shows missing entries: --hub-receipts"
+        return
+    yield f"compared with the hub's record, which has {_reach(record)}"
+    if record.cut:
+        yield "the last line of the hub's record is cut short, and was left out"
+    if kept := sorted(set(missing) - set(verdict.unconfirmed)):
+        yield f"no receipt is filed for {_some(kept)}, but the hub's record has them"
+    if nowhere := sorted(set(missing) & set(verdict.unconfirmed)):
+        yield f"no receipt for {_some(nowhere)}, filed or in the hub's record: under way, or never delivered"
+
+
+def _reach(record: HubRecord) -> str:
+    if not record.receipts:
+        return "no receipts"
+    number, last = plural(len(record.receipts), "receipt"), record.receipts[-1].body
+    size = plural(last.checkpoint_size, "entry")
+    return f"{number}, the last of {when(last.received_unix_ms)}, when the ledger had {size}"
+
+
+def _verdict(verdict: Verdict, console: Console, *, checked: bool) -> Finding:
+    if verdict.problems:
+        say(console, "CONTRADICTED", "bold")
+        return Finding.CONTRADICTED
+    if not checked or not verdict.entries:
+        say(console, f"CANNOT TELL: {_UNCHECKED if verdict.entries else _EMPTY}", "bold")
+        return Finding.UNKNOWN
+    say(console, "verified", "bold")
+    return Finding.VERIFIED
 
 
 def _some(numbers: Sequence[int | str]) -> str:

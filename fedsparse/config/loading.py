@@ -17,8 +17,10 @@ from fedsparse.config.simulate import SimulateConfig
 from fedsparse.config.site import SiteConfig
 from fedsparse.config.solo import TrainConfig
 from fedsparse.errors import ConfigError
+from fedsparse.files import read_at_most
 
 Config = TypeVar("Config", EgressSettings, FederationConfig, SimulateConfig, SiteConfig, TrainConfig)
+_MOST_BYTES = 4 << 20
 
 
 def load(path: Path, kind: type[Config], overrides: Mapping[str, Any] | None = None) -> Config:
@@ -33,14 +35,18 @@ def load(path: Path, kind: type[Config], overrides: Mapping[str, Any] | None = N
         ConfigError: the file is absent, is not TOML, or a key or value is wrong; names each of them.
     """
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        raw = tomllib.loads(read_at_most(path, _MOST_BYTES).decode())
     except FileNotFoundError:
         remedy = (
             "Name an existing egress.toml" if kind is EgressSettings else "Name an existing file with --config"
         )
         raise ConfigError(f"no settings file at {path}", remedy) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise ConfigError(f"{path} cannot be read as TOML: {error}") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read as TOML: {error.strerror}") from None
+    except RecursionError:
+        raise ConfigError(f"{path} cannot be read as TOML: it is nested too deep") from None
     loaded = _validated(_overridden(raw, overrides or {}), kind, path.resolve().parent, str(path))
     if isinstance(loaded, SiteConfig) and loaded.site.policy is not None:
         policy = load(loaded.site.policy, EgressSettings)

@@ -173,12 +173,11 @@ def _find_path(chain: Chain, roots: Chain, name: str, now: datetime) -> list[x50
 
 
 def _refuse_issuers(chain: Chain, roots: Chain, name: str, now: datetime) -> NoReturn:
-    """Say why no path to a root was found: an expired root, where it is that."""
-    with suppress(*UNREADABLE):  # a stranger's certificate may have an issuer that cannot be read
-        last = chain[-1].issuer
-        for root in roots:
-            if root.subject == last:
-                _check_dates(root, "the CA certificate", now)
+    """Say why no path to a root was found: an expired root, where one issued the last; a name is no proof."""
+    for root in roots:
+        with suppress(InvalidSignature, TypeError, *UNREADABLE):  # a stranger's certificate may hold anything
+            chain[-1].verify_directly_issued_by(root)
+            _check_dates(root, "the CA certificate", now)
     raise CertificateError(
         f"{name} was not issued by the given CA", "Use the certificate and ca.pem of the same federation"
     ) from None

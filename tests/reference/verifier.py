@@ -9,7 +9,6 @@ import base64
 import hashlib
 import io
 import json
-import struct
 import sys
 import tarfile
 from collections.abc import Callable, Iterator
@@ -32,6 +31,11 @@ def sha(data: bytes) -> bytes:
     return hashlib.sha256(data).digest()
 
 
+def need(holds: Any, otherwise: str) -> None:
+    if not holds:
+        raise ValueError(otherwise)
+
+
 def parse(data: bytes, most: int) -> Fields:
     """Read a canonical Protocol Buffers message of so many fields: varints as numbers, the rest as bytes."""
     fields: Fields = {}
@@ -40,35 +44,31 @@ def parse(data: bytes, most: int) -> Fields:
     while at < len(data):
         tag, at = varint(data, at)
         number, kind = tag >> 3, tag & 7
-        if not max(last, 1) <= number <= most:
-            raise ValueError("fields are unknown, or out of order")
+        need(max(last, 1) <= number <= most, "fields are unknown, or out of order")
         if kind == 0:
             value, at = varint(data, at)
         else:
             size, at = varint(data, at) if kind == 2 else ({1: 8, 5: 4}[kind], at)
             value, at = data[at : at + size], at + size
-        if at > len(data) or (kind != 2 and not (value if kind == 0 else any(value))):
-            raise ValueError("a field is cut short, or says nothing")
+        says = kind == 2 or (value if kind == 0 else any(value))
+        need(at <= len(data) and says, "a field is cut short, or says nothing")
         fields.setdefault(number, []).append(value)
         last = number
     return fields
 
 
 def varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
+    value, shift, byte = 0, 0, 128
+    while byte > 127:
         byte = data[at] if at < len(data) else 256
         value, shift, at = value | (byte & 127) << shift, shift + 7, at + 1
-        if byte > 255 or shift > 70 or (byte == 0 and shift > 7) or value >> 64:
-            raise ValueError("no varint in its shortest form")
-        if byte < 128:
-            return value, at
+        need(byte < 256 and shift <= 70 and (byte or shift <= 7) and not value >> 64, "no varint, or a longer one")
+    return value, at
 
 
 def one(fields: Fields, number: int, default: Any = 0) -> Any:
     values = fields.get(number, [default])
-    if len(values) != 1 or (values == [b""] and number in fields):
-        raise ValueError(f"field {number} is there twice, or empty")
+    need(len(values) == 1 and (values != [b""] or number not in fields), f"field {number} is there twice or empty")
     return values[0]
 
 
@@ -80,16 +80,16 @@ def root(leaves: list[bytes]) -> bytes:
 
 
 def b64(text: str) -> bytes:
-    if base64.b64encode(data := base64.b64decode(text, validate=True)).decode() != text:
-        raise ValueError("no canonical base64")
+    data = base64.b64decode(text, validate=True)
+    need(base64.b64encode(data).decode() == text, "no canonical base64")
     return data
 
 
 def signed_line(line: str, key: bytes, kind: int, name: str) -> bytes:
     """Return what follows the key's identifier in a signature line of a note."""
     blob = b64(line.removeprefix(f"— {name} ").removesuffix("\n"))
-    if line[-1:] != "\n" or blob[:4] != sha(name.encode() + bytes([10, kind]) + key)[:4]:
-        raise ValueError("no signature line, or another key's")
+    named = sha(name.encode() + bytes([10, kind]) + key)[:4]
+    need(line[-1:] == "\n" and blob[:4] == named, "no signature line, or another key's")
     return blob[4:]
 
 
@@ -102,15 +102,15 @@ def chain(der: bytes, ca: list[x509.Certificate], role: str, unix_ms: int) -> tu
         certificates.append(x509.load_der_x509_certificate(der[:size]))
         der = der[size:]
     roots = [root for root in ca if issued(certificates[-1], root)]
-    if not roots or certificates[-1] in ca or not all(map(issued, certificates, certificates[1:])):
-        raise ValueError("a certificate was not issued by the given CA")
-    if not all(one.not_valid_before_utc <= at <= one.not_valid_after_utc for one in [*certificates, roots[0]]):
-        raise ValueError("a certificate was not valid at that time")
+    chained = roots and certificates[-1] not in ca and all(map(issued, certificates, certificates[1:]))
+    need(chained, "a certificate was not issued by the given CA")
+    valid = [one.not_valid_before_utc <= at <= one.not_valid_after_utc for one in [*certificates, roots[0]]]
+    need(all(valid), "a certificate was not valid at that time")
     names = certificates[0].extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     (uri,) = names.get_values_for_type(x509.UniformResourceIdentifier)
     key = certificates[0].public_key()
-    if not uri.startswith(f"urn:fedsparse:{role}:") or getattr(key, "curve", ec.SECP384R1()).name != "secp256r1":
-        raise ValueError(f"it is no {role}'s certificate")
+    fit = uri.startswith(f"urn:fedsparse:{role}:") and isinstance(getattr(key, "curve", None), ec.SECP256R1)
+    need(fit, f"it is no {role}'s certificate")
     return key, uri.split(":", 3)[3]
 
 
@@ -135,18 +135,17 @@ def fingerprint(space: bytes) -> bytes:
     fields = json.loads(space)
     told = b"fedsparse adapter space 1\0" + (base := bytes.fromhex(fields["base_fingerprint"]))
     for name, shape in ((tensor["name"].encode(), tensor["shape"]) for tensor in fields["tensors"]):
-        told += struct.pack(">Q", len(name)) + name + struct.pack(f">{len(shape) + 1}Q", len(shape), *shape)
+        told += len(name).to_bytes(8, "big") + name + b"".join(n.to_bytes(8, "big") for n in [len(shape), *shape])
     return sha(told) if json.dumps(fields | {"base_fingerprint": base.hex()}, indent=1).encode() == space else b""
 
 
 def split(data: bytes) -> list[bytes]:
     items, at = [], 0
     while at < len(data):
-        (size,) = struct.unpack(">Q", data[at : at + 8])
+        size = int.from_bytes(data[at : at + 8], "big")
         items.append(data[at + 8 : at + 8 + size])
         at += 8 + size
-    if at != len(data):
-        raise ValueError("a list ends in the middle of an item")
+    need(at == len(data), "a list ends in the middle of an item")
     return items
 
 
@@ -160,17 +159,18 @@ def attempt(where: str, check: Callable[..., None], *arguments: Any) -> Iterator
 class Verifier:
     def __init__(self, bundle: bytes, ca: bytes) -> None:
         self.ca = x509.load_pem_x509_certificates(ca)
+        self.bundle, self.members, self.key, self.origin = bundle, dict[str, bytes](), b"", ""
         with tarfile.open(fileobj=io.BytesIO(bundle), mode="r:") as archive:
-            self.members = {info.name: archive.extractfile(info).read() for info in archive}  # type: ignore[union-attr]
-        self.bundle = bundle
+            for info in archive:
+                plain = info.type == tarfile.REGTYPE and 0 <= info.size <= len(bundle)
+                need(plain, f"the member {info.name!r} is no plain file, or of an impossible size")
+                self.members[info.name] = archive.extractfile(info).read()  # type: ignore[union-attr]
         self.entries = split(self.members["entries"])
         self.leaves = [sha(b"\x00" + entry) for entry in self.entries]
-        self.key, self.origin = b"", ""
         self.sent: dict[int, tuple[bytes, bytes, bytes]] = {}
-        self.needed = {"checkpoint", "entries", "receipts"}
-        receipts = split(self.members["receipts"])
-        self.filed = {int.from_bytes(item[:8], "big"): item[8:] for item in receipts}
-        self.ordered = sorted(self.filed) == [int.from_bytes(item[:8], "big") for item in receipts]
+        self.needed, self.kept = {"checkpoint", "entries", "receipts"}, set[int]()
+        receipts = [(int.from_bytes(item[:8], "big"), item[8:]) for item in split(self.members["receipts"])]
+        self.filed, self.ordered = dict(receipts), sorted(dict(receipts).items()) == receipts
 
     def problems(self, hub: bytes | None) -> Iterator[str]:
         if pack(self.members) != self.bundle or not self.ordered:
@@ -183,13 +183,15 @@ class Verifier:
             yield from attempt(f"entry {number}: receipt", self.check_receipt, number, receipt)
         for name in sorted(self.members.keys() - self.needed):
             yield f"the member {name!r} is needed by no entry"
-        for count, line in enumerate(() if hub is None else hub.splitlines(), 1):
-            yield from attempt(f"the hub's receipt {count}", self.check_kept, count, line)
+        if hub is not None:
+            for count, line in enumerate(hub.split(b"\n")[:-1], 1):
+                yield from attempt(f"the hub's receipt {count}", self.check_kept, count, line)
+            for number in sorted(self.filed.keys() - self.kept):
+                yield f"entry {number}: the hub's record lacks its receipt: it is older than that, or not whole"
 
     def payload(self, digest: bytes) -> bytes:
         data = self.members[f"payloads/{digest.hex()}"]
-        if sha(data) != digest:
-            raise ValueError("the payload was altered")
+        need(sha(data) == digest, "the payload was altered")
         return data
 
     def erasures(self) -> Iterator[tuple[bytes, int]]:
@@ -201,17 +203,16 @@ class Verifier:
     def check_entry(self, number: int, data: bytes, erased: dict[bytes, int]) -> None:
         entry = parse(data, 18)
         previous = self.leaves[number - 2] if number > 1 else bytes(32)
-        if [one(entry, field) for field in (1, 2, 4)] != [2, number, previous] or not 1 <= one(entry, 5) <= 9:
-            raise ValueError("format, number, kind or chain is wrong")
         kind, size, digest = one(entry, 5), one(entry, 14), one(entry, 15)
-        if not size:
-            if digest != sha(b""):
-                raise ValueError("it has no payload, but the digest of one")
-        elif erased.get(digest, 0) <= number:
+        placed = [one(entry, field) for field in (1, 2, 4)] == [2, number, previous]
+        need(placed and 1 <= kind <= 9, "format, number, kind or chain is wrong")
+        need(one(entry, 3) < 253_402_300_800_000, "it is dated at no possible time")
+        need(kind not in ((4, 5) if size else (1, 2)), "it has a payload, or none, which its kind cannot have")
+        need(size or digest == sha(b""), "it has no payload, but the digest of one")
+        if size and erased.get(digest, 0) <= number:
             payload = self.payload(digest)
             self.needed |= {f"payloads/{digest.hex()}"}
-            if len(payload) != size:
-                raise ValueError("the payload has another size")
+            need(len(payload) == size, "the payload has another size")
             if kind in (1, 2):
                 self.check_update(entry, kind, parse(payload, 7))
             elif kind == 3:
@@ -226,34 +227,30 @@ class Verifier:
 
     def check_update(self, entry: Fields, kind: int, update: Fields) -> None:
         said = [one(entry, field) for field in (9, 10, 11, 12)]
-        if said != [one(update, field) for field in (2, 3, 4, 6)] or (kind == 1) != (said[-1] == 0):
-            raise ValueError("round, version, samples or reason are others than in the payload")
-        if entry.get(17, []) != update.get(7, []):
-            raise ValueError("metrics are others than in the payload")
-
+        same = said == [one(update, field) for field in (2, 3, 4, 6)] and (kind == 1) == (said[-1] == 0)
+        need(same, "round, version, samples or reason are others than in the payload")
+        need(entry.get(17, []) == update.get(7, []), "metrics are others than in the payload")
         self.need_space(update)
 
     def need_space(self, update: Fields) -> None:
         if delta := one(update, 5, b""):
             name = f"spaces/{one(parse(delta, 6), 2).hex()}.json"
             self.needed |= {name}
-            if name != f"spaces/{fingerprint(self.members[name]).hex()}.json":
-                raise ValueError("the adapter space is another")
+            need(name == f"spaces/{fingerprint(self.members[name]).hex()}.json", "the adapter space is another")
 
     def check_opening(self, entry: Fields, opening: Fields) -> None:
         origin, key = one(opening, 1, b"").decode(), one(opening, 2, b"")
         plant, name = chain(one(opening, 3, b""), self.ca, "plant", one(entry, 3))
         statement = f"fedsparse ledger key 1\n{origin}\n{key.hex()}\n".encode()
         plant.verify(one(opening, 4, b""), statement, ec.ECDSA(hashes.SHA256()))
-        if origin != f"fedsparse/{name}/{sha(key).hex()[:16]}" or self.key not in (b"", key):
-            raise ValueError("it names another ledger, or one that is not this plant's and key's")
+        same = origin == f"fedsparse/{name}/{sha(key).hex()[:16]}" and self.key in (b"", key)
+        need(same, "it names another ledger, or one that is not this plant's and key's")
         self.key, self.origin = key, origin
 
     def check_checkpoint(self) -> None:
         text, gap, line = self.members["checkpoint"].decode().rpartition("\n\n")
         expected = f"{self.origin}\n{len(self.leaves)}\n{base64.b64encode(root(self.leaves)).decode()}"
-        if not gap or text != expected:
-            raise ValueError("it is of other entries")
+        need(gap and text == expected, "it is of other entries")
         blob = signed_line(line, self.key, 1, self.origin)
         ed25519.Ed25519PublicKey.from_public_bytes(self.key).verify(blob, (text + "\n").encode())
 
@@ -261,15 +258,14 @@ class Verifier:
         receipt = parse(data, 4)
         body = parse(one(receipt, 1), 12)
         said = one(body, 2, b""), one(body, 3), one(body, 4)
-        if said != self.sent[number] or one(body, 12) != sha(one(receipt, 3)):
-            raise ValueError("it is for something else")
+        need(said == self.sent[number], "it is for something else")
+        need(one(body, 12) == sha(one(receipt, 3)), "it names another certificate than it shows")
         size, witnessed = one(body, 9), (one(body, 7, b"").decode(), one(body, 8, b""), one(body, 10))
-        if size > len(self.leaves) or witnessed != (self.origin, self.key, root(self.leaves[:size])):
-            raise ValueError("it witnesses another ledger or history")
+        same = size <= len(self.leaves) and witnessed == (self.origin, self.key, root(self.leaves[:size]))
+        need(same, "it witnesses another ledger or history")
         hub, name = chain(one(receipt, 3), self.ca, "hub", one(body, 6))
         hub.verify(one(receipt, 2), one(receipt, 1), ec.ECDSA(hashes.SHA256()))
-        if 2 * decode_dss_signature(one(receipt, 2))[1] > ORDER:
-            raise ValueError("its signature is not in its lower form")
+        need(2 * decode_dss_signature(one(receipt, 2))[1] <= ORDER, "its signature is not in its lower form")
         blob = signed_line(one(receipt, 4).decode(), one(body, 11), 4, f"fedsparse/{name}")
         checkpoint = f"{self.origin}\n{size}\n{base64.b64encode(one(body, 10)).decode()}\n"
         said = f"cosignature/v1\ntime {int.from_bytes(blob[:8], 'big')}\n{checkpoint}"
@@ -279,15 +275,20 @@ class Verifier:
         data = b64(json.loads(line)["receipt"])
         body = parse(one(parse(data, 4), 1), 12)
         (number,) = (number for number, said in self.sent.items() if said[2] == one(body, 4))
+        self.kept |= {number}
         self.check_receipt(number, data)
-        if one(body, 5) != count or self.filed.get(number, data) != data:
-            raise ValueError("what stood before it is gone, or the plant has filed another")
+        need(one(body, 5) == count, "what stood before it is gone")
+        need(self.filed.get(number, data) == data, "the plant has filed another")
 
 
 def main(arguments: list[str]) -> int:
-    contents = [Path(path).read_bytes() for path in arguments]
+    bundle, ca, *hub = [Path(path).read_bytes() for path in arguments] if arguments[1:] else sys.exit(__doc__)
     try:
-        found = list(Verifier(*contents[:2]).problems(contents[2] if contents[2:] else None))
+        x509.load_pem_x509_certificates(ca)
+    except ValueError:
+        sys.exit(f"{arguments[1]} holds no PEM certificate")
+    try:
+        found = list(Verifier(bundle, ca).problems(hub[0] if hub else None))
     except Exception as error:
         found = [f"this is no evidence bundle: {error!r}"]
     print("\n".join(found) or "verified")

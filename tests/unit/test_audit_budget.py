@@ -5,7 +5,14 @@ import math
 import pytest
 
 from fedsparse.audit import EntryKind
-from fedsparse.audit.budget import ATTEND_BYTES, DESCRIBE_BYTES, bits_of, budget_of, envelope_bytes
+from fedsparse.audit.budget import (
+    ATTEND_BYTES,
+    DESCRIBE_BYTES,
+    bits_of,
+    budget_of,
+    envelope_bytes,
+    messages_in,
+)
 from fedsparse.v1 import ledger_pb2, link_pb2
 
 
@@ -73,6 +80,11 @@ def test_calls_count_as_the_longest_that_the_protocol_allows() -> None:
     )
     assert describe.ByteSize() == DESCRIBE_BYTES
     assert attend.ByteSize() == ATTEND_BYTES
+
+
+def test_what_a_ledger_says_went_with_a_call_counts() -> None:
+    calls = [entry(1, EntryKind.DESCRIBE, 12_000), entry(2, EntryKind.ATTEND, 3)]
+    assert [one.bytes for one in messages_in(calls)] == [12_000, ATTEND_BYTES]
 
 
 def test_the_envelope_is_no_longer_than_stated() -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import tracemalloc
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
@@ -16,8 +17,12 @@ from fedsparse.audit import (
     verify_ledger,
     write_bundle,
 )
+from fedsparse.audit import bundle as bundles
+from fedsparse.audit.bundle import parse_bundle
+from fedsparse.audit.evidence import read_spaces
 from fedsparse.audit.payloads import Payloads, read_payload_key
 from fedsparse.errors import LedgerError
+from fedsparse.files import read_at_most
 from tests.unit.samples import LEFT, REASON_PAYLOAD, SPACE, Hub, call_draft, draft_of, open_as, tamper, update
 
 KEY = bytes(range(32))
@@ -71,6 +76,113 @@ def test_a_file_that_is_no_bundle_is_told(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no archive at all" * 100)
     with pytest.raises(LedgerError, match="no evidence bundle"):
         read_bundle(tmp_path / "text")
+
+
+def member(kind: bytes, size: bytes, name: bytes = b"entries") -> bytes:
+    """Return the header of a tar member."""
+    fields = (name.ljust(100, b"\0"), b"0000600\0", b"0000000\0" * 2, size, b"00000000000\0", b" " * 8, kind)
+    block = b"".join(fields).ljust(257, b"\0") + b"ustar\x0000"
+    block = block.ljust(512, b"\0")
+    return block[:148] + b"%06o\0 " % sum(block) + block[156:]
+
+
+def base_256(size: int) -> bytes:
+    return (b"\x80" if size >= 0 else b"\xff") + size.to_bytes(11, "big", signed=True)
+
+
+def sparse(size: int) -> bytes:
+    """Return a member in GNU's old form that claims ``size`` zeros and has none."""
+    block = bytearray(member(b"S", b"00000000000\0"))
+    block[257:265], block[386:398], block[398:410] = b"ustar  \0", base_256(size), b"00000000000\0"
+    block[483:495], block[148:156] = base_256(size), b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def extended(*records: str) -> bytes:
+    """Return a plain member with an extended header (pax) that says otherwise of it."""
+    lines = "".join(f"{len(one) + 4} {one}\n" for one in records).encode()  # of 10 to 95 characters each
+    return member(b"x", b"%011o\0" % len(lines)) + lines.ljust(512, b"\0") + member(b"0", b"00000000000\0")
+
+
+NO_PLAIN_FILE = [
+    sparse(1 << 36),
+    sparse(1 << 62),
+    sparse(1),
+    member(b"0", base_256(-512)),
+    member(b"0", base_256(-1)),
+    member(b"0", base_256(1 << 60)),
+    member(b"0", b"00000100000\0"),  # more than the bundle has
+    member(b"1", b"00000000000\0"),
+    member(b"2", b"00000000000\0"),
+    member(b"5", b"00000000000\0"),
+    member(b"6", b"00000000000\0"),
+    member(b"7", b"00000000000\0"),
+]
+
+
+@pytest.mark.parametrize("data", NO_PLAIN_FILE)
+def test_a_member_that_is_no_plain_file_of_its_size_is_refused_before_it_is_read(data: bytes) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(LedgerError, match=r"is no plain file, or twice|no evidence bundle"):
+            parse_bundle(data + bytes(1024))
+        assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_sparse_file_in_a_plain_ones_clothes_is_refused() -> None:
+    claim = extended("GNU.sparse.size=600", "GNU.sparse.numblocks=1", "GNU.sparse.map=0,0")
+    with pytest.raises(LedgerError, match="is no plain file"):
+        parse_bundle(claim + bytes(1024))
+
+
+def test_headers_upon_headers_are_refused() -> None:
+    long = member(b"L", b"00000000004\0") + b"name".ljust(512, b"\0")
+    with pytest.raises(LedgerError, match="this is no evidence bundle"):
+        parse_bundle(long * 2000 + bytes(1024))
+
+
+def test_a_bundle_is_not_read_where_it_is_larger_than_any(tmp_path: Path) -> None:
+    with (tmp_path / "kiso.tar").open("wb") as file:
+        file.truncate(5 << 30)
+    with pytest.raises(LedgerError, match="cannot be read: it has more than 4,294,967,296 bytes"):
+        read_bundle(tmp_path / "kiso.tar")
+
+
+def test_no_bundle_is_written_that_is_not_read_again(
+    ledger_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundles, "_MOST_BYTES", 5000)
+    with pytest.raises(LedgerError, match="would have 20,480 bytes, at most 5,000 are read again"):
+        write_bundle(tmp_path / "kiso.tar", read_folder(ledger_folder))
+    assert not (tmp_path / "kiso.tar").exists()
+
+
+def test_a_description_of_an_adapter_space_that_is_too_large_is_not_parsed(ledger_folder: Path) -> None:
+    with pytest.raises(LedgerError, match="16,777,217 bytes, more than 16,777,216: it is no adapter space"):
+        read_spaces({"spaces/x.json": bytes((16 << 20) + 1)})
+    with (ledger_folder / "spaces" / "x.json").open("wb") as file:
+        file.truncate(1 << 33)
+    with pytest.raises(LedgerError, match="it has more than 16,777,216 bytes"):
+        read_folder(ledger_folder)
+
+
+def test_a_payload_that_is_larger_than_any_is_not_read(ledger_folder: Path) -> None:
+    path = ledger_folder / "payloads" / sha256(REASON_PAYLOAD).hexdigest()
+    with path.open("r+b") as file:
+        file.truncate(5 << 30)
+    with pytest.raises(LedgerError, match="was altered"):
+        read_folder(ledger_folder).payload(sha256(REASON_PAYLOAD).digest())
+
+
+def test_a_file_is_read_up_to_a_limit_also_where_it_has_no_size(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    assert read_at_most(tmp_path / "file", 5) == b"12345"
+    for path in (tmp_path / "file", Path("/dev/zero")):
+        with pytest.raises(OSError, match="it has more than 4 bytes"):
+            read_at_most(path, 4)
 
 
 def test_a_payload_that_was_deleted_as_recorded_leaves_a_ledger_that_verifies(

@@ -10,7 +10,7 @@ from fedsparse.audit.conservation import Why, conserve
 from fedsparse.audit.control import CALLS, Code, ControlCount, control_calls
 from fedsparse.audit.report import Lang, explain, render
 from fedsparse.audit.report.control import control_sentence
-from fedsparse.cli.audit_evidence import show
+from fedsparse.cli.audit_show import show
 from fedsparse.errors import LedgerError
 from fedsparse.v1 import ledger_pb2
 from tests.reference import verifier

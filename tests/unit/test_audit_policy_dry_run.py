@@ -139,6 +139,23 @@ def test_a_file_that_is_not_there_is_told_without_a_traceback(run: Run, command:
     assert "cannot be read: No such file or directory. Name an existing egress.toml" in told
 
 
+@pytest.mark.parametrize("text", ["a = " + "[" * 100_000, "{" * 100_000])
+def test_a_file_that_is_nested_too_deep_is_told_without_a_traceback(
+    run: Run, file: Callable[[str], Path], text: str
+) -> None:
+    code, out, told = run("check", file(text))
+    assert (code, out) == (1, "")
+    assert told.startswith("error: ")
+    assert "Traceback" not in told
+
+
+def test_a_folder_or_a_file_that_is_too_large_is_no_policy(run: Run, tmp_path: Path) -> None:
+    assert "cannot be read: Is a directory" in run("check", tmp_path)[2]
+    with (tmp_path / "large.toml").open("wb") as large:
+        large.truncate(1 << 33)
+    assert "it has more than 4,194,304 bytes" in run("check", tmp_path / "large.toml")[2]
+
+
 def test_diff_reads_files_sites_and_what_the_ledger_keeps(
     run: Run, file: Callable[[str], Path], tmp_path: Path
 ) -> None:

@@ -147,6 +147,10 @@ CHANGES: list[tuple[dict[str, Any], dict[str, Any], str, Effect]] = [
     ({}, {"tensors_denied": ["head.*"]}, "tensors_denied", Effect.TIGHTER),
     ({"per_day": {"calls": 5}}, {"per_day": {"calls": 6}}, "per_day.calls", Effect.LOOSER),
     ({}, {"per_round": {"bytes": 100}}, "per_round.bytes", Effect.TIGHTER),
+    ({"per_round": {"bytes": 100}}, {"per_round": {"bytes": 200}}, "per_round.bytes", Effect.LOOSER),
+    ({"per_round": {"bytes": 64 << 23}}, {}, "per_round.bytes", Effect.SAME),
+    ({}, {"per_round": {"bytes": 100_000_000_000}}, "per_round.bytes", Effect.SAME),
+    ({}, {"per_day": {"bytes": (10_000 << 23) - 1}}, "per_day.bytes", Effect.TIGHTER),
     ({}, {"revision": 2}, "revision", Effect.SAME),
     ({}, {"timezone": "Asia/Tokyo"}, "timezone", Effect.SAME),
     ({}, {"windows": []}, "windows", Effect.TIGHTER),
@@ -184,6 +188,32 @@ def test_a_change_in_words_has_both_values_and_what_it_means() -> None:
         "(tighter: less may leave)",
     ]
     assert explain_change(changes[0], "ja").endswith("5 % → 10 % (緩和：より多く送信できます)")
+
+
+def test_a_limit_of_bytes_is_told_and_judged_beside_what_the_messages_can_have() -> None:
+    changes = changes_between(
+        policy(), policy(per_round={"messages": 1, "bytes": 100_000_000_000}, per_day={"bytes": 5})
+    )
+    assert [explain_change(change, "en") for change in changes] == [
+        "messages in one round: 64 → 1 (tighter: less may leave)",
+        "bytes in one round: 536,870,912 (default: messages × bytes of one) → 100,000,000,000 (above what "
+        "messages can have: 8,388,608) (no effect on what may leave)",
+        "bytes in 24 hours: 83,886,080,000 (default: messages × bytes of one) → 5 (tighter: less may leave)",
+    ]
+    assert explain_change(changes[1], "ja") == (
+        "1ラウンドのバイト数: 536,870,912（既定：通数×1通の上限） → 100,000,000,000"
+        "（メッセージで送れる上限8,388,608を超える値） (送信できるものは変わりません)"
+    )
+    assert not any("no limit" in explain_change(change, "en") for change in changes)
+
+
+def test_a_limit_of_bytes_that_only_more_messages_reach_is_tighter_than_none() -> None:
+    many = {"messages": 1 << 20}
+    changes = changes_between(policy(), policy(per_round={**many, "bytes": 1 << 40}))
+    assert [(one.key, one.effect) for one in changes] == [
+        ("per_round.messages", Effect.LOOSER),
+        ("per_round.bytes", Effect.TIGHTER),
+    ]
 
 
 def test_a_policy_in_words_says_what_may_leave_how_much_and_when() -> None:

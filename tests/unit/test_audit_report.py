@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 import sys
 from html.parser import HTMLParser
@@ -276,6 +277,96 @@ def test_the_commands_read_folder_and_bundle(usual: Site, tmp_path: Path, lang: 
         result = CliRunner().invoke(app, ["audit", "explain", str(place), *given])
         assert result.exit_code == 0, result.output
     assert pages[0] == pages[1]
+
+
+def test_a_page_is_made_again_by_the_line_that_it_prints(
+    usual: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_bundle(Path("kiso.tar"), usual.evidence())
+    Path("ca.pem").write_bytes(usual.authority)
+    Path("kiso.jsonl").write_bytes(b"".join(map(receipt_line, usual.kept)))
+    Path("our facts.toml").write_text('purpose = "defects"\n')
+    Path("kiso.tsr").write_bytes(b"no reply")
+    Path("tsa.pem").write_bytes(usual.authority)
+    Path("payload.key").write_bytes(bytes(32))
+    stamps = ["--timestamp", "kiso.tsr", "--timestamp", "kiso.tsr", "--tsa-roots", "tsa.pem"]
+    trusted = ["--ca", "ca.pem", "--hub-receipts", "kiso.jsonl", "--payload-key", "payload.key"]
+    more = ["--timing-ms", "100", "--site-facts", "our facts.toml"]
+    for given, status in (([*trusted, *stamps, *more], 0), (more, 3)):
+        made = CliRunner().invoke(app, ["audit", "report", "kiso.tar", *given])
+        assert made.exit_code == status, made.output
+        page = Path("report.html").read_text()
+        (line,) = (one for one in Page(page).text.splitlines() if one.startswith("fedsparse audit report"))
+        again = CliRunner().invoke(app, [*shlex.split(line)[1:], "--out", "again.html"])
+        assert (again.exit_code, Path("again.html").read_text()) == (status, page)
+
+
+def test_what_only_the_hubs_record_has_is_in_the_report(tmp_path: Path) -> None:
+    site = usual_site(tmp_path, rounds=3)
+    tamper(site.folder, "DELETE FROM receipts")
+    said = "\n".join(sentence.en for sentence in explain(site.gather()))
+    assert "The hub has confirmed by its signature each of the 3 that left." in said
+    assert f"The hub has also signed for the first {site.gather().verdict.witnessed} of " in said
+    text = Page(render(site.gather(), Lang.EN)).text
+    assert "urn:fedsparse:hub:hub" in text
+    said = "\n".join(sentence.en for sentence in explain(site.gather(hub=False)))
+    assert "Nobody but the plant has signed for this record yet." in said
+
+
+def test_receipts_for_another_ledger_witness_nothing(tmp_path: Path) -> None:
+    site, other = usual_site(tmp_path / "one", rounds=2), usual_site(tmp_path / "other", rounds=2)
+    given = other.evidence().receipts
+    for number, receipt in given.items():
+        tamper(site.folder, "UPDATE receipts SET receipt = ? WHERE sequence = ?", receipt, number)
+    found = site.gather(hub=False)
+    assert found.verdict.witnessed == 0
+    said = "\n".join(sentence.en for sentence in explain(found))
+    assert "2 receipts in the hub's name; that does not count: the ledger itself is contradicted" in said
+
+
+@BOTH
+def test_a_record_that_is_older_than_the_receipts_contradicts_and_one_cut_short_is_told(
+    tmp_path: Path, lang: Lang
+) -> None:
+    site = usual_site(tmp_path, rounds=3)
+    kept = tmp_path / "kiso.jsonl"
+    kept.write_bytes(b"".join(map(receipt_line, site.kept))[:-1])
+    (tmp_path / "ca.pem").write_bytes(site.authority)
+    given = [str(site.folder), "--ca", f"{tmp_path}/ca.pem", "--hub-receipts", str(kept), "--lang", lang.value]
+    said = {
+        Lang.EN: (
+            "the record is older than this receipt",
+            "record: its last line is cut short, and was left out.",
+        ),
+        Lang.JA: ("控えが受領証より古いか、欠けている", "最後の行が途中で切れているため"),
+    }[lang]
+    out = tmp_path / "page.html"
+    made = CliRunner().invoke(app, ["audit", "report", *given, "--out", str(out)])
+    explained = CliRunner().invoke(app, ["audit", "explain", *given])
+    assert (made.exit_code, explained.exit_code) == (1, 1)
+    for text in (Page(out.read_text()).text, explained.output.replace("\n", " ")):
+        assert all(one in text for one in said)
+
+
+def test_what_was_deleted_twice_is_counted_once(tmp_path: Path) -> None:
+    site = usual_site(tmp_path, rounds=2)
+    digest = next(site.ledger.entries(6)).payload_sha256
+    for _ in range(2):
+        site.ledger.erase(digest, 1400, "request")
+    found = site.gather()
+    assert (len(found.erased), found.verdict.erased) == (2, 1)
+    said = "\n".join(sentence.en for sentence in explain(found))
+    assert "the content of 1 message has since been deleted" in said
+    text = Page(render(found, Lang.EN)).text
+    assert "1 payload recorded as deleted" in text
+    assert "1 payload deleted on request" in text
+
+
+def test_without_the_ca_the_exit_is_of_its_own(usual: Site, tmp_path: Path) -> None:
+    out = tmp_path / "page.html"
+    for command in (["report", str(usual.folder), "--out", str(out)], ["explain", str(usual.folder)]):
+        assert CliRunner().invoke(app, ["audit", *command]).exit_code == 3
 
 
 def test_a_contradiction_is_an_exit_of_one_and_still_a_page(altered: Site, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from fedsparse.audit.report import SiteFacts, read_facts
+from fedsparse.errors import ConfigError
 
 AUDIT = Path(__file__).resolve().parents[2] / "docs" / "audit.md"
 
@@ -29,3 +30,9 @@ def test_the_example_is_read(tmp_path: Path) -> None:
     (example,) = re.findall(r"```toml\n(.*?)```", _section(), re.DOTALL)
     (tmp_path / "facts.toml").write_text(example, encoding="utf-8")
     assert read_facts(tmp_path / "facts.toml").site == "Kiso, line 3"
+
+
+def test_a_file_that_is_nested_too_deep_is_told(tmp_path: Path) -> None:
+    (tmp_path / "facts.toml").write_text("a = " + "[" * 100_000)
+    with pytest.raises(ConfigError, match=r"facts\.toml cannot be read as TOML"):
+        read_facts(tmp_path / "facts.toml")

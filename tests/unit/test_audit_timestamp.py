@@ -23,7 +23,7 @@ from fedsparse.cli.audit_verify import Given, verify_all
 from fedsparse.errors import LedgerError
 from tests.unit.report_samples import Site, usual_site
 
-pytest.importorskip("rfc3161_client", reason="the extra fedsparse[timestamp] is not installed")
+pytest.importorskip("rfc3161_client", reason="the extra `timestamp` is not installed")
 pytestmark = pytest.mark.skipif(
     shutil.which("openssl") is None, reason="openssl, which stamps here, is not installed"
 )
@@ -114,9 +114,9 @@ def test_a_token_goes_on_holding_while_the_ledger_grows_and_in_a_bundle(
     roots.write_bytes(tsa.roots)
     ca.write_bytes(site.authority)
     given = Given(bundle, ca, tokens=Tokens([token], roots))
-    assert verify_all(given, Console(quiet=True))
+    assert verify_all(given, Console(quiet=True)) is Finding.VERIFIED
     token.write_bytes(token.read_bytes()[:-9] + bytes(9))
-    assert not verify_all(given, Console(quiet=True))
+    assert verify_all(given, Console(quiet=True)) is Finding.CONTRADICTED
 
 
 def test_certificates_are_read_in_any_order_and_may_come_with_the_roots(site: Site, tsa: Authority) -> None:

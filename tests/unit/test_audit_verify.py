@@ -14,6 +14,7 @@ from fedsparse.audit import (
     load_key,
     origin_of,
     public_bytes,
+    read_record,
     receipt_line,
     verify_ledger,
 )
@@ -171,6 +172,11 @@ def test_a_chain_rewritten_from_an_entry_on_contradicts_the_receipts(
         ({"kind": EntryKind.REFUSED}, "its receipt is for nothing that left"),
         ({"payload_bytes": 1}, "bytes, not 1"),
         ({"payload_bytes": 0}, "has no payload, but the digest of one"),
+        ({"payload_bytes": 0}, "has no payload, though something left"),
+        ({"kind": EntryKind.DESCRIBE}, "has a payload, which no call has"),
+        ({"kind": EntryKind.ATTEND}, "has a payload, which no call has"),
+        ({"time_unix_ms": 253_402_300_800_000}, "is dated at no possible time"),
+        ({"time_unix_ms": -1}, "is dated at no possible time"),
         ({"payload_sha256": bytes(32)}, "its payload is gone"),
         ({"payload_sha256": sha256(REFUSED_PAYLOAD).digest()}, "its payload has "),
         ({"sequence": 9}, "says that it is entry 9"),
@@ -191,6 +197,11 @@ def test_tensors_or_metrics_left_out_of_an_entry_are_found(ledger_folder: Path, 
     entry.ClearField(field)
     replace_entry(ledger_folder, 5, entry.SerializeToString(deterministic=True))
     assert f"entry 5: {field}" in "\n".join(problems(ledger_folder, hub))
+
+
+def test_the_last_moment_of_the_last_year_is_a_possible_time(ledger_folder: Path, hub: Hub) -> None:
+    forge(ledger_folder, 1, time_unix_ms=253_402_300_799_999)
+    assert "is dated at no possible time" not in "\n".join(problems(ledger_folder, hub))
 
 
 def test_an_entry_with_an_unknown_field_is_no_entry(ledger_folder: Path, hub: Hub) -> None:
@@ -523,11 +534,66 @@ def test_a_tail_cut_off_with_its_receipts_is_found_by_the_hubs_record(
     )
 
 
+@pytest.mark.parametrize("kept", [0, 2])
+def test_a_hubs_record_without_a_receipt_that_it_gave_is_not_whole(
+    ledger_folder: Path, hub: Hub, hub_receipts: Path, kept: int
+) -> None:
+    hub_receipts.write_bytes(b"".join(hub_receipts.read_bytes().splitlines(keepends=True)[:kept]))
+    verdict = verify_ledger(ledger_folder, hub.authority, hub_receipts)
+    assert verdict.unconfirmed == tuple(LEFT)[kept:]
+    assert verdict.problems == tuple(
+        f"entry {sequence}: its receipt has the number {number}, and the hub's record has none for it: "
+        "the record is older than this receipt, or not whole"
+        for number, sequence in enumerate(LEFT, start=1)
+        if number > kept
+    )
+    assert all(told(one).ja != one for one in verdict.problems)
+
+
+def test_what_has_no_receipt_anywhere_contradicts_nothing_and_is_named(
+    ledger_folder: Path, hub: Hub, hub_receipts: Path
+) -> None:
+    hub_receipts.write_bytes(b"".join(hub_receipts.read_bytes().splitlines(keepends=True)[:2]))
+    tamper(ledger_folder, "DELETE FROM receipts WHERE sequence = 5")
+    verdict = verify_ledger(ledger_folder, hub.authority, hub_receipts)
+    assert verdict.verified
+    assert verdict.unconfirmed == verdict.missing_receipts == (5,)
+    assert verdict.witnessed == 4
+
+
+def test_a_record_that_ends_in_the_middle_of_a_line_is_told(hub_receipts: Path) -> None:
+    whole = read_record(hub_receipts)
+    assert (len(whole.receipts), whole.cut) == (3, False)
+    hub_receipts.write_bytes(hub_receipts.read_bytes()[:-1])
+    cut = read_record(hub_receipts)
+    assert (cut.receipts, cut.cut) == (whole.receipts[:2], True)
+
+
+def test_the_hubs_own_record_witnesses_a_ledger_whose_receipts_are_gone(
+    ledger_folder: Path, hub: Hub, hub_receipts: Path
+) -> None:
+    tamper(ledger_folder, "DELETE FROM receipts")
+    assert verify_ledger(ledger_folder, hub.authority).witnessed == 0
+    verdict = verify_ledger(ledger_folder, hub.authority, hub_receipts)
+    assert (verdict.problems, verdict.receipts, verdict.witnessed) == ((), 0, 5)
+
+
+def test_receipts_that_do_not_count_witness_nothing(ledger_folder: Path, hub: Hub, tmp_path: Path) -> None:
+    for sequence in LEFT:
+        receipt = link_pb2.Receipt.FromString(cell(ledger_folder, "receipts", "receipt", sequence))
+        receipt.signature = Hub.create(tmp_path / f"other-{sequence}").sign(b"another body")
+        data = receipt.SerializeToString(deterministic=True)
+        tamper(ledger_folder, "UPDATE receipts SET receipt = ? WHERE sequence = ?", data, sequence)
+    verdict = verify_ledger(ledger_folder, hub.authority)
+    assert (len(verdict.problems), verdict.witnessed) == (3, 0)
+
+
 def test_a_gap_in_the_hubs_record_is_found(ledger_folder: Path, hub_receipts: Path) -> None:
     first, _, third = hub_receipts.read_bytes().splitlines(keepends=True)
     hub_receipts.write_bytes(first + third)
-    (problem,) = verify_ledger(ledger_folder, None, hub_receipts).problems
-    assert problem.startswith("the hub's receipt 2 has the number 3")
+    gap, lacking = verify_ledger(ledger_folder, None, hub_receipts).problems
+    assert gap.startswith("the hub's receipt 2 has the number 3")
+    assert lacking.startswith("entry 4: its receipt has the number 2, and the hub's record has none for it")
 
 
 def test_verifying_changes_no_byte_of_the_evidence(ledger_folder: Path, hub: Hub) -> None:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from fedsparse import __version__, config
-from fedsparse.audit import Checkpoint, receipt_line
+from fedsparse.audit import Checkpoint, Ledger, receipt_line
 from fedsparse.audit.merkle import includes, leaf_hash
 from fedsparse.bundle import bundle_sha256
 from fedsparse.cli.demo_site import federation_text
@@ -26,7 +26,7 @@ from fedsparse.registry import Contribution, Registry
 from fedsparse.security import Role, load_authority, load_credentials
 from fedsparse.v1 import link_pb2
 from tests.unit.federation_samples import files, settings
-from tests.unit.samples import LEFT, cell
+from tests.unit.samples import LEFT, Hub, cell, tamper
 
 Run = Callable[..., tuple[int, str, str]]
 
@@ -166,13 +166,91 @@ def test_ctrl_c_ends_a_command_with_the_usual_status(run: Run, monkeypatch: pyte
 # audit
 
 
-def test_a_ledger_that_verifies_exits_0_and_says_what_was_not_checked(run: Run, ledger_folder: Path) -> None:
-    code, out, err = run("audit", "verify", ledger_folder)
+@pytest.fixture
+def authority(hub: Hub, tmp_path: Path) -> Path:
+    path = tmp_path / "ca.pem"
+    path.write_bytes(hub.authority)
+    return path
+
+
+def test_a_ledger_that_verifies_exits_0_and_says_what_was_not_checked(
+    run: Run, ledger_folder: Path, authority: Path
+) -> None:
+    code, out, err = run("audit", "verify", ledger_folder, "--ca", authority)
     assert (code, err) == (0, "")
-    assert "6 entries: 2 updates left, 1 were refused, 3 receipts filed" in out
-    assert "the hub has witnessed the first 5 entries" in out
-    assert "receipts not checked" in out
-    assert out.endswith("verified\n")
+    assert "6 entries: 2 updates left, 1 refused, 3 receipts filed" in out
+    assert out.splitlines()[1] == "the hub has witnessed the first 5 entries"
+    assert "not compared with the hub's record" in out
+    assert out.endswith("\nverified\n")
+
+
+def test_without_the_ca_nobody_can_tell_whose_ledger_it_is(run: Run, ledger_folder: Path) -> None:
+    code, out, err = run("audit", "verify", ledger_folder)
+    assert (code, err) == (3, "")
+    assert "receipts name the first 5 entries as witnessed by the hub, which was not checked\n" in out
+    verdict = out.splitlines()[-1]
+    assert verdict.startswith(
+        "CANNOT TELL: the ledger fits together and is signed by its own key, but whose it is"
+    )
+    assert verdict.endswith("was not checked: name the federation's CA certificate with --ca")
+    assert "verified" not in out
+    assert "has witnessed" not in out
+
+
+def test_of_an_empty_ledger_nobody_can_tell_anything(run: Run, tmp_path: Path, authority: Path) -> None:
+    with Ledger(tmp_path / "new", bytes(32), "ise"):
+        pass
+    code, out, _ = run("audit", "verify", tmp_path / "new", "--ca", authority)
+    assert (code, out.endswith("CANNOT TELL: the ledger has no entries\n")) == (3, True)
+    for command in (("explain",), ("report", "--out", tmp_path / "page.html")):
+        code, out, _ = run("audit", *command, tmp_path / "new", "--ca", authority)
+        assert (code, out.startswith("Cannot tell: the ledger has no entries.\n")) == (3, True)
+
+
+def test_a_hubs_record_that_was_cut_short_is_told(
+    run: Run, ledger_folder: Path, authority: Path, tmp_path: Path
+) -> None:
+    receipts = [link_pb2.Receipt.FromString(cell(ledger_folder, "receipts", "receipt", number)) for number in LEFT]
+    kept = tmp_path / "ise.jsonl"
+    lines = [*map(receipt_line, receipts)]
+    for content, reach, lacking in (
+        (lines, "3 receipts, the last of 2", []),
+        (lines[:2], "2 receipts, the last of 2", [5]),
+        ([*lines[:2], lines[2][:-1]], "2 receipts, the last of 2", [5]),
+        ([], "no receipts\n", [2, 4, 5]),
+    ):
+        kept.write_bytes(b"".join(content))
+        code, out, _ = run("audit", "verify", ledger_folder, "--ca", authority, "--hub-receipts", kept)
+        assert code == bool(lacking)
+        assert f"compared with the hub's record, which has {reach}" in out
+        assert ("the last line of the hub's record is cut short" in out) == (len(content) == 3 and bool(lacking))
+        named = [line for line in out.splitlines() if line.endswith("is older than this receipt, or not whole")]
+        assert [int(line.split()[1][:-1]) for line in named] == lacking
+
+
+def test_a_record_that_has_no_receipt_for_what_is_under_way_verifies_and_says_so(
+    run: Run, ledger_folder: Path, authority: Path, tmp_path: Path
+) -> None:
+    receipts = [link_pb2.Receipt.FromString(cell(ledger_folder, "receipts", "receipt", number)) for number in LEFT]
+    kept = tmp_path / "ise.jsonl"
+    kept.write_bytes(b"".join(map(receipt_line, receipts[:2])))
+    tamper(ledger_folder, "DELETE FROM receipts WHERE sequence > 2")
+    code, out, _ = run("audit", "verify", ledger_folder, "--ca", authority, "--hub-receipts", kept)
+    assert (code, out.splitlines()[-1]) == (0, "verified")
+    assert "the hub has witnessed the first 4 entries" in out
+    assert "no receipt is filed for 4, but the hub's record has them" in out
+    assert "no receipt for 5, filed or in the hub's record: under way, or never delivered" in out
+
+
+def test_a_file_that_is_no_certificate_is_the_auditors_mistake(
+    run: Run, ledger_folder: Path, tmp_path: Path
+) -> None:
+    for content in ("", "no certificate"):
+        (tmp_path / "none.pem").write_text(content)
+        for command in (("verify",), ("explain",), ("report", "--out", tmp_path / "page.html")):
+            code, out, err = run("audit", *command, ledger_folder, "--ca", tmp_path / "none.pem")
+            assert (code, out, err) == (1, "", f"error: {tmp_path / 'none.pem'} is not a PEM certificate\n")
+    assert not (tmp_path / "page.html").exists()
 
 
 def test_a_ledger_that_was_altered_exits_1_and_names_the_entry(run: Run, ledger_folder: Path) -> None:
@@ -184,10 +262,12 @@ def test_a_ledger_that_was_altered_exits_1_and_names_the_entry(run: Run, ledger_
     assert out.endswith("CONTRADICTED\n")
 
 
-def test_a_bundle_is_written_once_and_verifies_elsewhere(run: Run, ledger_folder: Path, tmp_path: Path) -> None:
+def test_a_bundle_is_written_once_and_verifies_elsewhere(
+    run: Run, ledger_folder: Path, authority: Path, tmp_path: Path
+) -> None:
     bundle = tmp_path / "kiso.tar"
     assert run("audit", "export", ledger_folder, bundle)[0] == 0
-    code, out, _ = run("audit", "verify", bundle)
+    code, out, _ = run("audit", "verify", bundle, "--ca", authority)
     assert (code, out.endswith("verified\n")) == (0, True)
     code, _, err = run("audit", "export", ledger_folder, bundle)
     assert (code, "is there already" in err) == (1, True)
@@ -208,17 +288,6 @@ def test_an_entry_is_proved_to_whoever_sees_no_other(run: Run, ledger_folder: Pa
     entry, proof = b64decode(told["entry"]), [b64decode(one) for one in told["inclusion_proof"]]
     root = Checkpoint.parse(told["checkpoint"].rpartition("\n\n")[0] + "\n").root
     assert includes(leaf_hash(entry), told["leaf_index"], told["tree_size"], proof, root)
-
-
-def test_a_ledger_is_compared_with_the_hubs_record(run: Run, ledger_folder: Path, tmp_path: Path) -> None:
-    receipts = [link_pb2.Receipt.FromString(cell(ledger_folder, "receipts", "receipt", number)) for number in LEFT]
-    kept = tmp_path / "ise.jsonl"
-    kept.write_bytes(b"".join(map(receipt_line, receipts)))
-    code, out, _ = run("audit", "compare", ledger_folder, kept)
-    assert (code, out.endswith("they agree\n")) == (0, True)
-    kept.write_bytes(b"".join(map(receipt_line, receipts[:2])))
-    code, out, _ = run("audit", "compare", ledger_folder, kept)
-    assert (code, "entry 5 (task-c): the hub has no receipt for it" in out) == (1, True)
 
 
 def test_a_folder_without_a_ledger_exits_1_with_an_error(run: Run, tmp_path: Path) -> None:

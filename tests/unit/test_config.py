@@ -209,6 +209,89 @@ def test_what_is_wrong_with_a_policy_is_told_with_key_value_and_limit(
     assert told in str(caught.value)
 
 
+_NUMBER, _TEXT = "true and false are no numbers; write a number", "text stands where a number belongs"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("max_density = true", f"max_density = True: {_NUMBER}"),
+        ("min_samples = true", f"min_samples = True: {_NUMBER}"),
+        ("version = true", f"version = True: {_NUMBER}"),
+        ("clip_norm = false", f"clip_norm = False: {_NUMBER}"),
+        ("[per_day]\nbytes = true", f"per_day.bytes = True: {_NUMBER}"),
+        ("[metrics]\nloss = { digits = true }", f"metrics.loss.digits = True: {_NUMBER}"),
+        ("min_samples = '20'", f"min_samples = '20': {_TEXT}; write that without quotes"),
+        ("max_density = '0.01'", f"max_density = '0.01': {_TEXT}"),
+        ("version = '1'", f"version = '1': {_TEXT}"),
+        ("max_nnz = '10'", f"max_nnz = '10': {_TEXT}"),
+        ("min_samples = 20.0", "min_samples = 20.0: the number must be whole; write it without a point"),
+        ("version = 1.0", "version = 1.0: the number must be whole"),
+        ("name = 3", "name = 3: input should be a valid string"),
+        ("tensors = [3]", "tensors.0 = 3: input should be a valid string"),
+        ("max_density = 2026-11-27", "max_density = datetime.date(2026, 11, 27): input should be a valid number"),
+    ],
+)
+def test_a_policys_value_of_another_type_is_refused_and_never_read_as_what_it_looks_like(
+    tmp_path: Path, text: str, told: str
+) -> None:
+    path = tmp_path / "egress.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(path, EgressSettings)
+    assert told in str(caught.value)
+
+
+def test_values_of_the_right_type_stay_what_they_are(tmp_path: Path) -> None:
+    path = tmp_path / "egress.toml"
+    path.write_text("max_density = 1\nclip_norm = 2\nmessages = ['update']\nwindows = [{ days = ['mon'] }]\n")
+    read = load(path, EgressSettings)
+    assert (read.max_density, read.clip_norm, read.messages) == (1.0, 2.0, ("update",))
+    assert read.windows == (Window(days=("mon",)),)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings", "told"),
+    [
+        (TrainConfig, {"machine": {"checkpointing": 1}}, "a number is neither true nor false"),
+        (TrainConfig, {"machine": {"checkpointing": "yes"}}, "text stands where true or false belongs"),
+        (TrainConfig, {"automatic": {"densities": [0.1, True]}}, _NUMBER),
+        (TrainConfig, {"automatic": {"densities": "0.1"}}, "automatic.densities = '0.1': must be a list"),
+        (TrainConfig, {"data": {"path": True}}, "data.path = True"),
+        (SimulateConfig, {"aggregation": {"strength": "0.25"}}, f"{_TEXT}; write that without quotes"),
+        (SimulateConfig, {"aggregation": {"strength": " .5e-1"}}, _TEXT),
+        (SimulateConfig, {"aggregation": {"strength": "nan"}}, _TEXT),
+        (SimulateConfig, {"aggregation": {"strength": "Auto"}}, "input should be 'auto'"),
+        (SimulateConfig, {"plants": {"count": True}}, _NUMBER),
+    ],
+)
+def test_no_table_takes_a_value_of_another_type(kind: Any, settings: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        from_options(kind, {"data": {"path": "images"}, **settings})
+    assert told in str(caught.value)
+
+
+def test_words_that_stand_for_a_number_are_none_of_another_type() -> None:
+    settings = {"data": {"path": "images"}, "aggregation": {"strength": "auto"}}
+    assert from_options(SimulateConfig, settings).aggregation.strength == "auto"
+    assert from_options(SimulateConfig, {**settings, "aggregation": {"strength": 1}}).aggregation.strength == 1
+
+
+def test_a_file_that_is_nested_too_deep_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "egress.toml"
+    path.write_text("a = " + "[" * 100_000)
+    with pytest.raises(ConfigError, match="cannot be read as TOML: it is nested too deep"):
+        load(path, EgressSettings)
+
+
+def test_a_file_that_is_no_settings_by_its_size_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "egress.toml"
+    with path.open("wb") as file:
+        file.truncate(1 << 33)
+    with pytest.raises(ConfigError, match="it has more than 4,194,304 bytes"):
+        load(path, EgressSettings)
+
+
 def test_the_order_of_a_list_makes_no_other_policy() -> None:
     one, other = (EgressSettings(tensors=tensors) for tensors in (("a", "b"), ("b", "a")))
     assert one == other
@@ -228,7 +311,7 @@ def test_a_missing_table_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "told"),
     [
-        ("[rounds]\ncount = 'six'", "rounds.count = 'six': input should be a valid integer"),
+        ("[rounds]\ncount = 'six'", "rounds.count = 'six': text stands where a number belongs; write that"),
         ("[rounds]\ncount = 0", "rounds.count = 0: input should be greater than or equal to 1"),
         ("[training]\ndensity = 1.5", "training.density = 1.5: input should be less than or equal to 1"),
         ("[training]\ndensity = 0", "training.density = 0: input should be greater than 0"),
@@ -391,7 +474,7 @@ def test_the_example_of_training_is_valid_and_names_every_key_if_only_in_a_comme
     [
         ({"training": {"density": 1.5}}, 'training.density = 1.5: use a share above 0, at most 1, or "auto"'),
         ({"training": {"density": "much"}}, "training.density = 'much': use a share above 0"),
-        ({"training": {"density": True}}, "training.density = True: use a share above 0"),
+        ({"training": {"density": True}}, "training.density = True: true and false are no numbers"),
         ({"training": {"density": 0.1, "stages": [{"name": "all", "epochs": 1}]}}, "leave out either density"),
         ({"training": {"density": "auto", "patience": 2}}, "leave patience out"),
         ({"task": {"kind": "causal-lm"}, "training": {"metric": "auroc"}}, "use loss or accuracy"),

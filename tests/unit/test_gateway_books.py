@@ -22,7 +22,7 @@ from fedsparse.errors import ConfigError, LedgerError
 from fedsparse.security import Credentials, Role, load_credentials
 from fedsparse.v1 import ledger_pb2
 from tests.unit.federation_samples import Pki
-from tests.unit.samples import draft_of
+from tests.unit.samples import call_draft, draft_of
 
 PAYLOAD = encode_update(RoundUpdate.refusal(3, 0, Reason.TRAINING_FAILED))
 _RULE = {"counter": {"name": "fedsparse_hub", "table": "fedsparse", "packets": 7, "bytes": 900}}
@@ -109,10 +109,13 @@ def test_a_payload_is_deleted_on_request_and_the_ledger_says_so(
     monkeypatch.setattr(config, "load", lambda path, model: site)
     with open_ledger(site, credentials(site)) as ledger:
         ledger.append(draft_of(PAYLOAD, "task", EntryKind.REASON), PAYLOAD)
-    for number, why in ((1, "about the ledger itself"), (9, "has no payload")):
+        ledger.append(call_draft(), b"")
+    for number, why in ((1, "about the ledger itself"), (3, "has no payload"), (9, "there is no entry 9")):
         with pytest.raises(LedgerError, match=why):
             run_erase(tmp_path, number, yes=True, console=Console(quiet=True))
     run_erase(tmp_path, 2, yes=True, console=Console(quiet=True))
+    with pytest.raises(LedgerError, match="the payload of entry 2 is gone already"):
+        run_erase(tmp_path, 2, yes=True, console=Console(quiet=True))
     verdict = verify_ledger(site.state / "ledger", site.site.identity.authority.read_bytes())
     assert (verdict.problems, verdict.erased) == ((), 1)
 

@@ -130,7 +130,7 @@ def test_a_spoilt_line_is_an_error_with_the_files_name_and_not_a_new_count(tmp_p
     path = tmp_path / "kiso.jsonl"
     path.write_text(line + "\n" + path.read_text())
     again = book(tmp_path)
-    with pytest.raises(LedgerError, match=r"kiso\.jsonl are unreadable.*backup"):
+    with pytest.raises(LedgerError, match=r"line 1 of .*kiso\.jsonl is unreadable.*backup"):
         again.find("kiso", "t0")
     with pytest.raises(LedgerError):
         give(again, "kiso", "t1", b"", HASH)

@@ -6,16 +6,29 @@ import ast
 import random
 import subprocess
 import sys
+import tarfile
+from collections.abc import Callable
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
 from benchmarks.auditing import changes
 from benchmarks.auditing.changes import Stage
+from benchmarks.auditing.evidence import Parts
 from benchmarks.auditing.mutations import COUNTS, make_stage, prepare
-from fedsparse.audit import read_bundle, read_folder, receipt_line, verify_evidence, write_bundle
+from fedsparse.audit import (
+    EntryKind,
+    merkle,
+    read_bundle,
+    read_folder,
+    read_record,
+    receipt_line,
+    verify_evidence,
+    write_bundle,
+)
 from fedsparse.errors import LedgerError
-from fedsparse.v1 import link_pb2
+from fedsparse.v1 import ledger_pb2, link_pb2
 from tests.reference.verifier import Verifier
 from tests.unit.samples import LEFT, Hub, cell
 
@@ -57,8 +70,74 @@ def test_as_a_command_it_says_verified_or_what_is_wrong(bundle: Path, hub: Hub, 
     kept.write_bytes(b"".join(map(receipt_line, receipts[1:])))
     code, told = verify(kept)
     assert (code, "the hub's receipt 1" in told) == (1, True)
+    kept.write_bytes(b"".join(map(receipt_line, receipts))[:-1])
+    code, told = verify(kept)
+    assert (code, told.startswith("entry 5: the hub's record lacks its receipt")) == (1, True)
     bundle.write_bytes(bundle.read_bytes()[:3000])
     assert verify()[0] == 1
+    authority.write_bytes(b"")
+    assert verify() == (1, f"{authority} holds no PEM certificate\n")
+
+
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        (tarfile.REGTYPE, -512),
+        (tarfile.REGTYPE, -1024),
+        (tarfile.REGTYPE, 1 << 36),
+        (tarfile.GNUTYPE_SPARSE, 512),
+        (tarfile.SYMTYPE, 0),
+        (tarfile.DIRTYPE, 0),
+    ],
+)
+def test_a_member_that_is_no_plain_file_or_of_no_possible_size_is_refused(
+    bundle: Path, hub: Hub, kind: bytes, size: int
+) -> None:
+    honest = bundle.read_bytes()
+    member = tarfile.TarInfo("payloads/" + "ab" * 32)
+    member.type, member.linkname = kind, "entries" if kind == tarfile.SYMTYPE else ""
+    head = bytearray(member.tobuf(tarfile.GNU_FORMAT))
+    head[124:136] = tarfile.itn(size, 12, tarfile.GNU_FORMAT)
+    head[148:156] = b"%06o\0 " % tarfile.calc_chksums(bytes(head))[0]
+    with pytest.raises(ValueError, match="no plain file, or of an impossible size"):
+        Verifier(bytes(head) + honest, hub.authority)
+
+
+@pytest.mark.parametrize(
+    ("kind", "payload", "at", "why"),
+    [
+        (EntryKind.DESCRIBE, b"SECRET TEXT " * 1000, 1, "a payload, or none"),
+        (EntryKind.ATTEND, b"SECRET TEXT", 1, "a payload, or none"),
+        (EntryKind.UPDATE, b"", 1, "a payload, or none"),
+        (EntryKind.REASON, b"", 1, "a payload, or none"),
+        (EntryKind.DESCRIBE, b"", 1 << 62, "no possible time"),
+        (EntryKind.DESCRIBE, b"", -1, "no possible time"),
+        (EntryKind.DESCRIBE, b"", 253_402_300_800_000, "no possible time"),
+        (EntryKind.DESCRIBE, b"", 253_402_300_799_999, ""),
+        (EntryKind.ATTEND, b"", 1, ""),
+    ],
+)
+def test_an_entry_of_the_plants_own_that_the_format_does_not_allow_is_found_by_both(
+    stage: Stage, tmp_path: Path, kind: EntryKind, payload: bytes, at: int, why: str
+) -> None:
+    parts = Parts.of(stage.bundle)
+    before = map(ledger_pb2.LedgerEntry.FromString, parts.entries)
+    entry = ledger_pb2.LedgerEntry(
+        format=2,
+        sequence=len(parts.entries) + 1,
+        time_unix_ms=at,
+        previous_hash=merkle.leaf_hash(parts.entries[-1]),
+        kind=ledger_pb2.EntryKind.ValueType(kind),
+        payload_bytes=len(payload),
+        payload_sha256=parts.put(payload) if payload else sha256(b"").digest(),
+        policy_sha256=next(one.policy_sha256 for one in before if one.policy_sha256),
+    )
+    parts.entries.append(entry.SerializeToString(deterministic=True))
+    parts.sign(stage.key, stage.origin)
+    (tmp_path / "added.tar").write_bytes(parts.bundle())
+    assert _first(tmp_path / "added.tar", stage.federation.authority) == bool(why)
+    found = "\n".join(Verifier(parts.bundle(), stage.federation.authority).problems(None))
+    assert (why in found, bool(found)) == (True, bool(why))
 
 
 def test_both_are_of_one_opinion_about_altered_bundles(bundle: Path, hub: Hub) -> None:
@@ -100,15 +179,41 @@ def test_what_contradicts_nothing_without_the_hubs_record_neither_finds(
     assert not _second(altered, stage.federation.authority)
 
 
-def _first(bundle: Path, authority: bytes) -> bool:
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda lines: lines, False),
+        (lambda lines: [line.replace(b"\n", b"\r\n") for line in lines], False),
+        (lambda lines: [*lines, b'{"sequ'], False),
+        (lambda lines: [*lines[:-1], lines[-1][:-1]], True),
+        (lambda lines: lines[:-1], True),
+        (lambda lines: lines[1:], True),
+        (lambda lines: [*lines, lines[-1]], True),
+        (lambda lines: [*lines, b"\n"], True),
+        (lambda lines: [lines[1], lines[0], *lines[2:]], True),
+        (lambda lines: [], True),
+    ],
+)
+def test_both_are_of_one_opinion_about_the_hubs_record(
+    bundle: Path, hub: Hub, ledger_folder: Path, change: Callable[[list[bytes]], list[bytes]], found: bool
+) -> None:
+    receipts = [link_pb2.Receipt.FromString(cell(ledger_folder, "receipts", "receipt", number)) for number in LEFT]
+    kept = bundle.with_name("ise.jsonl")
+    kept.write_bytes(b"".join(change([*map(receipt_line, receipts)])))
+    assert _first(bundle, hub.authority, kept) == found
+    assert _second(bundle.read_bytes(), hub.authority, kept.read_bytes()) == found
+
+
+def _first(bundle: Path, authority: bytes, record: Path | None = None) -> bool:
     try:
-        return bool(verify_evidence(read_bundle(bundle), authority).problems)
+        kept = None if record is None else read_record(record).receipts
+        return bool(verify_evidence(read_bundle(bundle), authority, kept).problems)
     except LedgerError:
         return True
 
 
-def _second(data: bytes, authority: bytes) -> bool:
+def _second(data: bytes, authority: bytes, record: bytes | None = None) -> bool:
     try:
-        return bool(list(Verifier(data, authority).problems(None)))
+        return bool(list(Verifier(data, authority).problems(record)))
     except Exception:
         return True

@@ -102,6 +102,13 @@ def test_a_ca_of_the_same_name_but_another_key_did_not_issue_it(pki: Pki, tmp_pa
         load(home, "kiso", Role.PLANT)
 
 
+def test_the_dates_of_a_ca_that_only_has_the_issuers_name_are_nobodys_fault(pki: Pki, tmp_path: Path) -> None:
+    home = pki.issue(Role.PLANT, "kiso")
+    (home / "ca.pem").write_bytes(dated_root(Pki(tmp_path / "other", "test"), HOUR, 2 * HOUR))
+    with pytest.raises(CertificateError, match="was not issued by the given CA"):
+        load(home, "kiso", Role.PLANT)
+
+
 def test_an_expired_certificate_says_when_it_expired(pki: Pki) -> None:
     home = pki.issue(Role.PLANT, "kiso")
     redate(pki, home / "kiso.pem", -2 * HOUR, -HOUR)

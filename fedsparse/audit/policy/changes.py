@@ -27,8 +27,8 @@ class Change:
     Attributes:
         key: as in egress.toml, e.g. "per_day.messages"; of a metric that both have, e.g. "maximum"; "metrics" of
             one that only one of them has.
-        old: value before; None where there was none.
-        new: value now.
+        old: value before; None where there was none; a :class:`ByteLimit` under keys of bytes.
+        new: value now, likewise.
         effect: of the change.
         metric: that it is about; empty where it is about none.
     """
@@ -38,6 +38,23 @@ class Change:
     new: object
     effect: Effect
     metric: str = ""
+
+
+@dataclass(frozen=True)
+class ByteLimit:
+    """A limit of bytes, beside what the same policy's messages can have together, which bounds them as well.
+
+    Attributes:
+        limit: as in egress.toml; None where it has none.
+        most: what the messages can have.
+    """
+
+    limit: int | None
+    most: int
+
+    def under(self, most: int) -> int:
+        """Return what may leave under this limit where messages can have so much."""
+        return most if self.limit is None else min(self.limit, most)
 
 
 _Judge = Callable[[Any, Any], Effect]
@@ -52,6 +69,15 @@ def _most(old: float | None, new: float | None) -> Effect:
     if old is None or (new is not None and new < old):
         return Effect.TIGHTER
     return Effect.LOOSER
+
+
+def _bytes(old: ByteLimit, new: ByteLimit) -> Effect:
+    """Judge the limit by itself: what the messages change about the bytes is told under their own keys."""
+    for most in (old.most, new.most):
+        before, after = old.under(most), new.under(most)
+        if before != after:
+            return _most(before, after)
+    return Effect.SAME
 
 
 def _least(old: float, new: float) -> Effect:
@@ -104,9 +130,9 @@ _JUDGES: Mapping[str, _Judge] = {
     "min_samples": _least,
     "samples_step": _step,
     "per_round.messages": _most,
-    "per_round.bytes": _most,
+    "per_round.bytes": _bytes,
     "per_day.messages": _most,
-    "per_day.bytes": _most,
+    "per_day.bytes": _bytes,
     "per_day.calls": _most,
 }
 _METRIC_JUDGES: Mapping[str, _Judge] = {"minimum": _least, "maximum": _most, "digits": _most, "decimals": _most}
@@ -123,9 +149,17 @@ def changes_between(old: EgressSettings, new: EgressSettings) -> tuple[Change, .
 
 def _differing(judges: Mapping[str, _Judge], old: object, new: object, metric: str = "") -> Iterator[Change]:
     for key, judge in judges.items():
-        before, after = _value(old, key), _value(new, key)
-        if before != after:
+        if _value(old, key) != _value(new, key):
+            before, after = _told(old, key), _told(new, key)
             yield Change(key, before, after, judge(before, after), metric)
+
+
+def _told(settings: object, key: str) -> Any:
+    """Return a value; a limit of bytes with what bounds them where it does not."""
+    value, (scope, _, name) = _value(settings, key), key.partition(".")
+    if name != "bytes":
+        return value
+    return ByteLimit(value, _value(settings, f"{scope}.messages") * _value(settings, "max_update_bytes"))
 
 
 def _value(settings: object, key: str) -> Any:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from fedsparse.audit.policy.changes import Change, Effect
+from fedsparse.audit.policy.changes import ByteLimit, Change, Effect
 from fedsparse.audit.policy.labels import BITS, Language, label, told, told_metric
 from fedsparse.config import EgressSettings
 
@@ -58,9 +58,21 @@ def explain_change(change: Change, lang: Language) -> str:
     if change.key == "metrics":
         old, new = (told_metric(limit, lang) for limit in (change.old, change.new))  # type: ignore[arg-type]
         return f"{_metric(change.metric, lang)}: {old} → {new} ({effect})"
-    old, new = (told(change.key, value, lang) for value in (change.old, change.new))
+    old, new = (_value(change.key, value, lang) for value in (change.old, change.new))
     of = f"{_metric(change.metric, lang)}: " if change.metric else ""
     return f"{of}{label(change.key, lang)}: {old} → {new} ({effect})"
+
+
+def _value(key: str, value: object, lang: Language) -> str:
+    if not isinstance(value, ByteLimit):
+        return told(key, value, lang)
+    most = f"{value.most:,}"
+    if value.limit is None:
+        return f"{most} (default: messages × bytes of one)" if lang == "en" else f"{most}（既定：通数×1通の上限）"
+    if value.limit <= value.most:
+        return f"{value.limit:,}"
+    above = f"above what messages can have: {most}" if lang == "en" else f"メッセージで送れる上限{most}を超える値"
+    return f"{value.limit:,} ({above})" if lang == "en" else f"{value.limit:,}（{above}）"
 
 
 def _metric(name: str, lang: Language) -> str:

@@ -54,7 +54,7 @@ def _records(found: Gathered) -> Iterator[Pair]:
             f"Time goes backwards at entries {where}; their numbers, not their times, give the order.",
             f"記録 {where} で時刻が逆行しています。順序は時刻ではなく記録番号で決まります。",
         )
-    if asked := [one for one in found.erased if one.cause == _REQUEST]:
+    if asked := {one.digest for one in found.erased if one.cause == _REQUEST}:
         yield Pair(
             f"{plural(len(asked), 'payload')} deleted on request, not because their time was over.",
             f"保管期間の満了ではなく、請求により消去されたペイロードが {count(len(asked))} 件あります。",

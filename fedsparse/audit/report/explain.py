@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from fedsparse.audit.conservation import Finding
+from fedsparse.audit.conservation import Conservation, Finding, Line, Why
 from fedsparse.audit.entry import EntryKind
 from fedsparse.audit.report.control import control_sentence
 from fedsparse.audit.report.gathering import Gathered
 from fedsparse.audit.report.translation import told
-from fedsparse.audit.report.verdicts import budget_sentence, headline
+from fedsparse.audit.report.verdicts import CUT_SHORT, budget_sentence, headline
 from fedsparse.audit.report.words import Pair, count, plural, printable, size, when, why_of
 
 
@@ -31,6 +31,8 @@ def explain(found: Gathered) -> Iterator[Pair]:
     yield _refusals(found)
     yield control_sentence(found.control)
     yield _arrival(found)
+    if found.sources.hub_cut:
+        yield CUT_SHORT
     yield _route(found)
     yield _witness(found)
     yield _erased(found)
@@ -94,23 +96,29 @@ def _refusals(found: Gathered) -> Pair:
 
 def _arrival(found: Gathered) -> Pair:
     three = found.conservation
-    filed = three.filed
-    if not three.messages and not filed.strangers:
+    if not three.messages and not three.filed.strangers:
         return Pair("Nothing left that the hub could confirm.", "ハブが受領を確認すべき送信はありません。")
-    if filed.line.finding is Finding.VERIFIED:
+    line = _confirmed(three)
+    if line.finding is Finding.VERIFIED:
         return Pair(
             f"The hub has confirmed by its signature each of the {count(three.messages)} that left.",
             f"送信された {count(three.messages)} 件すべてについて、ハブの署名付き受領証があります。",
         )
-    why = why_of(filed.line)
+    why = why_of(line)
     return Pair(
         f"Whether the hub received exactly what the plant recorded cannot be said: {why.en}."
-        if filed.line.finding is Finding.UNKNOWN
+        if line.finding is Finding.UNKNOWN
         else f"What the hub received is not what the plant recorded: {why.en}.",
         f"ハブの受領内容と工場の記録が一致するかは判定できません（{why.ja}）。"
-        if filed.line.finding is Finding.UNKNOWN
+        if line.finding is Finding.UNKNOWN
         else f"ハブの受領内容と工場の記録が一致しません（{why.ja}）。",
     )
+
+
+def _confirmed(three: Conservation) -> Line:
+    """Return what receipts show, wherever they are: what only the hub has kept of them is signed as well."""
+    filed, hub = three.filed.line, three.hub.line
+    return hub if filed.finding is Finding.UNKNOWN and hub.why is not Why.NO_HUB_RECORD else filed
 
 
 def _route(found: Gathered) -> Pair:
@@ -136,10 +144,16 @@ def _route(found: Gathered) -> Pair:
 
 def _witness(found: Gathered) -> Pair:
     verdict = found.verdict
-    if not verdict.witnessed:
+    if not verdict.witnessed and not verdict.receipts:
         return Pair(
             "Nobody but the plant has signed for this record yet.",
             "この記録に署名しているのは、まだ工場だけです。",
+        )
+    if not verdict.witnessed:
+        why, number = why_of(found.integrity), verdict.receipts
+        return Pair(
+            f"The record comes with {plural(number, 'receipt')} in the hub's name; that does not count: {why.en}.",
+            f"記録にはハブ名義の受領証が {count(number)} 件ありますが、ここでは根拠になりません（{why.ja}）。",
         )
     first, every = count(verdict.witnessed), plural(verdict.entries, "entry")
     if found.integrity.finding is not Finding.VERIFIED:
@@ -160,7 +174,10 @@ def _witness(found: Gathered) -> Pair:
 
 def _erased(found: Gathered) -> Pair:
     kept = sum(entry is not None and int(entry.kind) == EntryKind.UPDATE for entry in found.entries)
-    number = len(found.erased)
+    gone = {one.digest: one.sequence for one in found.erased}
+    number = sum(
+        entry is not None and gone.get(entry.payload_sha256, 0) > entry.sequence for entry in found.entries
+    )
     if not number and (not kept or found.verdict.problems):
         return Pair("No content is recorded as deleted.", "内容が消去されたという記録はありません。")
     if not number:

@@ -35,11 +35,21 @@ class Sources:
         ledger: folder or bundle.
         authority: the federation's CA certificate; empty where none was given.
         hub_receipts: the hub's own record; empty where none was given.
+        hub_cut: whether the last line of that is cut short, and was left out.
+        stamps: replies of time-stamps' authorities.
+        stamp_roots: whom these are trusted by; empty where none was given.
+        payload_key: what payloads are sealed with; empty where it was not given.
+        site_facts: what the site states; empty where it states nothing.
     """
 
     ledger: str
     authority: str = ""
     hub_receipts: str = ""
+    hub_cut: bool = False
+    stamps: tuple[str, ...] = ()
+    stamp_roots: str = ""
+    payload_key: str = ""
+    site_facts: str = ""
 
 
 @dataclass(frozen=True)
@@ -55,12 +65,12 @@ class Erased:
 
 @dataclass(frozen=True)
 class Witnessing:
-    """What receipts say beside what they are for.
+    """What receipts, filed or in the hub's record, say beside what they are for.
 
     Attributes:
         keys: public keys of the hub's cosignatures, with how many receipts each has.
         size: of the largest checkpoint cosigned.
-        last_unix_ms: when the hub received what the last filed receipt is for; 0 without any.
+        last_unix_ms: when the hub received what the last receipt is for; 0 without any.
         lag_ms: least and greatest difference between the hub's clock and the entry's time; None without receipts.
     """
 
@@ -166,7 +176,7 @@ def gather(
     entries = tuple(parse_entry(row.entry) for row in evidence.rows)
     checkpoint = _checkpoint(evidence.checkpoint)
     openings = tuple(read_openings(entries, evidence.payload))
-    receipts = _receipts(evidence.receipts)
+    receipts = _receipts(evidence, hub_receipts or ())
     return Gathered(
         sources=sources,
         verdict=verdict,
@@ -197,14 +207,16 @@ def _checkpoint(note: bytes) -> Checkpoint | None:
         return None
 
 
-def _receipts(filed: Mapping[int, bytes]) -> dict[int, link_pb2.Receipt]:
-    found = {}
-    for number, data in sorted(filed.items()):
+def _receipts(evidence: Evidence, kept: Iterable[link_pb2.Receipt]) -> dict[int, link_pb2.Receipt]:
+    """Return the receipts by entry: those filed, and for entries that have none the hub's own."""
+    numbers = {row.hash: row.sequence for row in evidence.rows}
+    found = {numbers[receipt.body.ledger_hash]: receipt for receipt in kept if receipt.body.ledger_hash in numbers}
+    for number, data in evidence.receipts.items():
         try:
             found[number] = link_pb2.Receipt.FromString(data)
         except DecodeError:
             continue  # among the verdict's problems
-    return found
+    return dict(sorted(found.items()))
 
 
 def _witnessing(receipts: Mapping[int, link_pb2.Receipt], entries: Entries, verdict: Verdict) -> Witnessing:

@@ -97,7 +97,7 @@ def _recipients(found: Gathered) -> Pair:
 
 
 def _erasures(found: Gathered) -> Pair:
-    number = len(found.erased)
+    number = found.verdict.erased
     if not number:
         return Pair("no erasure is recorded", "消去の記録なし")
     return Pair(

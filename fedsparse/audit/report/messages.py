@@ -46,6 +46,11 @@ MESSAGES: Mapping[str, str] = {
     ),
     "its receipt is for nothing that left": "受領証に対応する送信がない",
     "its receipt has the number {}, as that of entry {}": "受領証の番号 {0} が、記録 {1} の受領証と重複している",
+    "its receipt has the number {}, and the hub's record has none for it: the record is older than this receipt, "
+    "or not whole": (
+        "番号 {0} の受領証が保管されているが、ハブ側の控えにはこの記録の受領証がない"
+        "（控えが受領証より古いか、欠けている）"
+    ),
     "its receipt is not, byte for byte, {name}": "受領証が{0} とバイト単位で一致しない",
     "{name} has the number {}: what stood between is gone": (
         "{0} の番号が {1} であり、その間の受領証が失われている"
@@ -77,6 +82,8 @@ MESSAGES: Mapping[str, str] = {
     "is gone": "失われている",
     "was altered": "改変されている",
     "was altered, or sealed under another key": "改変されているか、別の鍵で暗号化されている",
+    "has a payload, which no call has": "呼び出しの記録なのにペイロードがある",
+    "has no payload, though something left": "送信の記録なのにペイロードがない",
     "has no payload, but the digest of one": "ペイロードがないのに、そのダイジェストがある",
     "its payload has {} bytes, not {}": "ペイロードが {1} バイトではなく {0} バイトである",
     "its payload cannot be read": "ペイロードを読み取れない",

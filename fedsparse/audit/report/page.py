@@ -96,15 +96,24 @@ def commands(found: Gathered, lang: Lang) -> Iterator[str]:
     """Yield the commands by which anybody can check what the page says."""
     sources = found.sources
     ledger = _quoted(sources.ledger)
-    ca = f" --ca {_quoted(sources.authority)}" if sources.authority else " --ca ca.pem"
-    hub = f" --hub-receipts {_quoted(sources.hub_receipts)}" if sources.hub_receipts else ""
-    yield f"fedsparse audit verify {ledger}{ca}{hub}"
+    ca = _option("ca", sources.authority)
+    key = _option("payload-key", sources.payload_key)
+    rest = "".join(
+        (
+            _option("hub-receipts", sources.hub_receipts),
+            key,
+            *(_option("timestamp", one) for one in sources.stamps),
+            _option("tsa-roots", sources.stamp_roots),
+        )
+    )
+    more = _option("site-facts", sources.site_facts) + _option("timing-ms", str(found.budget.resolution_ms or ""))
+    yield f"fedsparse audit verify {ledger}{ca or ' --ca ca.pem'}{rest}"
     if sources.hub_receipts:
-        yield f"fedsparse audit compare {ledger} {_quoted(sources.hub_receipts)}"
+        yield f"fedsparse audit compare {ledger} {_quoted(sources.hub_receipts)}{key}"
     left = next((entry.sequence for entry in reversed(found.entries) if entry and entry.kind in (1, 2)), 1)
-    yield f"fedsparse audit show {ledger} {left}"
-    yield f"fedsparse audit prove {ledger} {left}"
-    yield f"fedsparse audit report {ledger}{ca}{hub} --lang {lang.value}"
+    yield f"fedsparse audit show {ledger} {left}{key}"
+    yield f"fedsparse audit prove {ledger} {left}{key}"
+    yield f"fedsparse audit report {ledger}{ca}{rest}{more} --lang {lang.value}"
 
 
 def _bounds() -> dict[str, object]:
@@ -119,6 +128,10 @@ def _bounds() -> dict[str, object]:
             f"{100 * route.PER_RECEIVED_BYTE:.3g}",
         ),
     }
+
+
+def _option(name: str, value: str) -> str:
+    return f" --{name} {_quoted(value)}" if value else ""
 
 
 def _quoted(name: str) -> str:

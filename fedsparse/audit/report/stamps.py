@@ -9,7 +9,7 @@ from fedsparse.audit.report.words import FINDINGS, Pair, count, plural, printabl
 from fedsparse.audit.timestamp import Doubt, Stamp
 
 _DOUBTS: Mapping[Doubt, str] = {
-    Doubt.NO_LIBRARY: "タイムスタンプを読み取るライブラリがない（pip install 'fedsparse[timestamp]'）",
+    Doubt.NO_LIBRARY: "タイムスタンプを読み取るライブラリがない（pip install rfc3161-client）",
     Doubt.NO_ROOTS: "時刻認証局のルート証明書が指定されておらず、署名を検証していない",
     Doubt.UNREADABLE: "読み取れない（改変されている、または要求が拒否されるなどタイムスタンプを含む応答ではない）",
     Doubt.ALGORITHM: "SHA-256 に対するものではなく、fedsparse の要求によるものではない",

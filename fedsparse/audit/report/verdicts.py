@@ -10,6 +10,11 @@ from fedsparse.audit.conservation import Finding, Line, Received, Weighed, Why, 
 from fedsparse.audit.report.gathering import Gathered
 from fedsparse.audit.report.words import Pair, count, plural, printable, size, some, why_of
 
+CUT_SHORT = Pair(
+    "The hub's own record: its last line is cut short, and was left out.",
+    "ハブ側の控え：最後の行が途中で切れているため、除外しました。",
+)
+"""What is said of a record that ends in the middle of a line."""
 _WHOLE = Pair("", "")
 
 
@@ -79,6 +84,8 @@ def _open(found: Gathered) -> Iterator[Pair]:
         if line.finding is Finding.UNKNOWN:
             why = why_of(line)
             yield Pair(f"{name.en}: {why.en}.", f"{name.ja}：{why.ja}。")
+    if found.sources.hub_cut:
+        yield CUT_SHORT
     if since := verdict.entries - verdict.witnessed:
         yield Pair(
             f"{plural(since, 'entry')} after the hub's last cosignature: nobody but the plant can vouch for what "
