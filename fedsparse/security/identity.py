@@ -9,6 +9,7 @@ from enum import Enum
 from cryptography import x509
 
 from fedsparse.errors import CertificateError
+from fedsparse.security.keys import UNREADABLE
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 
@@ -48,13 +49,15 @@ def identity_of(certificate: x509.Certificate) -> Identity:
     """Return whom ``certificate`` speaks for.
 
     Raises:
-        CertificateError: it does not name exactly one hub or plant.
+        CertificateError: it does not name exactly one hub or plant, or cannot be read.
     """
     try:
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         uris = names.get_values_for_type(x509.UniformResourceIdentifier)
     except x509.ExtensionNotFound:
         uris = []
+    except UNREADABLE:
+        raise CertificateError("the names in the certificate cannot be read") from None
     found = [uri.removeprefix("urn:fedsparse:") for uri in uris if uri.startswith("urn:fedsparse:")]
     if len(found) != 1:
         raise CertificateError("the certificate does not name one hub or plant of a federation")

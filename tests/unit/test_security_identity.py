@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.serialization import Encoding
 
 from fedsparse.errors import CertificateError
 from fedsparse.security import Identity, Role, create_authority, identity_of
@@ -59,3 +60,11 @@ def test_an_unknown_role_is_refused_by_name(tmp_path: Path) -> None:
 def test_a_certificate_with_a_name_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CertificateError, match="no name for a plant"):
         identity_of(certificate(tmp_path, "urn:fedsparse:plant:../../etc"))
+
+
+def test_a_certificate_whose_names_cannot_be_read_names_nobody(tmp_path: Path) -> None:
+    """Of a stranger's certificate the extensions are parsed only when they are asked for."""
+    data = bytearray(certificate(tmp_path, "urn:fedsparse:plant:kiso").public_bytes(Encoding.DER))
+    data[data.index(b"urn:fedsparse:plant") - 2] = 0xDD  # the tag of the name
+    with pytest.raises(CertificateError, match="cannot be read"):
+        identity_of(x509.load_der_x509_certificate(bytes(data)))

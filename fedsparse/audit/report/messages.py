@@ -143,6 +143,7 @@ MESSAGES: Mapping[str, str] = {
     "Use the certificate and ca.pem of the same federation": "同じ連合の証明書と ca.pem を使用すること",
     "{} is no name for a {name}": "{0} は{1}の名称として使用できない",
     "Use 1 to 63 lower-case letters, digits and hyphens": "英小文字、数字、ハイフンの 1～63 文字とすること",
+    "the names in the certificate cannot be read": "証明書の名前を読み取れない",
     "the certificate does not name one hub or plant of a federation": (
         "証明書が、連合のハブまたは工場を一つだけ示すものではない"
     ),
