@@ -13,6 +13,8 @@ from fedsparse.v1 import ledger_pb2, round_pb2
 
 FORMAT = 2
 GENESIS = bytes(32)  # the hash before the first entry
+NEVER_MS = 253_402_300_800_000
+"""From 1970 to the year 10000, which no calendar here writes, in ms; every entry is older."""
 
 
 class EntryKind(IntEnum):

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 
 from fedsparse.audit import merkle
 from fedsparse.audit.control import check_control
-from fedsparse.audit.entry import FORMAT, GENESIS, EntryKind
+from fedsparse.audit.entry import FORMAT, GENESIS, NEVER_MS, EntryKind
 from fedsparse.audit.evidence import Evidence, Row, read_folder
 from fedsparse.audit.notes import Checkpoint, check_note
 from fedsparse.audit.opening import read_openings
@@ -25,7 +25,6 @@ LEFT = frozenset(map(int, (EntryKind.UPDATE, EntryKind.REASON)))
 """Kinds of entries about something that left in answer to a task, for which the hub gives a receipt."""
 _KINDS = frozenset(map(int, EntryKind))
 _MOST_NAMED = 1 << 20  # a forged receipt may bear any number
-_NEVER = 253_402_300_800_000  # ms from 1970 to the year 10000, which no calendar here writes
 
 
 @dataclass(frozen=True)
@@ -188,7 +187,7 @@ def _check_place(expected: int, row: Row, entry: ledger_pb2.LedgerEntry | None, 
         yield f"says that it is entry {entry.sequence}"
     if entry.kind not in _KINDS:
         yield f"is of the unknown kind {entry.kind}"
-    if not 0 <= entry.time_unix_ms < _NEVER:
+    if not 0 <= entry.time_unix_ms < NEVER_MS:
         yield "is dated at no possible time"
 
 

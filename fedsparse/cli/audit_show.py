@@ -18,6 +18,7 @@ from rich.table import Table
 
 from fedsparse.audit import LEFT, EntryKind, Evidence
 from fedsparse.audit.control import ControlCount, is_control
+from fedsparse.audit.entry import NEVER_MS
 from fedsparse.audit.policy import parse_policy
 from fedsparse.audit.report.control import control_sentence
 from fedsparse.cli.audit_evidence import entry_of, open_evidence, say
@@ -31,7 +32,6 @@ _UNLIMITED = 1 << 40
 _BINS, _BARS = 24, " ▁▂▃▄▅▆▇█"
 _SHOWN_TENSORS = 40
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_NEVER = 253_402_300_800_000  # ms from then to the year 10000
 _NOTES: dict[int, Any] = {
     EntryKind.OPENED: ledger_pb2.Opening,
     EntryKind.ROUTE: ledger_pb2.RouteCount,
@@ -120,7 +120,7 @@ def _named(kinds: type[IntEnum], number: int) -> str:
 
 
 def _when(unix_ms: int) -> str:
-    if not 0 <= unix_ms < _NEVER:
+    if not 0 <= unix_ms < NEVER_MS:
         return f"{unix_ms} ms after 1970 began, which is no possible time"
     return (_EPOCH + timedelta(milliseconds=unix_ms)).isoformat(timespec="milliseconds")
 

@@ -71,6 +71,15 @@ def written(folder: Path, text: str, more: str, replaced: dict[str, str]) -> Pat
     return path
 
 
+def policy_problem(tmp_path: Path, text: str) -> str:
+    """Return why an egress.toml is refused."""
+    path = tmp_path / "egress.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load(path, EgressSettings)
+    return str(caught.value)
+
+
 def problem(folder: Path, more: str = "", **replaced: str) -> str:
     with pytest.raises(ConfigError) as caught:
         federation(folder, more, **replaced)
@@ -202,11 +211,7 @@ def test_a_policys_file_that_is_missing_or_wrong_is_named(tmp_path: Path) -> Non
 def test_what_is_wrong_with_a_policy_is_told_with_key_value_and_limit(
     tmp_path: Path, text: str, told: str
 ) -> None:
-    path = tmp_path / "egress.toml"
-    path.write_text(text)
-    with pytest.raises(ConfigError) as caught:
-        load(path, EgressSettings)
-    assert told in str(caught.value)
+    assert told in policy_problem(tmp_path, text)
 
 
 _NUMBER, _TEXT = "true and false are no numbers; write a number", "text stands where a number belongs"
@@ -235,11 +240,7 @@ _NUMBER, _TEXT = "true and false are no numbers; write a number", "text stands w
 def test_a_policys_value_of_another_type_is_refused_and_never_read_as_what_it_looks_like(
     tmp_path: Path, text: str, told: str
 ) -> None:
-    path = tmp_path / "egress.toml"
-    path.write_text(text)
-    with pytest.raises(ConfigError) as caught:
-        load(path, EgressSettings)
-    assert told in str(caught.value)
+    assert told in policy_problem(tmp_path, text)
 
 
 def test_values_of_the_right_type_stay_what_they_are(tmp_path: Path) -> None:
